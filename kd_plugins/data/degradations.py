@@ -1,0 +1,272 @@
+"""What is done to a clean photo: noise and blur here, rain in ``rain.py``, and how an option block names them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from basicsr.utils.registry import Registry
+
+DEGRADATION_REGISTRY = Registry("degradation")
+"""Degradation classes by the name an option file calls them. Register a class of your own to use it by name."""
+
+Range = float | Sequence[float]
+_T = TypeVar("_T", bound=type)
+
+
+def register(name: str):
+    """Return a class decorator that puts a degradation into ``DEGRADATION_REGISTRY`` under an option-file name."""
+
+    def add(cls: _T) -> _T:
+        DEGRADATION_REGISTRY._do_register(name, cls)
+        return cls
+
+    return add
+
+
+def check_range(owner: str, key: str, value: Any, low: float, high: float = math.inf) -> tuple[float, float]:
+    """Check an argument that is a number or ``[lo, hi]``, and return it as ``(lo, hi)``.
+
+    Args:
+        owner: Name of the degradation, for the message.
+        key: Name of the argument, for the message.
+        value: What the option file says.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+
+    Raises:
+        ValueError: If it is neither, if ``lo > hi``, or if it leaves ``[low, high]``.
+    """
+    pair = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    numbers = len(pair) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
+    if not numbers or not low <= pair[0] <= pair[1] <= high:
+        raise ValueError(
+            f"degradation '{owner}': {key} is {value!r}; expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def check_flag(owner: str, key: str, value: Any) -> None:
+    """Raise ``ValueError`` unless an argument is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"degradation '{owner}': {key} is {value!r}; expected true or false")
+
+
+def draw(rng: np.random.RandomState, bounds: tuple[float, float], log: bool = False) -> float:
+    """Draw a number uniformly from ``bounds``, or uniformly in its logarithm (``bounds[0] > 0``)."""
+    if bounds[0] == bounds[1]:
+        return bounds[0]
+    if log:
+        return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
+    return rng.uniform(*bounds)
+
+
+def to_8bit(image: np.ndarray) -> np.ndarray:
+    """Clip to [0, 1] and round to the 256 levels that an image file holds; float32 in, float32 out."""
+    scaled = np.clip(image, 0.0, 1.0) * np.float32(255.0)
+    return (np.rint(scaled) * np.float32(1.0 / 255.0)).astype(np.float32)
+
+
+@dataclasses.dataclass
+class Degradation:
+    """Base of all degradations: a callable whose fields are its option-file arguments.
+
+    A subclass checks its fields in ``__post_init__`` and implements ``__call__``.
+    """
+
+    @property
+    def margin(self) -> int:
+        """Pixels beyond a crop's edge that its result depends on."""
+        return 0
+
+    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """Degrade one image.
+
+        Args:
+            image: (H, W, C) float32 in [0, 1]; not modified.
+            rng: The only source of randomness. ``RandomState``, since numpy freezes its streams over versions.
+
+        Returns:
+            (H, W, C) float32.
+        """
+        raise NotImplementedError
+
+
+@register("noise")
+@dataclasses.dataclass
+class GaussianNoise(Degradation):
+    """White Gaussian noise, independent in every channel.
+
+    Args:
+        sigma: Standard deviation on the 0..255 scale, a number or a range drawn uniformly per image.
+        clip: Clip to [0, 1] and round to 8 bits. Off by default: the denoising literature feeds the sum as it is.
+        gray: The same noise in all channels.
+    """
+
+    sigma: Range = 25.0
+    clip: bool = False
+    gray: bool = False
+
+    def __post_init__(self) -> None:
+        self._sigma = check_range("noise", "sigma", self.sigma, 0.0)
+        check_flag("noise", "clip", self.clip)
+        check_flag("noise", "gray", self.gray)
+
+    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """See :class:`Degradation`; the result may leave [0, 1] unless ``clip`` is set."""
+        sigma = draw(rng, self._sigma) / 255.0
+        shape = (*image.shape[:2], 1 if self.gray else image.shape[2])
+        noisy = image + (sigma * rng.standard_normal(shape)).astype(np.float32)
+        return to_8bit(noisy) if self.clip else noisy
+
+
+def _normalised(kernel: np.ndarray) -> np.ndarray:
+    return (kernel / kernel.sum(dtype=np.float64)).astype(np.float32)
+
+
+def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    out = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return to_8bit(out.reshape(image.shape))
+
+
+@register("blur")
+@dataclasses.dataclass
+class MotionBlur(Degradation):
+    """Motion blur: the image is averaged along a straight or gently curved path of the camera.
+
+    Args:
+        length: Length of the path in pixels.
+        angle: Direction in degrees, 0 horizontal, counted counter-clockwise.
+        curve: Degrees by which the direction turns from the path's start to its end; either way round, at random.
+    """
+
+    length: Range = (5.0, 25.0)
+    angle: Range = (0.0, 180.0)
+    curve: Range = (0.0, 60.0)
+
+    def __post_init__(self) -> None:
+        self._length = check_range("blur", "length", self.length, 1.0, 201.0)
+        self._angle = check_range("blur", "angle", self.angle, -360.0, 360.0)
+        self._curve = check_range("blur", "curve", self.curve, 0.0, 360.0)
+
+    @property
+    def margin(self) -> int:
+        """Half the longest path, and a pixel for the interpolation."""
+        return math.ceil(self._length[1] / 2) + 1
+
+    def kernel(self, rng: np.random.RandomState) -> np.ndarray:
+        """Draw a kernel: (k, k) float32, k odd, sum 1, centre of mass at the centre."""
+        length, angle = draw(rng, self._length), math.radians(draw(rng, self._angle))
+        turn = math.radians(draw(rng, self._curve)) * (1.0 if rng.random_sample() < 0.5 else -1.0)
+        count = max(2, math.ceil(4 * length))
+        heading = angle + turn * (np.linspace(0.0, 1.0, count) - 0.5)
+        # A path of length L covers L pixels when its two end points are L - 1 apart.
+        step = (length - 1.0) / (count - 1)
+        x, y = np.cumsum(np.cos(heading)) * step, np.cumsum(-np.sin(heading)) * step
+        x, y = x - x.mean(), y - y.mean()
+        half = max(1, math.ceil(max(np.abs(x).max(), np.abs(y).max())))
+        size = 2 * half + 1
+        column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+        fx, fy = x - column, y - row
+        kernel = np.zeros((size + 1, size + 1))
+        for dy, dx, weight in (
+            (0, 0, (1 - fy) * (1 - fx)),
+            (0, 1, (1 - fy) * fx),
+            (1, 0, fy * (1 - fx)),
+            (1, 1, fy * fx),
+        ):
+            np.add.at(kernel, (row + half + dy, column + half + dx), weight)
+        return _normalised(kernel[:size, :size])
+
+    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """See :class:`Degradation`; the result is rounded to 8 bits."""
+        # filter2D correlates; a flipped kernel makes it a convolution.
+        return _filter(image, self.kernel(rng)[::-1, ::-1].copy())
+
+
+@register("defocus")
+@dataclasses.dataclass
+class DefocusBlur(Degradation):
+    """Defocus blur: the average over a disc.
+
+    Args:
+        radius: Radius of the disc in pixels.
+    """
+
+    radius: Range = (1.0, 5.0)
+
+    def __post_init__(self) -> None:
+        self._radius = check_range("defocus", "radius", self.radius, 0.0, 100.0)
+
+    @property
+    def margin(self) -> int:
+        """The largest radius, and a pixel for its smooth edge."""
+        return math.ceil(self._radius[1]) + 1
+
+    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """See :class:`Degradation`; the result is rounded to 8 bits."""
+        radius = draw(rng, self._radius)
+        half = math.ceil(radius) + 1
+        y, x = np.mgrid[-half : half + 1, -half : half + 1]
+        # The edge falls off over one pixel, so that the blur grows steadily with the radius.
+        return _filter(image, _normalised(np.clip(radius + 0.5 - np.hypot(y, x), 0.0, 1.0)))
+
+
+class Sequential(Degradation):
+    """Several degradations, applied in the order given."""
+
+    def __init__(self, steps: Iterable[Degradation]) -> None:
+        self.steps = list(steps)
+
+    @property
+    def margin(self) -> int:
+        """Sum over the steps."""
+        return sum(step.margin for step in self.steps)
+
+    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """See :class:`Degradation`."""
+        for step in self.steps:
+            image = step(image, rng)
+        return image
+
+
+def nearest(name: object, valid: Iterable[str]) -> str:
+    """Return the end of an error message: the nearest valid name, if any is near, and all valid names."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    return (f"did you mean '{close[0]}'? " if close else "") + f"valid: {', '.join(valid)}"
+
+
+def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Degradation:
+    """Build a degradation from its option block.
+
+    Args:
+        opt: ``{type: rain, density: [0.5, 4], ...}``, or a list of such blocks, applied in order.
+
+    Raises:
+        KeyError: If the type is unknown.
+        TypeError: If the block is neither a mapping with ``type`` nor a list of them.
+        ValueError: If an argument is unknown or out of its range.
+    """
+    if isinstance(opt, Sequence) and not isinstance(opt, str) and opt:
+        return Sequential(build_degradation(block) for block in opt)
+    known = [name for name, _ in DEGRADATION_REGISTRY]
+    if not isinstance(opt, Mapping) or "type" not in opt:
+        raise TypeError(
+            f"degradation is {opt!r}; expected {{type: <name>, ...}} or a list of such blocks, names: {', '.join(known)}"
+        )
+    arguments = dict(opt)
+    name = arguments.pop("type")
+    if name not in known:
+        raise KeyError(f"degradation type is {name!r}; {nearest(name, known)}")
+    cls = DEGRADATION_REGISTRY.get(name)
+    valid = [field.name for field in dataclasses.fields(cls) if field.init]
+    for key in arguments:
+        if key not in valid:
+            raise ValueError(f"degradation '{name}' has no argument {key!r}; {nearest(key, valid)}")
+    return cls(**arguments)

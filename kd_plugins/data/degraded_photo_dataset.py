@@ -1,0 +1,149 @@
+"""A dataset that reads clean photos and degrades them as they are read."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
+
+from kd_plugins.data.degradations import build_degradation
+from kd_plugins.data.photos import Photo, find_photos
+
+_OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot", "seed", "cache"}
+_LOADER_KEYS = {
+    *("name", "type", "phase", "scale", "use_shuffle", "num_worker_per_gpu", "batch_size_per_gpu", "pin_memory"),
+    *("dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue", "persistent_workers", "io_backend"),
+}
+
+
+@DATASET_REGISTRY.register()
+class DegradedPhotoDataset(Dataset):
+    """Pairs made of clean photos: a random crop with a new degradation each time, or whole photos with a fixed one.
+
+    With ``phase: train`` an item is a random crop, flipped and rotated, then degraded: rain keeps its direction. The
+    randomness is torch's, which the loader seeds anew for every worker and epoch (basicsr seeds numpy's and Python's
+    alike in every epoch). With ``phase: val`` or ``test`` an item is a whole photo, degraded from (``seed``, file
+    name) alone: the same at every call, in every process and on every platform (to a rounding step of 1/255).
+
+    Args:
+        opt: The option block. Own keys:
+
+            * photos: ``builtin``, a folder (with its sub-folders), or a list of folders and files.
+            * split: ``train`` or ``val``, for ``builtin`` only. Default: by the phase.
+            * degradation: ``{type: rain | noise | blur | defocus, <arguments>}`` or a list of these, applied in order.
+            * gt_size: Side of a training crop in pixels.
+            * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
+            * seed: Of the validation's degradation. Default: 0.
+            * cache: Keep the decoded photos in memory, as uint8. Default: true.
+
+            The loader's keys are basicsr's.
+
+    Returns:
+        Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB; ``gt`` in [0, 1], and ``lq`` too except
+        for noise without ``clip``. The names in ``lq_path`` are unique, so that saved images are.
+
+    Raises:
+        FileNotFoundError: If a folder is missing or holds no image.
+        KeyError: If a key is missing, or a degradation unknown.
+        ValueError: If a value is not allowed, a key is misspelt, or a photo is smaller than ``gt_size``.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.opt = opt
+        self._check_keys(opt)
+        self.train: bool = opt["phase"] == "train"
+        self.degrade = build_degradation(opt["degradation"])
+        self.hflip, self.rot = bool(opt.get("use_hflip", False)), bool(opt.get("use_rot", False))
+        self.seed = opt.get("seed", 0)
+        self.gt_size = int(opt["gt_size"]) if self.train else 0
+        split = opt.get("split") or ("train" if self.train else "val")
+        self.photos: list[Photo] = find_photos(opt["photos"], split)
+        self._decoded: list[np.ndarray] | None = None
+        if opt.get("cache", True):
+            # Now, not at first use: forked workers then share one copy.
+            self._decoded = [self._load(photo) for photo in self.photos]
+
+    @staticmethod
+    def _check_keys(opt: Mapping[str, Any]) -> None:
+        phase = opt.get("phase")
+        if phase not in ("train", "val", "test"):
+            raise ValueError(f"phase is {phase!r}; expected train, val or test")
+        needed = ["photos", "degradation"] + (["gt_size"] if phase == "train" else [])
+        for key in needed:
+            if key not in opt:
+                raise KeyError(f"the DegradedPhotoDataset of phase '{phase}' needs the key '{key}'")
+        for key in opt:
+            # Keys that are like none of ours may be another tool's: let them pass.
+            known = _OWN_KEYS | _LOADER_KEYS
+            near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.75)
+            if key not in known and near:
+                raise ValueError(f"DegradedPhotoDataset has no key '{key}'; did you mean '{near[0]}'?")
+        size = opt.get("gt_size", 1)
+        if phase == "train" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"gt_size is {size!r}; expected a whole number of pixels, 1 or more")
+
+    def _load(self, photo: Photo) -> np.ndarray:
+        image = photo.load()
+        height, width = image.shape[:2]
+        if min(height, width) < self.gt_size:
+            raise ValueError(
+                f"photo '{photo.path}' is {width}x{height}; expected at least gt_size = {self.gt_size} on each side"
+            )
+        return image
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        photo = self.photos[index]
+        image = self._load(photo) if self._decoded is None else self._decoded[index]
+        if self.train:
+            gt, lq = self._random_pair(image)
+        else:
+            gt = image.astype(np.float32) * np.float32(1 / 255)
+            lq = self.degrade(gt, validation_rng(self.seed, photo.path))
+        return {"lq": _to_tensor(lq), "gt": _to_tensor(gt), "lq_path": f"{photo.name}.png", "gt_path": photo.path}
+
+    def _random_pair(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.RandomState(int(torch.randint(2**32, (1,))))
+        size, margin = self.gt_size, self.degrade.margin
+        top, left = (int(rng.randint(side - size + 1)) for side in image.shape[:2])
+        window = _window(image, top - margin, left - margin, size + 2 * margin)
+        if self.hflip and rng.random_sample() < 0.5:
+            window = window[:, ::-1]
+        if self.rot and rng.random_sample() < 0.5:
+            window = window[::-1]
+        if self.rot and rng.random_sample() < 0.5:
+            window = window.transpose(1, 0, 2)
+        gt = np.ascontiguousarray(window).astype(np.float32) * np.float32(1 / 255)
+        lq = self.degrade(gt, rng)
+        inner = slice(margin, margin + size)
+        return gt[inner, inner], lq[inner, inner]
+
+
+def validation_rng(seed: object, path: str) -> np.random.RandomState:
+    """Return the random numbers of one validation photo, a function of the seed and its file's name alone."""
+    digest = hashlib.sha256(f"{seed}/{PurePath(path).name}".encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))
+
+
+def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+    """Cut out a square that may reach over the edges, where the photo is mirrored."""
+    height, width = image.shape[:2]
+    y0, y1, x0, x1 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
+    inside = image[y0:y1, x0:x1]
+    border = (y0 - top, top + size - y1, x0 - left, left + size - x1)
+    return cv2.copyMakeBorder(inside, *border, cv2.BORDER_REFLECT_101) if any(border) else inside
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
