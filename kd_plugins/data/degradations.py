@@ -51,6 +51,14 @@ def check_range(owner: str, key: str, value: Any, low: float, high: float = math
     return float(pair[0]), float(pair[1])
 
 
+def check_whole_range(owner: str, key: str, value: Any, low: int, high: int) -> tuple[int, int]:
+    """Like :func:`check_range`, for whole numbers."""
+    lo, hi = check_range(owner, key, value, low, high)
+    if lo != int(lo) or hi != int(hi):
+        raise ValueError(f"degradation '{owner}': {key} is {value!r}; expected a whole number or a range of them")
+    return int(lo), int(hi)
+
+
 def check_flag(owner: str, key: str, value: Any) -> None:
     """Raise ``ValueError`` unless an argument is true or false."""
     if not isinstance(value, bool):
