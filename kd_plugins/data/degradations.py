@@ -74,10 +74,23 @@ def draw(rng: np.random.RandomState, bounds: tuple[float, float], log: bool = Fa
     return rng.uniform(*bounds)
 
 
+def standard_normal(rng: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw float32 standard normal numbers by Box and Muller's transform, several times faster than ``rng.normal``."""
+    count = math.prod(shape)
+    half = (count + 1) // 2
+    uniform = 1.0 - rng.random_sample(2 * half)  # in (0, 1], so that the logarithm is finite
+    radius = np.sqrt(np.float32(-2.0) * np.log(uniform[:half].astype(np.float32)))
+    angle = uniform[half:].astype(np.float32) * np.float32(2.0 * math.pi)
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
+
+
 def to_8bit(image: np.ndarray) -> np.ndarray:
     """Clip to [0, 1] and round to the 256 levels that an image file holds; float32 in, float32 out."""
-    scaled = np.clip(image, 0.0, 1.0) * np.float32(255.0)
-    return (np.rint(scaled) * np.float32(1.0 / 255.0)).astype(np.float32)
+    scaled = image * np.float32(255.0)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, 0.0, 255.0, out=scaled)
+    scaled *= np.float32(1.0 / 255.0)
+    return scaled
 
 
 @dataclasses.dataclass
@@ -129,7 +142,7 @@ class GaussianNoise(Degradation):
         """See :class:`Degradation`; the result may leave [0, 1] unless ``clip`` is set."""
         sigma = draw(rng, self._sigma) / 255.0
         shape = (*image.shape[:2], 1 if self.gray else image.shape[2])
-        noisy = image + (sigma * rng.standard_normal(shape)).astype(np.float32)
+        noisy = image + np.float32(sigma) * standard_normal(rng, shape)
         return to_8bit(noisy) if self.clip else noisy
 
 

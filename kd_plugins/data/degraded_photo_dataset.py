@@ -67,6 +67,8 @@ class DegradedPhotoDataset(Dataset):
         self.gt_size = int(opt["gt_size"]) if self.train else 0
         split = opt.get("split") or ("train" if self.train else "val")
         self.photos: list[Photo] = find_photos(opt["photos"], split)
+        # Seeded anew for each item; kept, since making one costs as much as a crop of rain.
+        self._rng = np.random.RandomState(0)
         self._decoded: list[np.ndarray] | None = None
         if opt.get("cache", True):
             # Now, not at first use: forked workers then share one copy.
@@ -114,7 +116,8 @@ class DegradedPhotoDataset(Dataset):
         return {"lq": _to_tensor(lq), "gt": _to_tensor(gt), "lq_path": f"{photo.name}.png", "gt_path": photo.path}
 
     def _random_pair(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.RandomState(int(torch.randint(2**32, (1,))))
+        rng = self._rng
+        rng.seed(int(torch.randint(2**32, (1,))))
         size, margin = self.gt_size, self.degrade.margin
         top, left = (int(rng.randint(side - size + 1)) for side in image.shape[:2])
         window = _window(image, top - margin, left - margin, size + 2 * margin)

@@ -21,8 +21,11 @@ from kd_plugins.data.degradations import (
     check_whole_range,
     draw,
     register,
+    standard_normal,
     to_8bit,
 )
+
+_THINNEST = 0.45  # standard deviation, in pixels, below which a streak falls between the pixels
 
 
 @register("rain")
@@ -50,12 +53,12 @@ class Rain(Degradation):
         clip: Clip to [0, 1] and round to 8 bits, as a saved image is.
     """
 
-    density: Range = (1.2, 7.0)
+    density: Range = (1.6, 9.0)
     angle: Range = (-35.0, 35.0)
     spread: Range = (0.5, 3.0)
     length: Range = (16.0, 70.0)
     width: Range = (0.5, 1.1)
-    intensity: Range = (0.05, 0.27)
+    intensity: Range = (0.05, 0.3)
     sharpness: Range = (1.0, 2.5)
     ripple: Range = (0.0, 0.5)
     layers: Range = (1, 3)
@@ -86,20 +89,28 @@ class Rain(Degradation):
         angle = draw(rng, self._angle)
         intensity = draw(rng, self._intensity, log=True)
         crossing = rng.random_sample() < self._cross
-        rain = np.zeros((height, width), np.float32)
+        # render_streaks() walks along rows, so it wants steep streaks: the flat ones are drawn in the transposed image.
+        steep: list[np.ndarray] = []
+        flat: list[np.ndarray] = []
         for number in range(count):
             if number and crossing:
                 angle = draw(rng, self._angle)
             if abs(angle) <= 45.0:
-                rain += self._steep_layer(height, width, angle, density, intensity, rng)
-            else:  # render_streaks() walks along rows, so it wants steep streaks
-                steep = math.copysign(90.0, angle) - angle
-                rain += self._steep_layer(width, height, steep, density, intensity, rng).T
+                steep.append(self._streaks(height, width, angle, density, intensity, rng))
+            else:
+                turned = math.copysign(90.0, angle) - angle
+                flat.append(self._streaks(width, height, turned, density, intensity, rng))
+        rain = np.zeros((height, width), np.float32)
+        if steep:
+            rain += render_streaks((height, width), Streaks(*np.concatenate(steep, axis=1)))
+        if flat:
+            rain += render_streaks((width, height), Streaks(*np.concatenate(flat, axis=1))).T
         return rain
 
-    def _steep_layer(
+    def _streaks(
         self, height: int, width: int, angle: float, density: float, intensity: float, rng: np.random.RandomState
     ) -> np.ndarray:
+        """Draw the streaks of one layer: the rows are the fields of Streaks."""
         spread = draw(rng, self._spread)
         mean_length = draw(rng, self._length, log=True)
         mean_width = draw(rng, self._width)
@@ -110,20 +121,22 @@ class Rain(Degradation):
         side = reach * math.tan(math.radians(abs(angle))) + 3 * mean_width
         n = int(rng.poisson(density * (height + 2 * reach) * (width + 2 * side) / 1000.0))
         uniform = rng.random_sample((6, n))
-        normal = rng.standard_normal((3, n))
-        streaks = Streaks(
-            x=uniform[0] * (width + 2 * side) - side,
-            y=uniform[1] * (height + 2 * reach) - reach,
-            theta=np.clip(np.radians(angle + spread * normal[0]), -1.3, 1.3),
-            length=np.maximum(mean_length * np.exp(0.5 * normal[1] - 0.125), 3.0),
-            sigma=mean_width * np.exp(0.3 * normal[2]),
-            # Far drops are many and faint, near ones few and bright: an exponential distribution.
-            peak=np.minimum(-intensity * np.log1p(-uniform[2]), 0.8),
-            skew=uniform[3] - 0.5,
-            taper=1.5 * (sharpness + uniform[4]),
-            phase=2.0 * math.pi * uniform[5],
-        )
-        return render_streaks((height, width), streaks, sharpness, ripple)
+        normal = standard_normal(rng, (3, n))
+        out = np.empty((len(Streaks._fields), n))
+        field = Streaks(*out)  # views into out
+        field.x[:] = uniform[0] * (width + 2 * side) - side
+        field.y[:] = uniform[1] * (height + 2 * reach) - reach
+        field.theta[:] = (math.pi / 180.0) * np.clip(angle + spread * normal[0], -75.0, 75.0)
+        field.length[:] = np.maximum(mean_length * np.exp(0.5 * normal[1] - 0.125), 3.0)
+        field.sigma[:] = mean_width * np.exp(0.3 * normal[2])
+        # Far drops are many and faint, near ones few and bright: an exponential distribution.
+        field.peak[:] = np.minimum(-intensity * np.log1p(-uniform[2]), 0.8)
+        field.skew[:] = uniform[3] - 0.5
+        field.taper[:] = 1.5 * (sharpness + uniform[4])
+        field.sharpness[:] = sharpness
+        field.ripple[:] = ripple
+        field.phase[:] = 2.0 * math.pi * uniform[5]
+        return out
 
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """See :class:`~kd_plugins.data.degradations.Degradation`; the streaks are gray, as in the benchmarks."""
@@ -148,6 +161,8 @@ class Streaks(NamedTuple):
         peak: Brightness at the brightest point.
         skew: Where that point lies along the streak, in (-1, 1).
         taper: Exponent of the fall-off along; large means even brightness.
+        sharpness: Exponent of the profile across; 1 is a Gaussian.
+        ripple: Relative depth of the ripples along, in [0, 1].
         phase: Phase of the ripples, in radians.
     """
 
@@ -159,10 +174,12 @@ class Streaks(NamedTuple):
     peak: np.ndarray
     skew: np.ndarray
     taper: np.ndarray
+    sharpness: np.ndarray
+    ripple: np.ndarray
     phase: np.ndarray
 
 
-def render_streaks(shape: tuple[int, int], streaks: Streaks, sharpness: float = 1.0, ripple: float = 0.0) -> np.ndarray:
+def render_streaks(shape: tuple[int, int], streaks: Streaks) -> np.ndarray:
     """Add up steep streaks.
 
     Only the pixels near each streak are evaluated: the rows that it crosses, times a window about its centre line.
@@ -170,56 +187,51 @@ def render_streaks(shape: tuple[int, int], streaks: Streaks, sharpness: float = 
     Args:
         shape: (height, width) of the layer.
         streaks: What to draw.
-        sharpness: Exponent of the profile across; 1 is a Gaussian.
-        ripple: Relative depth of the ripples along a streak, in [0, 1].
 
     Returns:
         (height, width) float32.
     """
     height, width = shape
-    s = streaks
-    cos, slope = np.cos(s.theta), np.tan(s.theta)
-    half_rows = 0.5 * s.length * cos
-    first = np.clip(np.ceil(s.y - half_rows), 0, height).astype(np.int64)
-    last = np.clip(np.floor(s.y + half_rows), -1, height - 1).astype(np.int64)
+    cos, slope = np.cos(streaks.theta), np.tan(streaks.theta)
+    half_rows = 0.5 * streaks.length * cos
+    first = np.clip(np.ceil(streaks.y - half_rows), 0, height).astype(np.int64)
+    last = np.clip(np.floor(streaks.y + half_rows), -1, height - 1).astype(np.int64)
     rows = np.maximum(last - first + 1, 0)
-    lean = np.abs(half_rows * slope) + 4 * s.sigma
-    # A streak below one 8-bit level over all its length is not worth drawing.
-    rows[(s.x + lean < 0) | (s.x - lean > width) | (s.peak < 1 / 512)] = 0
+    lean = np.abs(half_rows * slope) + 4 * streaks.sigma
+    # A streak fainter than half an 8-bit level is not worth drawing.
+    rows[(streaks.x + lean < 0) | (streaks.x - lean > width) | (streaks.peak < 0.5 / 255)] = 0
     total = int(rows.sum())
     if total == 0:
         return np.zeros(shape, np.float32)
+    half = math.ceil(2.4 * max(streaks.sigma[rows > 0].max(), _THINNEST) / cos[rows > 0].min())
+
     # One entry for each pair of a streak and a row that it crosses.
-    index = np.repeat(np.arange(len(rows)), rows)
-    row = np.arange(total) - (np.cumsum(rows) - rows - first)[index]
-    dy = row - s.y[index]
-    centre = s.x[index] + dy * slope[index]
-
-    t = dy / half_rows[index]  # -1 and 1 at the ends
-    skew = s.skew[index]
-    bump = np.where(t > skew, (t - skew) / (1.0 - skew), (skew - t) / (1.0 + skew))
-    bump = 1.0 - np.minimum(bump, 1.0) ** s.taper[index]
-    along = s.peak[index] * bump
-    if ripple:
-        along *= 1.0 - 0.5 * ripple * (1.0 + np.cos((3.0 * math.pi) * t + s.phase[index]))
+    row = np.arange(total) - np.repeat(np.cumsum(rows) - rows - first, rows)
+    s = Streaks(*np.repeat(np.stack(streaks), rows, axis=1))
+    cos, slope, half_rows = np.repeat(np.stack([cos, slope, half_rows]), rows, axis=1)
+    dy = row - s.y
+    centre = s.x + dy * slope
+    t = dy / half_rows  # -1 and 1 at the ends
+    bump = np.where(t > s.skew, (t - s.skew) / (1.0 - s.skew), (s.skew - t) / (1.0 + s.skew))
+    bump = 1.0 - np.minimum(bump, 1.0) ** s.taper
+    along = s.peak * bump * (1.0 - 0.5 * s.ripple * (1.0 + np.cos((3.0 * math.pi) * t + s.phase)))
     # Narrower towards the ends, but never so thin that the pixels miss it.
-    sigma = np.maximum(s.sigma[index] * (0.4 + 0.6 * np.sqrt(bump)), 0.45)
+    sigma = np.maximum(s.sigma * (0.4 + 0.6 * np.sqrt(bump)), _THINNEST)
 
-    half = math.ceil(2.4 * max(s.sigma[rows > 0].max(), 0.45) / cos[rows > 0].min())
     left = np.rint(centre).astype(np.int64) - half
-    scale = cos[index] / (math.sqrt(2.0) * sigma)
-    offset = np.arange(2 * half + 1)
-    across = (offset.astype(np.float32) + (left - centre).astype(np.float32)[:, None]) * scale.astype(np.float32)[
-        :, None
-    ]
-    across *= across
-    if sharpness != 1.0:
-        np.power(across, np.float32(sharpness), out=across)
-    value = np.exp(-across) * along.astype(np.float32)[:, None]
+    # Everything from here has a value per pixel: float32, and as few passes as possible.
+    across = np.arange(2 * half + 1, dtype=np.float32) + (left - centre).astype(np.float32)[:, None]
+    across *= (cos / (math.sqrt(2.0) * sigma)).astype(np.float32)[:, None]
+    np.abs(across, out=across)
+    np.power(across, (2.0 * s.sharpness).astype(np.float32)[:, None], out=across)
+    np.negative(across, out=across)
+    np.exp(across, out=across)
+    across *= along.astype(np.float32)[:, None]
 
     # Columns outside fall into a border as wide as the window, which is cut off: cheaper than a mask.
     pad = 2 * half + 1
     stride = width + 2 * pad
     start = row * stride + np.clip(left + pad, 0, stride - pad)
-    flat = np.bincount((start[:, None] + offset).ravel(), value.ravel(), minlength=height * stride)
-    return flat.reshape(height, stride)[:, pad : pad + width].astype(np.float32)
+    place = start[:, None] + np.arange(pad)
+    layer = np.bincount(place.ravel(), across.ravel(), minlength=height * stride)
+    return layer.reshape(height, stride)[:, pad : pad + width].astype(np.float32)
