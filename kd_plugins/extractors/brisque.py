@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_plugins.extractors.nss import as_float, mscn, no_autocast, one_sided_moments, structure_maps
+from kd_plugins.extractors.nss import as_float, block_mean, full_precision, mscn, product_moments, structure_distance
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 # Smallest map that is halved for the second scale: below, its window would see nothing but borders.
@@ -98,14 +97,16 @@ class BrisqueExtractor(nn.Module):
             stride: Image height over feature height; not used here.
 
         Returns:
-            ``structure1``, ``structure2`` (5, N, C, H, W), ``statistics1``, ``statistics2`` (18, N, C) and ``colour``
-            (2, N, C, H, W), to be compared by mean absolute difference; for a teacher also ``scale``.
+            To be compared by mean absolute difference: ``structure1``, ``structure2`` (N, C), ``statistics1``,
+            ``statistics2`` (18, N, C) and ``colour`` (2, N, C, H, W). Structure is a student's mean absolute difference
+            to the teacher's dense maps, so a teacher's is zero. For a teacher also what its students are described
+            against: ``mscn1``, ``mscn2`` and ``scale``.
 
         Raises:
             ValueError: x is not (N, C, H, W), or the reference was not made by this extractor.
         """
         check_reference('BrisqueExtractor', x, reference, ('scale',))
-        with no_autocast(x):
+        with full_precision(x):
             return self._describe(as_float(x), reference)
 
     def _describe(self, x: Tensor, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -115,17 +116,20 @@ class BrisqueExtractor(nn.Module):
         out: dict[str, Tensor] = {}
         for number in range(1, scales + 1):
             if number == 2:
-                x = F.avg_pool2d(x, 2)
+                x = block_mean(x, 2, 2)
             normalised, mean, deviation, scale = mscn(x, scale, self.c)
-            maps = structure_maps(normalised)
             if weights['structure']:
-                out[f'structure{number}'] = maps if weights['structure'] == 1 else maps * weights['structure']
+                if reference is None:
+                    out[f'mscn{number}'] = normalised
+                    out[f'structure{number}'] = normalised.new_zeros(normalised.shape[:2])
+                else:
+                    distance = structure_distance(normalised, reference[f'mscn{number}'].to(x.dtype))
+                    out[f'structure{number}'] = distance * weights['structure']
             if weights['statistics']:
-                out[f'statistics{number}'] = closed_form_statistics(maps) * weights['statistics']
+                out[f'statistics{number}'] = closed_form_statistics(normalised) * weights['statistics']
             if weights['colour'] and number == scales:
                 out['colour'] = torch.stack((mean, deviation)) * (weights['colour'] / scale)
-        if reference is None:
-            assert scale is not None
+        if reference is None and scale is not None:
             out['scale'] = scale
         return out
 
@@ -134,15 +138,13 @@ def closed_form_statistics(maps: Tensor) -> Tensor:
     """The 18 numbers of BRISQUE for each channel, from moments instead of fits [ours].
 
     Args:
-        maps: MSCN and its four products, (5, N, C, H, W).
+        maps: MSCN, (N, C, H, W).
 
     Returns:
         (18, N, C): five moment ratios E|p|² / (E p² + 0.01); the variance of MSCN; for the four products the mean,
         then the left and then the right one-sided second moment.
     """
-    plus, minus, plus_sq, minus_sq = one_sided_moments(maps)
+    plus, minus, plus_sq, minus_sq = product_moments(maps)
     # 0.01 against a variance of about 0.5: without it the ratio of a silent channel is noise over noise.
     ratio = (plus + minus).square() / (plus_sq + minus_sq + 1e-2)
-    return torch.cat(
-        (ratio, (plus_sq[:1] + minus_sq[:1]), (plus - minus)[1:], minus_sq[1:], plus_sq[1:])
-    )
+    return torch.cat((ratio, plus_sq[:1] + minus_sq[:1], (plus - minus)[1:], minus_sq[1:], plus_sq[1:]))

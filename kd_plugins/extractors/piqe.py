@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_plugins.extractors.brisque import check_reference
-from kd_plugins.extractors.nss import as_float, gradient_magnitude, mscn, no_autocast
+from kd_plugins.extractors.nss import as_float, block_mean, full_precision, gradient_magnitude, mscn
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 ACTIVITY = 0.1  # [paper] PIQE: a block is active where the variance of its MSCN is above this
@@ -74,7 +73,7 @@ class PiqeExtractor(nn.Module):
         check_reference('PiqeExtractor', x, reference, ('scale', 'active'))
         if stride < 1:
             raise ValueError(f"PiqeExtractor: 'stride' (image height over feature height) is 1 or more, got {stride!r}.")
-        with no_autocast(x):
+        with full_precision(x):
             return self._describe(as_float(x), reference, max(self.block // int(stride), 2))
 
     def _describe(self, x: Tensor, reference: Mapping[str, Tensor] | None, block: int) -> dict[str, Tensor]:
@@ -107,7 +106,5 @@ def block_variance(maps: Tensor, block: int) -> Tensor:
     Returns:
         (N, C, ceil(H / block), ceil(W / block)).
     """
-    size = (min(block, maps.shape[-2]), min(block, maps.shape[-1]))
-    mean = F.avg_pool2d(maps, size, ceil_mode=True)
-    square = F.avg_pool2d(maps * maps, size, ceil_mode=True)
+    mean, square = block_mean(maps, block, block), block_mean(maps * maps, block, block)
     return torch.clamp_min(square - mean * mean, 0)
