@@ -42,11 +42,14 @@ def check_range(owner: str, key: str, value: Any, low: float, high: float = math
     Raises:
         ValueError: If it is neither, if ``lo > hi``, or if it leaves ``[low, high]``.
     """
-    pair = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    pair: tuple[Any, ...] = (
+        tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    )
     numbers = len(pair) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
     if not numbers or not low <= pair[0] <= pair[1] <= high:
         raise ValueError(
-            f"degradation '{owner}': {key} is {value!r}; expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
+            f"degradation '{owner}': {key} is {value!r}; "
+            f"expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
         )
     return float(pair[0]), float(pair[1])
 
@@ -134,6 +137,7 @@ class GaussianNoise(Degradation):
     gray: bool = False
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         self._sigma = check_range("noise", "sigma", self.sigma, 0.0)
         check_flag("noise", "clip", self.clip)
         check_flag("noise", "gray", self.gray)
@@ -171,6 +175,7 @@ class MotionBlur(Degradation):
     curve: Range = (0.0, 60.0)
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         self._length = check_range("blur", "length", self.length, 1.0, 201.0)
         self._angle = check_range("blur", "angle", self.angle, -360.0, 360.0)
         self._curve = check_range("blur", "curve", self.curve, 0.0, 360.0)
@@ -222,6 +227,7 @@ class DefocusBlur(Degradation):
     radius: Range = (1.0, 5.0)
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         self._radius = check_range("defocus", "radius", self.radius, 0.0, 100.0)
 
     @property
@@ -242,6 +248,7 @@ class Sequential(Degradation):
     """Several degradations, applied in the order given."""
 
     def __init__(self, steps: Iterable[Degradation]) -> None:
+        """Take the steps, the first to apply first."""
         self.steps = list(steps)
 
     @property
@@ -279,7 +286,8 @@ def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> D
     known = [name for name, _ in DEGRADATION_REGISTRY]
     if not isinstance(opt, Mapping) or "type" not in opt:
         raise TypeError(
-            f"degradation is {opt!r}; expected {{type: <name>, ...}} or a list of such blocks, names: {', '.join(known)}"
+            f"degradation is {opt!r}; expected {{type: <name>, ...}} or a list of such blocks, with a name of: "
+            + ", ".join(known)
         )
     arguments = dict(opt)
     name = arguments.pop("type")

@@ -24,7 +24,7 @@ _LOADER_KEYS = {
 }
 
 
-@DATASET_REGISTRY.register()
+@DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
 class DegradedPhotoDataset(Dataset):
     """Pairs made of clean photos: a random crop with a new degradation each time, or whole photos with a fixed one.
 
@@ -57,6 +57,7 @@ class DegradedPhotoDataset(Dataset):
     """
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
+        """Check the option block and decode the photos."""
         super().__init__()
         self.opt = opt
         self._check_keys(opt)
@@ -103,9 +104,11 @@ class DegradedPhotoDataset(Dataset):
         return image
 
     def __len__(self) -> int:
+        """Return the number of photos; ``dataset_enlarge_ratio`` makes an epoch longer."""
         return len(self.photos)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one pair."""
         photo = self.photos[index]
         image = self._load(photo) if self._decoded is None else self._decoded[index]
         if self.train:

@@ -26,9 +26,9 @@ BUILTIN: dict[str, dict[str, tuple[str, int | None]]] = {
     },
     "val": {"chelsea": ("chelsea", None), "rocket": ("rocket", None)},
 }
-"""Every colour photograph in scikit-image's wheel (no download): name -> (function of skimage.data, index of its result).
+"""Every colour photograph inside scikit-image's wheel: name -> (function of skimage.data, index of its result).
 
-The gray ones are left out, and so are the drawings (colour wheel, logo, chess board).
+None needs a download. The gray ones are left out, and so are the drawings (colour wheel, logo, chess board).
 """
 
 

@@ -68,6 +68,7 @@ class Rain(Degradation):
     clip: bool = True
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         self._density = check_range("rain", "density", self.density, 1e-3, 100.0)
         self._angle = check_range("rain", "angle", self.angle, -90.0, 90.0)
         self._spread = check_range("rain", "spread", self.spread, 0.0, 30.0)
