@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from kd_plugins.data import DEGRADATION_REGISTRY, Degradation, build_degradation
-from kd_plugins.data.degradations import standard_normal, to_8bit
+from kd_plugins.data import Degradation, build_degradation
+from kd_plugins.data.degradations import register, standard_normal, to_8bit
 
 
 def rng(seed: int = 0) -> np.random.RandomState:
@@ -116,13 +116,13 @@ def test_a_list_is_applied_in_order():
 
 
 def test_a_users_own_degradation_is_found_by_name():
-    @DEGRADATION_REGISTRY.register()
-    class InvertForThisTest(Degradation):
+    @register("invert_in_this_test")
+    class Invert(Degradation):
         def __call__(self, image, rng):
             return 1.0 - image
 
     # dataclass fields are what an option block may set; this one has none
-    assert build_degradation({"type": "InvertForThisTest"})(np.zeros((2, 2, 3), np.float32), rng()).min() == 1
+    assert build_degradation({"type": "invert_in_this_test"})(np.zeros((2, 2, 3), np.float32), rng()).min() == 1
 
 
 @pytest.mark.parametrize(

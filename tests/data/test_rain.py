@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from kd_plugins.data.photos import load_image
 from kd_plugins.data.rain import Rain, Streaks, render_streaks
 
 STILL = {"spread": 0, "ripple": 0, "layers": 1, "cross": 0.0, "screen": 0.0}
@@ -69,7 +71,7 @@ def test_rain_falls_in_the_direction_asked_for(angle):
 
 
 def test_density_length_width_and_intensity_add_light_in_proportion():
-    common = dict(angle=10, length=30, width=1.0, density=3, intensity=0.1, sharpness=1) | STILL
+    common: dict[str, Any] = dict(angle=10, length=30, width=1.0, density=3, intensity=0.1, sharpness=1) | STILL
 
     def light(**changes) -> float:
         return float(np.mean(layers(12, **(common | changes))))
@@ -99,7 +101,7 @@ def test_rain_is_gray_added_clipped_and_8_bit():
 
 
 def test_screened_rain_is_weaker_on_bright_ground():
-    arguments = dict(density=5, intensity=0.3, clip=False)
+    arguments: dict[str, Any] = dict(density=5, intensity=0.3, clip=False)
     half = np.full((96, 96, 3), 0.5, np.float32)
     added = Rain(screen=0.0, **arguments)(half, np.random.RandomState(1)) - half
     screened = Rain(screen=1.0, **arguments)(half, np.random.RandomState(1)) - half
@@ -141,7 +143,7 @@ def test_default_rain_measures_like_rain100l():
 
     real = []
     for path in sorted((folder / "input").iterdir()):
-        rainy, clean = (cv2.imread(str(p)).astype(int) for p in (path, folder / "target" / path.name))
+        rainy, clean = (load_image(p).astype(int) for p in (path, folder / "target" / path.name))
         real.append((rainy - clean).max(axis=2))
     made = [255 * layer for layer in layers(60, side=320)]
     np.testing.assert_allclose(measures(made), measures(real), rtol=0.35)
