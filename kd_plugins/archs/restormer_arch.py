@@ -112,9 +112,9 @@ class Resample(nn.Module):
 
 
 class _PatchEmbed(nn.Module):
-    def __init__(self, in_channels: int, dim: int, bias: bool) -> None:
+    def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, 3, padding=1, bias=bias)
+        self.proj = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)  # whatever `bias` is, as published
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)
@@ -162,7 +162,7 @@ class Restormer(nn.Module):
                 *(RestormerBlock(width, heads[level], ffn_expansion_factor, bias, norm_bias) for _ in range(blocks))
             )
 
-        self.patch_embed = _PatchEmbed(inp_channels, dim, bias)
+        self.patch_embed = _PatchEmbed(inp_channels, dim)
         self.encoder_level1 = stage(0, num_blocks[0], dim)
         self.down1_2 = Resample(dim, up=False)
         self.encoder_level2 = stage(1, num_blocks[1], dim * 2)
