@@ -1,7 +1,19 @@
 """Extractors: what a loss compares instead of raw features, and the image metrics made of the same operators."""
 
 from kd_plugins.extractors.brisque import BrisqueExtractor
+from kd_plugins.extractors.brisque_image import BrisqueModel, brisque_features, brisque_score, load_brisque_model
 from kd_plugins.extractors.piqe import PiqeExtractor
+from kd_plugins.extractors.piqe_image import piqe_score
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY, build_extractor
 
-__all__ = ['EXTRACTOR_REGISTRY', 'BrisqueExtractor', 'PiqeExtractor', 'build_extractor']
+__all__ = [
+    'EXTRACTOR_REGISTRY',
+    'BrisqueExtractor',
+    'BrisqueModel',
+    'PiqeExtractor',
+    'brisque_features',
+    'brisque_score',
+    'build_extractor',
+    'load_brisque_model',
+    'piqe_score',
+]
