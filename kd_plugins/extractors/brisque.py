@@ -35,7 +35,7 @@ def check_reference(name: str, x: Tensor, reference: Mapping[str, Tensor] | None
         )
 
 
-@EXTRACTOR_REGISTRY.register()
+@EXTRACTOR_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
 class BrisqueExtractor(nn.Module):
     """Structure and colour of a feature, in BRISQUE's terms, with a gradient.
 
@@ -69,6 +69,7 @@ class BrisqueExtractor(nn.Module):
         statistics_weight: float = 1.0,
         colour_weight: float = 1.0,
     ) -> None:
+        """See the class."""
         super().__init__()
         if scales not in (1, 2):
             raise ValueError(f"BrisqueExtractor: 'scales' is 1 or 2, got {scales!r}.")

@@ -1,7 +1,7 @@
 """BRISQUE of images, as published: the 36 features, and their score under a support vector model.
 
-Mittal, Moorthy, Bovik, "No-reference image quality assessment in the spatial domain", TIP 2012. Checked against OpenCV's
-QualityBRISQUE (docs/extractors.md).
+Mittal, Moorthy, Bovik, "No-reference image quality assessment in the spatial domain", TIP 2012. Checked against
+OpenCV's QualityBRISQUE (docs/extractors.md).
 """
 
 from __future__ import annotations
@@ -48,15 +48,14 @@ def fit_aggd(maps: list[Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
     moments = []
     for values in maps:
         flat = values.flatten(1)
-        positive = flat.clamp_min(0)
-        sign = flat.detach().sign()
-        balance, nonzero = sign.sum(1), sign.abs_().sum(1)
-        plus_sq, square = positive.square().sum(1), flat.square().sum(1)
-        absolute = 2 * positive.sum(1) - flat.sum(1)
-        above, below = (nonzero + balance) / 2, (nonzero - balance) / 2
-        moments.append(torch.stack((plus_sq, square - plus_sq, absolute, above, below)))
+        positive, sign = flat.clamp_min(0), flat.detach().sign()
+        plus_sq, square, nonzero = (torch.linalg.vecdot(v, v) for v in (positive, flat, sign))
+        balance, absolute = sign.sum(1), 2 * positive.sum(1) - flat.sum(1)
+        sums = (plus_sq, square - plus_sq, absolute, nonzero + balance, nonzero - balance)
+        moments.append(torch.stack(sums))
     plus_sq, minus_sq, absolute, above, below = torch.stack(moments, dim=2).double()
-    tiny = 1e-20
+    above, below = above / 2, below / 2
+    tiny = 1e-12
     left, right = minus_sq.clamp_min(0) / below.clamp_min(1), plus_sq / above.clamp_min(1)
     gamma = ((left + tiny) / (right + tiny)).sqrt()
     ratio = (absolute / count).square() / ((plus_sq + minus_sq) / count + tiny)
@@ -89,7 +88,7 @@ def _features(gray: Tensor) -> Tensor:
         ]
         shape, left, right = fit_aggd([m, *products], m.shape[-2] * m.shape[-1])
         log = [torch.lgamma(k / shape[:, 1:]) for k in (1, 2, 3)]
-        mean = (right.sqrt() - left.sqrt())[:, 1:] * torch.exp(log[1] - log[0] / 2 - log[2] / 2)
+        mean = ((right + 1e-12).sqrt() - (left + 1e-12).sqrt())[:, 1:] * torch.exp(log[1] - log[0] / 2 - log[2] / 2)
         pairs = torch.stack((shape[:, 1:], mean, left[:, 1:], right[:, 1:]), dim=2).flatten(1)
         features += [shape[:, :1], (left[:, :1] + right[:, :1]) / 2, pairs]
     return torch.cat(features, dim=1).to(gray.dtype)
@@ -99,8 +98,8 @@ def brisque_features(x: Tensor) -> Tensor:
     """The 36 features of BRISQUE, in OpenCV's order.
 
     Per scale (full and half size): shape and variance of MSCN; for the products H, V, D1 and D2 shape, mean, left and
-    right variance. Differentiable; rounding to 8-bit gray passes the gradient straight through, and the shape's gradient
-    is that of the exact moment equation. A constant image has no statistics: it gets the table's first shape and zeros,
+    right variance. Differentiable; rounding to 8-bit gray passes the gradient straight through, and the gradient of a
+    shape is that of the exact moment equation. A constant image has no statistics: it gets the table's first shape and zeros,
     where OpenCV gives NaN.
 
     Args:

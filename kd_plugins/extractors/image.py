@@ -34,16 +34,16 @@ def to_gray(name: str, x: Tensor) -> Tensor:
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point() or x.numel() == 0:
         raise ValueError(
-            f'{name}: expected images (N, 1 or 3, H, W) of floating-point values in [0, 1], got {x.dtype} {tuple(x.shape)}.'
+            f'{name}: expected images (N, 1 or 3, H, W) of floating-point values in [0, 1], '
+            f'got {x.dtype} {tuple(x.shape)}.'
         )
     x = as_float(x)
     if not bool(torch.isfinite(x.detach().sum())):
         raise ValueError(f'{name}: the images hold values that are not finite.')
-    x = round_through(x * 255)
     if x.shape[1] == 1:
-        return x
-    red, green, blue = x.split(1, dim=1)
-    return round_through(red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2])
+        return round_through(x * 255)
+    luma = x.new_tensor(_LUMA).mul_(255).view(1, 1, 3)
+    return round_through(torch.matmul(luma, x.flatten(2)).view(x.shape[0], 1, *x.shape[2:]))
 
 
 def gaussian_filter_image(x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def gaussian_filter_image(x: Tensor) -> Tensor:
     for dim, pad in ((-2, (0, 0, half, half)), (-1, (half, half, 0, 0))):
         length = x.shape[dim]
         padded = F.pad(x, pad, mode='replicate')
-        x = (padded.narrow(dim, 0, length) + padded.narrow(dim, WINDOW - 1, length)) * taps[0]
+        x = (padded.narrow(dim, 0, length) + padded.narrow(dim, WINDOW - 1, length)).mul_(taps[0])
         for tap in range(1, half):
             x.add_(padded.narrow(dim, tap, length) + padded.narrow(dim, WINDOW - 1 - tap, length), alpha=taps[tap])
         x.add_(padded.narrow(dim, half, length), alpha=taps[half])
@@ -76,15 +76,13 @@ def mscn_image(x: Tensor, centre: float = 128.0) -> Tensor:
     """
     x = x - centre
     mu = gaussian_filter_image(x)
-    variance = gaussian_filter_image(x * x) - mu * mu
-    # Where a neighbourhood is constant the root has no gradient and needs none: MSCN is 0 there.
-    flat = variance <= _FLAT
-    sigma = variance.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)
-    return ((x - mu) / (sigma + 1)).masked_fill(flat, 0)
+    variance = gaussian_filter_image(x * x).sub_(mu * mu)
+    # Below the floor a neighbourhood is constant up to rounding: the root needs no gradient there, and gets none.
+    return (x - mu) / (variance.clamp_min(_FLAT).sqrt() + 1)
 
 
-# Two neighbouring 8-bit grays differ by 1: the smallest variance of a window that is not constant is far above this.
-_FLAT = 1e-2 * (1 / 64) ** 2
+# Two neighbouring 8-bit grays differ by 1, and the least tap of the window is 1.6e-4: a variance below is rounding.
+_FLAT = 1e-6
 
 
 def each_image(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def gaussian_window(size: int = WINDOW, sigma: float = SIGMA, dtype: torch.dtype
 
 
 def as_float(x: Tensor) -> Tensor:
-    """x in float32, contiguous; float64 stays float64."""
+    """Contiguous float32; float64 stays float64."""
     return x.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()
 
 
@@ -77,7 +77,7 @@ def _separable(x: Tensor, vertical: str, horizontal: str, transpose: bool = Fals
 
 
 def gaussian_filter(x: Tensor, transpose: bool = False) -> Tensor:
-    """Filter maps (..., H, W) with the 7x7 Gaussian of BRISQUE, borders replicated; or its transpose, for a gradient."""
+    """Filter maps (..., H, W) with the 7x7 Gaussian of BRISQUE, borders replicated; or its transpose."""
     return _separable(x, 'gauss', 'gauss', transpose)
 
 

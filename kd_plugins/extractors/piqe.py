@@ -14,7 +14,7 @@ from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 ACTIVITY = 0.1  # [paper] PIQE: a block is active where the variance of its MSCN is above this
 
 
-@EXTRACTOR_REGISTRY.register()
+@EXTRACTOR_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
 class PiqeExtractor(nn.Module):
     """Edges and texture of a feature, in PIQE's terms, with a gradient.
 
@@ -36,6 +36,7 @@ class PiqeExtractor(nn.Module):
     """
 
     def __init__(self, block: int = 16, c: float = 0.2, edge_weight: float = 1.0, texture_weight: float = 1.0) -> None:
+        """See the class."""
         super().__init__()
         if block < 2:
             raise ValueError(f"PiqeExtractor: 'block' must be 2 or more, got {block!r}.")
@@ -72,7 +73,7 @@ class PiqeExtractor(nn.Module):
         """
         check_reference('PiqeExtractor', x, reference, ('scale', 'active'))
         if stride < 1:
-            raise ValueError(f"PiqeExtractor: 'stride' (image height over feature height) is 1 or more, got {stride!r}.")
+            raise ValueError(f"PiqeExtractor: 'stride' (image over feature height) is 1 or more, got {stride!r}.")
         with full_precision(x):
             return self._describe(as_float(x), reference, max(self.block // int(stride), 2))
 
@@ -87,8 +88,8 @@ class PiqeExtractor(nn.Module):
         if self.texture_weight:
             if active.shape != variance.shape:
                 raise ValueError(
-                    f"PiqeExtractor: the feature has blocks {tuple(variance.shape)}, the reference {tuple(active.shape)}; "
-                    'bring both to one size and channel count, and give both the same stride.'
+                    f'PiqeExtractor: the feature has blocks {tuple(variance.shape)}, the reference '
+                    f'{tuple(active.shape)}; bring both to one size and channel count, and give both the same stride.'
                 )
             out['texture'] = variance * (active * self.texture_weight)
         if reference is None:

@@ -1,7 +1,7 @@
 """PIQE of images, as published.
 
-Venkatanath et al., "Blind image quality evaluation using perception based features", NCC 2015. Checked against pypiqe, a
-port of the MATLAB function (docs/extractors.md).
+Venkatanath et al., "Blind image quality evaluation using perception based features", NCC 2015. Checked against pypiqe,
+a port of the MATLAB function (docs/extractors.md).
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ def _mirror(length: int, device: torch.device) -> Tensor:
     return torch.minimum(index, 2 * length - 1 - index)
 
 
+def _variance(x: Tensor) -> Tensor:
+    """Unbiased variance along the last dimension; several times faster on a CPU than torch.var."""
+    return (x - x.mean(-1, keepdim=True)).square().sum(-1) / (x.shape[-1] - 1)
+
+
 def _impaired(blocks: Tensor) -> Tensor:
     """Where one of the four edges of (..., 16, 16) has a segment of six values that is nearly constant."""
     edges = torch.stack((blocks[..., 0, :], blocks[..., -1, :], blocks[..., :, 0], blocks[..., :, -1]), dim=-2)
-    return (edges.unfold(-1, _SEGMENT, 1).var(-1) < _IMPAIRED**2).flatten(-2).any(-1)
+    segments = edges.unfold(-1, _SEGMENT, 1)  # (..., 4, 11, 6)
+    return (_variance(segments.movedim(-1, 0).contiguous().movedim(0, -1)) < _IMPAIRED**2).flatten(-2).any(-1)
 
 
 def _noisy(blocks: Tensor, variance: Tensor) -> Tensor:
@@ -34,8 +40,9 @@ def _noisy(blocks: Tensor, variance: Tensor) -> Tensor:
 
     The surround is that of the MATLAB function, which leaves out columns 7 and 9, not 7 and 8 (counted from 0).
     """
-    centre = blocks[..., 7:9].flatten(-2).std(-1)
-    surround = torch.cat((blocks[..., :7], blocks[..., 8:9], blocks[..., 10:]), dim=-1).flatten(-2).std(-1)
+    centre = _variance(blocks[..., 7:9].flatten(-2)).sqrt()
+    surround = torch.cat((blocks[..., :7], blocks[..., 8:9], blocks[..., 10:]), dim=-1)
+    surround = _variance(surround.flatten(-2)).sqrt()
     ratio = (centre / surround).nan_to_num(nan=0.0, posinf=float('inf'))
     deviation = variance.sqrt()
     return deviation > 2 * (deviation - ratio).abs() / torch.maximum(deviation, ratio)
@@ -50,7 +57,7 @@ def _score(gray: Tensor) -> Tensor:
     maps = mscn_image(gray)
     blocks = maps.unflatten(-1, (-1, _BLOCK)).unflatten(-3, (-1, _BLOCK)).transpose(-3, -2)  # (N, 1, i, j, 16, 16)
     blocks = blocks.flatten(1, 3)
-    variance = blocks.flatten(-2).var(-1)
+    variance = _variance(blocks.flatten(-2))
     with torch.no_grad():
         active = variance > ACTIVITY
         artefact, noise = active & _impaired(blocks), active & _noisy(blocks, variance)
@@ -61,8 +68,8 @@ def _score(gray: Tensor) -> Tensor:
 def piqe_score(x: Tensor) -> Tensor:
     """PIQE score: the higher, the worse; 100 for an image without any active block (a constant one).
 
-    Differentiable through the blocks' variances; which blocks are active, show artefacts or noise are decisions, and have
-    no gradient. Rounding passes the gradient straight through.
+    Differentiable through the blocks' variances; which blocks are active, show artefacts or noise are decisions and
+    have no gradient. Rounding passes the gradient straight through.
 
     Args:
         x: Images (N, 1 or 3, H, W), RGB, in [0, 1], of any size (mirrored to whole 16 x 16 blocks); any floating dtype,

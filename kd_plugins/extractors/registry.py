@@ -28,7 +28,7 @@ def build_extractor(opt: Mapping[str, Any]) -> nn.Module:
         ValueError: an argument that the extractor does not take, or one it needs and was not given.
     """
     if not isinstance(opt, Mapping):
-        raise TypeError(f"extractor: expected a mapping like {{type: BrisqueExtractor}}, got {opt!r}.")
+        raise TypeError(f'extractor: expected a mapping like {{type: BrisqueExtractor}}, got {opt!r}.')
     kwargs = dict(opt)
     known = sorted(EXTRACTOR_REGISTRY.keys())
     if 'type' not in kwargs:
@@ -37,7 +37,7 @@ def build_extractor(opt: Mapping[str, Any]) -> nn.Module:
     # Not Registry.get: for an unknown name that prints a second, misleading name before it fails.
     if name not in EXTRACTOR_REGISTRY:
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or known
-        raise KeyError(f"extractor: no extractor is called {name!r}; nearest: {', '.join(near)}.")
+        raise KeyError(f'extractor: no extractor is called {name!r}; nearest: {", ".join(near)}.')
     cls = EXTRACTOR_REGISTRY.get(name)
 
     parameters = inspect.signature(cls).parameters

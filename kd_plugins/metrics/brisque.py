@@ -13,7 +13,7 @@ from kd_plugins.extractors import brisque_score, load_brisque_model
 from kd_plugins.metrics.image_input import to_tensor
 
 
-@METRIC_REGISTRY.register()
+@METRIC_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
 def calculate_brisque(
     img: np.ndarray,
     img2: np.ndarray | None = None,

@@ -33,7 +33,7 @@ def to_tensor(
         image = image[crop_border:-crop_border, crop_border:-crop_border]
     if image.shape[-1] not in (1, 3) or image.size == 0:
         raise ValueError(
-            f"{name}: expected 1 or 3 channels and some pixels, got shape {img.shape} as {input_order} "
+            f'{name}: expected 1 or 3 channels and some pixels, got shape {img.shape} as {input_order} '
             f'with crop_border {crop_border}.'
         )
     if test_y_channel:

@@ -45,7 +45,8 @@ def _load_backbone(network: nn.Module, net: str, path: str) -> None:
         )
     state = torch.load(path, map_location='cpu', weights_only=True)
     # lpips keeps the numbers of torchvision's `features` as the names inside its slices.
-    ours = network.net.state_dict()
+    slices = network.get_submodule('net')
+    ours = slices.state_dict()
     wanted = {key: 'features.' + key.split('.', 1)[1] for key in ours}
     bad = [name for key, name in wanted.items() if name not in state or state[name].shape != ours[key].shape]
     if bad:
@@ -53,10 +54,10 @@ def _load_backbone(network: nn.Module, net: str, path: str) -> None:
             f"calculate_lpips: 'backbone' {path!r} is no torchvision checkpoint of {net}: {bad[0]!r} is missing or of "
             'another shape.'
         )
-    network.net.load_state_dict({key: state[name] for key, name in wanted.items()})
+    slices.load_state_dict({key: state[name] for key, name in wanted.items()})
 
 
-@METRIC_REGISTRY.register()
+@METRIC_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
 def calculate_lpips(
     img: np.ndarray,
     img2: np.ndarray,

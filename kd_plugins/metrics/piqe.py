@@ -12,7 +12,7 @@ from kd_plugins.extractors import piqe_score
 from kd_plugins.metrics.image_input import to_tensor
 
 
-@METRIC_REGISTRY.register()
+@METRIC_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
 def calculate_piqe(
     img: np.ndarray,
     img2: np.ndarray | None = None,
