@@ -1,0 +1,61 @@
+"""NAFNet for option files: the network that spandrel (MIT) ships, under its published name and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+
+def NAFNet(  # noqa: N802 (published name)
+    img_channel: int = 3,
+    width: int = 16,
+    middle_blk_num: int = 1,
+    enc_blk_nums: Sequence[int] = (),
+    dec_blk_nums: Sequence[int] = (),
+) -> nn.Module:
+    """Build a NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022); official checkpoints load strictly.
+
+    The network maps (N, img_channel, H, W) in [0, 1], of any size, to the restored image of the same shape, not clipped.
+
+    Args:
+        img_channel: channels of the image.
+        width: channels of the first level; each level below has twice as many.
+        middle_blk_num: blocks at the lowest level.
+        enc_blk_nums: blocks of each level of the encoder, from full size downwards.
+        dec_blk_nums: blocks of each level of the decoder, from the lowest upwards; as many levels as the encoder.
+
+    Returns:
+        spandrel's NAFNet.
+
+    Raises:
+        ModuleNotFoundError: spandrel is not installed.
+        ValueError: a number is out of range, or encoder and decoder differ in their levels.
+    """
+    for name, value, least in (("img_channel", img_channel, 1), ("width", width, 1), ("middle_blk_num", middle_blk_num, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"NAFNet: {name}={value!r}, expected a whole number of at least {least}")
+    for name, value in (("enc_blk_nums", enc_blk_nums), ("dec_blk_nums", dec_blk_nums)):
+        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(n, int) and n >= 0 for n in value):
+            raise ValueError(f"NAFNet: {name}={value!r}, expected a list of whole numbers, one for each level")
+    if len(enc_blk_nums) != len(dec_blk_nums):
+        raise ValueError(
+            f"NAFNet: enc_blk_nums={list(enc_blk_nums)}, dec_blk_nums={list(dec_blk_nums)}: expected as many levels in the "
+            "decoder as in the encoder"
+        )
+    try:
+        from spandrel.architectures.NAFNet import NAFNet as SpandrelNAFNet  # slow to import: only where it is asked for
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("NAFNet comes from spandrel, which is not installed: pip install spandrel") from error
+    return SpandrelNAFNet(
+        img_channel=img_channel,
+        width=width,
+        middle_blk_num=middle_blk_num,
+        enc_blk_nums=list(enc_blk_nums),
+        dec_blk_nums=list(dec_blk_nums),
+    )
+
+
+if "NAFNet" not in ARCH_REGISTRY:  # forks of BasicSR bring their own
+    ARCH_REGISTRY.register(NAFNet)
