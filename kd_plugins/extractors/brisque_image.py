@@ -99,8 +99,8 @@ def brisque_features(x: Tensor) -> Tensor:
 
     Per scale (full and half size): shape and variance of MSCN; for the products H, V, D1 and D2 shape, mean, left and
     right variance. Differentiable; rounding to 8-bit gray passes the gradient straight through, and the gradient of a
-    shape is that of the exact moment equation. A constant image has no statistics: it gets the table's first shape and zeros,
-    where OpenCV gives NaN.
+    shape is that of the exact moment equation. A constant image has no statistics: it gets the table's first shape
+    and zeros, where OpenCV gives NaN.
 
     Args:
         x: Images (N, 1 or 3, H, W), RGB, in [0, 1], at least 4 pixels high and wide; any floating dtype, also under
