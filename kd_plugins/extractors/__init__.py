@@ -7,13 +7,13 @@ from kd_plugins.extractors.piqe_image import piqe_score
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY, build_extractor
 
 __all__ = [
-    'EXTRACTOR_REGISTRY',
-    'BrisqueExtractor',
-    'BrisqueModel',
-    'PiqeExtractor',
-    'brisque_features',
-    'brisque_score',
-    'build_extractor',
-    'load_brisque_model',
-    'piqe_score',
+    "EXTRACTOR_REGISTRY",
+    "BrisqueExtractor",
+    "BrisqueModel",
+    "PiqeExtractor",
+    "brisque_features",
+    "brisque_score",
+    "build_extractor",
+    "load_brisque_model",
+    "piqe_score",
 ]

@@ -27,7 +27,7 @@ def check_reference(name: str, x: Tensor, reference: Mapping[str, Tensor] | None
         ValueError: it is not so.
     """
     if x.dim() != 4 or not x.is_floating_point() or x.numel() == 0:
-        raise ValueError(f'{name}: expected a floating-point feature (N, C, H, W), got {x.dtype} {tuple(x.shape)}.')
+        raise ValueError(f"{name}: expected a floating-point feature (N, C, H, W), got {x.dtype} {tuple(x.shape)}.")
     missing = [] if reference is None else [key for key in keys if key not in reference]
     if missing:
         raise ValueError(
@@ -75,19 +75,19 @@ class BrisqueExtractor(nn.Module):
             raise ValueError(f"BrisqueExtractor: 'scales' is 1 or 2, got {scales!r}.")
         if not c > 0:
             raise ValueError(f"BrisqueExtractor: 'c' must be above 0, got {c!r}.")
-        weights = {'structure': structure_weight, 'statistics': statistics_weight, 'colour': colour_weight}
+        weights = {"structure": structure_weight, "statistics": statistics_weight, "colour": colour_weight}
         for key, weight in weights.items():
             if not weight >= 0:
                 raise ValueError(f"BrisqueExtractor: '{key}_weight' must be 0 or more, got {weight!r}.")
         if not any(weights.values()):
-            raise ValueError('BrisqueExtractor: every weight is 0, so nothing would be compared.')
+            raise ValueError("BrisqueExtractor: every weight is 0, so nothing would be compared.")
         self.scales = scales
         self.c = float(c)
         self.weights = {key: float(weight) for key, weight in weights.items()}
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""
-        return f'scales={self.scales}, c={self.c}, weights={self.weights}'
+        return f"scales={self.scales}, c={self.c}, weights={self.weights}"
 
     def forward(self, x: Tensor, reference: Mapping[str, Tensor] | None = None, stride: int = 1) -> dict[str, Tensor]:
         """Describe a feature.
@@ -106,32 +106,32 @@ class BrisqueExtractor(nn.Module):
         Raises:
             ValueError: x is not (N, C, H, W), or the reference was not made by this extractor.
         """
-        check_reference('BrisqueExtractor', x, reference, ('scale',))
+        check_reference("BrisqueExtractor", x, reference, ("scale",))
         with full_precision(x):
             return self._describe(as_float(x), reference)
 
     def _describe(self, x: Tensor, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         weights = self.weights
-        scale = None if reference is None else reference['scale'].to(dtype=x.dtype, device=x.device)
+        scale = None if reference is None else reference["scale"].to(dtype=x.dtype, device=x.device)
         scales = self.scales if min(x.shape[-2:]) >= _MIN_SECOND else 1
         out: dict[str, Tensor] = {}
         for number in range(1, scales + 1):
             if number == 2:
                 x = block_mean(x, 2, 2)
             normalised, mean, deviation, scale = mscn(x, scale, self.c)
-            if weights['structure']:
+            if weights["structure"]:
                 if reference is None:
-                    out[f'mscn{number}'] = normalised
-                    out[f'structure{number}'] = normalised.new_zeros(normalised.shape[:2])
+                    out[f"mscn{number}"] = normalised
+                    out[f"structure{number}"] = normalised.new_zeros(normalised.shape[:2])
                 else:
-                    distance = structure_distance(normalised, reference[f'mscn{number}'].to(x.dtype))
-                    out[f'structure{number}'] = distance * weights['structure']
-            if weights['statistics']:
-                out[f'statistics{number}'] = closed_form_statistics(normalised) * weights['statistics']
-            if weights['colour'] and number == scales:
-                out['colour'] = torch.stack((mean, deviation)) * (weights['colour'] / scale)
+                    distance = structure_distance(normalised, reference[f"mscn{number}"].to(x.dtype))
+                    out[f"structure{number}"] = distance * weights["structure"]
+            if weights["statistics"]:
+                out[f"statistics{number}"] = closed_form_statistics(normalised) * weights["statistics"]
+            if weights["colour"] and number == scales:
+                out["colour"] = torch.stack((mean, deviation)) * (weights["colour"] / scale)
         if reference is None and scale is not None:
-            out['scale'] = scale
+            out["scale"] = scale
         return out
 
 

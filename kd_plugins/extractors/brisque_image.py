@@ -17,11 +17,11 @@ from torch import Tensor
 
 from kd_plugins.extractors.image import each_image, mscn_image, to_gray
 
-MODEL_ENV = 'KD_BRISQUE_MODEL'
-_MODEL_FILE = 'brisque_model_live.yml'
+MODEL_ENV = "KD_BRISQUE_MODEL"
+_MODEL_FILE = "brisque_model_live.yml"
 _ORIGIN = (
-    f'{_MODEL_FILE} and brisque_range_live.yml lie in opencv_contrib (Apache-2.0), folder modules/quality/samples; '
-    f'download both into one folder and name it in the argument or in the environment variable {MODEL_ENV}'
+    f"{_MODEL_FILE} and brisque_range_live.yml lie in opencv_contrib (Apache-2.0), folder modules/quality/samples; "
+    f"download both into one folder and name it in the argument or in the environment variable {MODEL_ENV}"
 )
 
 
@@ -78,7 +78,7 @@ def _features(gray: Tensor) -> Tensor:
         if scale == 2:
             # OpenCV's cubic resize has no anti-aliasing and the same kernel (a = -0.75).
             size = (gray.shape[-2] // 2, gray.shape[-1] // 2)
-            gray = F.interpolate(gray, size, mode='bicubic', align_corners=False, antialias=False)
+            gray = F.interpolate(gray, size, mode="bicubic", align_corners=False, antialias=False)
         m = mscn_image(gray)
         products = [
             m[..., :, :-1] * m[..., :, 1:],
@@ -113,9 +113,9 @@ def brisque_features(x: Tensor) -> Tensor:
         ValueError: x is of another shape or type, smaller, or not finite.
     """
     if x.dim() == 4 and x.numel() and min(x.shape[-2:]) < 4:
-        raise ValueError(f'brisque_features: images must be at least 4 x 4, got {x.shape[-2]} x {x.shape[-1]}.')
+        raise ValueError(f"brisque_features: images must be at least 4 x 4, got {x.shape[-2]} x {x.shape[-1]}.")
     with torch.autocast(x.device.type, enabled=False):
-        return each_image(lambda image: _features(to_gray('brisque_features', image)), x)
+        return each_image(lambda image: _features(to_gray("brisque_features", image)), x)
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,7 @@ class BrisqueModel:
     def __call__(self, features: Tensor) -> Tensor:
         """Score of features (N, 36): (N,), clipped to 0..100 as OpenCV does."""
         values = features.double()
-        vectors, weights, lower, upper = (
-            t.to(values.device) for t in (self.vectors, self.weights, self.lower, self.upper)
-        )
+        vectors, weights, lower, upper = (t.to(values.device) for t in (self.vectors, self.weights, self.lower, self.upper))
         scaled = (values - lower) / (upper - lower) * 2 - 1
         distance = (scaled.unsqueeze(1) - vectors).square().sum(-1)
         score = torch.exp(-self.gamma * distance).matmul(weights) - self.rho
@@ -159,22 +157,22 @@ def find_brisque_model(path: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         FileNotFoundError: It is in none of these places; the message says where it can be had.
     """
-    for origin, value in (("argument 'model'", path), (f'environment variable {MODEL_ENV}', os.environ.get(MODEL_ENV))):
+    for origin, value in (("argument 'model'", path), (f"environment variable {MODEL_ENV}", os.environ.get(MODEL_ENV))):
         if not value:
             continue
         found = Path(value)
         found = found / _MODEL_FILE if found.is_dir() else found
         if not found.is_file():
-            raise FileNotFoundError(f'BRISQUE: {origin} names {str(value)!r}, but {found} is no file; {_ORIGIN}.')
+            raise FileNotFoundError(f"BRISQUE: {origin} names {str(value)!r}, but {found} is no file; {_ORIGIN}.")
         return found
     import cv2
 
-    places = [Path(cv2.__file__).parent / 'data', Path(cv2.__file__).parent / 'quality']
-    places += [Path(p) / 'share' / v / 'quality' for p in ('/usr', '/usr/local') for v in ('opencv4', 'opencv5')]
+    places = [Path(cv2.__file__).parent / "data", Path(cv2.__file__).parent / "quality"]
+    places += [Path(p) / "share" / v / "quality" for p in ("/usr", "/usr/local") for v in ("opencv4", "opencv5")]
     for place in places:
         if (place / _MODEL_FILE).is_file():
             return place / _MODEL_FILE
-    raise FileNotFoundError(f'BRISQUE: no model file was given or found; {_ORIGIN}.')
+    raise FileNotFoundError(f"BRISQUE: no model file was given or found; {_ORIGIN}.")
 
 
 def load_brisque_model(
@@ -194,9 +192,9 @@ def load_brisque_model(
         ValueError: A file is not what it should be.
     """
     model = find_brisque_model(path)
-    ranges = Path(range_path) if range_path else model.with_name(model.name.replace('model', 'range'))
+    ranges = Path(range_path) if range_path else model.with_name(model.name.replace("model", "range"))
     if ranges == model or not ranges.is_file():
-        raise FileNotFoundError(f'BRISQUE: the model {model} needs its range file, and {ranges} is none; {_ORIGIN}.')
+        raise FileNotFoundError(f"BRISQUE: the model {model} needs its range file, and {ranges} is none; {_ORIGIN}.")
     return _load(str(model), str(ranges))
 
 
@@ -210,27 +208,27 @@ def _load(model: str, ranges: str) -> BrisqueModel:
     # A node is only valid as long as its file is open.
     model_file = cv2.FileStorage(model, cv2.FILE_STORAGE_READ)
     range_file = cv2.FileStorage(ranges, cv2.FILE_STORAGE_READ)
-    svm = model_file.getNode('opencv_ml_svm')
-    limits = range_file.getNode('range').mat()
-    kernel = svm.getNode('kernel')
-    if svm.empty() or svm.getNode('svmType').string() != 'EPS_SVR' or kernel.getNode('type').string() != 'RBF':
-        raise ValueError(f'BRISQUE: {model} holds no OpenCV support vector regression with a radial kernel.')
+    svm = model_file.getNode("opencv_ml_svm")
+    limits = range_file.getNode("range").mat()
+    kernel = svm.getNode("kernel")
+    if svm.empty() or svm.getNode("svmType").string() != "EPS_SVR" or kernel.getNode("type").string() != "RBF":
+        raise ValueError(f"BRISQUE: {model} holds no OpenCV support vector regression with a radial kernel.")
     if limits is None or limits.shape != (2, 36):
-        raise ValueError(f'BRISQUE: {ranges} holds no 2 x 36 matrix called range.')
-    decision = svm.getNode('decision_functions').at(0)
-    nodes = svm.getNode('support_vectors')
+        raise ValueError(f"BRISQUE: {ranges} holds no 2 x 36 matrix called range.")
+    decision = svm.getNode("decision_functions").at(0)
+    nodes = svm.getNode("support_vectors")
     vectors = torch.tensor([numbers(nodes.at(i)) for i in range(nodes.size())], dtype=torch.float64)
     if vectors.dim() != 2 or vectors.shape[1] != 36:
-        raise ValueError(f'BRISQUE: {model} has support vectors of shape {tuple(vectors.shape)}, expected (V, 36).')
-    index = decision.getNode('index')
+        raise ValueError(f"BRISQUE: {model} has support vectors of shape {tuple(vectors.shape)}, expected (V, 36).")
+    index = decision.getNode("index")
     if not index.empty():
         vectors = vectors[torch.tensor([int(i) for i in numbers(index)])]
     lower, upper = torch.from_numpy(limits).double()
     return BrisqueModel(
         vectors,
-        torch.tensor(numbers(decision.getNode('alpha')), dtype=torch.float64),
-        decision.getNode('rho').real(),
-        kernel.getNode('gamma').real(),
+        torch.tensor(numbers(decision.getNode("alpha")), dtype=torch.float64),
+        decision.getNode("rho").real(),
+        kernel.getNode("gamma").real(),
         lower,
         upper,
     )

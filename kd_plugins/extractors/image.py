@@ -34,12 +34,11 @@ def to_gray(name: str, x: Tensor) -> Tensor:
     """
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point() or x.numel() == 0:
         raise ValueError(
-            f'{name}: expected images (N, 1 or 3, H, W) of floating-point values in [0, 1], '
-            f'got {x.dtype} {tuple(x.shape)}.'
+            f"{name}: expected images (N, 1 or 3, H, W) of floating-point values in [0, 1], got {x.dtype} {tuple(x.shape)}."
         )
     x = as_float(x)
     if not bool(torch.isfinite(x.detach().sum())):
-        raise ValueError(f'{name}: the images hold values that are not finite.')
+        raise ValueError(f"{name}: the images hold values that are not finite.")
     if x.shape[1] == 1:
         return round_through(x * 255)
     luma = x.new_tensor(_LUMA).mul_(255).view(1, 1, 3)
@@ -56,7 +55,7 @@ def gaussian_filter_image(x: Tensor) -> Tensor:
     half = WINDOW // 2
     for dim, pad in ((-2, (0, 0, half, half)), (-1, (half, half, 0, 0))):
         length = x.shape[dim]
-        padded = F.pad(x, pad, mode='replicate')
+        padded = F.pad(x, pad, mode="replicate")
         x = (padded.narrow(dim, 0, length) + padded.narrow(dim, WINDOW - 1, length)).mul_(taps[0])
         for tap in range(1, half):
             x.add_(padded.narrow(dim, tap, length) + padded.narrow(dim, WINDOW - 1 - tap, length), alpha=taps[tap])
@@ -88,6 +87,6 @@ _FLAT = 1e-6
 def each_image(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply to one image after another on a CPU (it stays in the cache), to all at once elsewhere."""
     with full_precision(x):
-        if x.device.type != 'cpu' or x.shape[0] == 1:
+        if x.device.type != "cpu" or x.shape[0] == 1:
             return function(x)
         return torch.cat([function(image) for image in x.split(1)])

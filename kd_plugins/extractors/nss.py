@@ -37,14 +37,14 @@ def as_float(x: Tensor) -> Tensor:
 @contextmanager
 def full_precision(x: Tensor) -> Iterator[None]:
     """Keep operations on x's device out of autocast and TF32: E[x²] - E[x]² does not survive 10 bits."""
-    precision = torch.get_float32_matmul_precision() if x.is_cuda else 'highest'
-    if precision != 'highest':
-        torch.set_float32_matmul_precision('highest')
+    precision = torch.get_float32_matmul_precision() if x.is_cuda else "highest"
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
     try:
         with torch.autocast(x.device.type, enabled=False):
             yield
     finally:
-        if precision != 'highest':
+        if precision != "highest":
             torch.set_float32_matmul_precision(precision)
 
 
@@ -56,10 +56,10 @@ def _operator(kind: str, length: int, dtype: torch.dtype, device: torch.device, 
     200 samples, and needs no padding.
     """
     rows = torch.arange(length)
-    if kind == 'mean':  # of blocks; the last one may be smaller
+    if kind == "mean":  # of blocks; the last one may be smaller
         matrix = (rows // block == torch.arange(-(-length // block)).unsqueeze(1)).double()
         return (matrix / matrix.sum(1, keepdim=True)).to(device=device, dtype=dtype)
-    taps = {'gauss': gaussian_window().tolist(), 'smooth': list(_SCHARR), 'slope': [-0.5, 0.0, 0.5]}[kind]
+    taps = {"gauss": gaussian_window().tolist(), "smooth": list(_SCHARR), "slope": [-0.5, 0.0, 0.5]}[kind]
     matrix = torch.zeros(length, length, dtype=torch.float64)
     for tap, value in enumerate(taps):
         cols = (rows + tap - len(taps) // 2).clamp(0, length - 1)
@@ -78,7 +78,7 @@ def _separable(x: Tensor, vertical: str, horizontal: str, transpose: bool = Fals
 
 def gaussian_filter(x: Tensor, transpose: bool = False) -> Tensor:
     """Filter maps (..., H, W) with the 7x7 Gaussian of BRISQUE, borders replicated; or its transpose."""
-    return _separable(x, 'gauss', 'gauss', transpose)
+    return _separable(x, "gauss", "gauss", transpose)
 
 
 def block_mean(x: Tensor, height: int, width: int) -> Tensor:
@@ -92,8 +92,8 @@ def block_mean(x: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (..., ceil(H / height), ceil(W / width)).
     """
-    rows = _operator('mean', x.shape[-2], x.dtype, x.device, height)
-    cols = _operator('mean', x.shape[-1], x.dtype, x.device, width)
+    rows = _operator("mean", x.shape[-2], x.dtype, x.device, height)
+    cols = _operator("mean", x.shape[-1], x.dtype, x.device, width)
     return torch.matmul(rows, torch.matmul(x, cols.t()))
 
 
@@ -133,9 +133,7 @@ class _Mscn(torch.autograd.Function):
         return grad, None, None, None
 
 
-def mscn(
-    x: Tensor, scale: Tensor | None = None, c: float = 0.2, eps: float = 1e-3
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def mscn(x: Tensor, scale: Tensor | None = None, c: float = 0.2, eps: float = 1e-3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean-subtracted contrast-normalised maps, (x - mu) / (sigma + C), of a feature.
 
     mu = G*x and sigma = sqrt(max(G*x² - mu², 0) + eps²), with the 7x7 Gaussian G of BRISQUE. C is a multiple of one
@@ -158,7 +156,7 @@ def mscn(
 def _pieces(maps: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Samples of (N, C, H, W) in pieces that fit the cache; all at once on an accelerator."""
     samples = maps.shape[0]
-    size = max(1, _PIECE // max(maps[0].numel(), 1)) if maps.device.type == 'cpu' else samples
+    size = max(1, _PIECE // max(maps[0].numel(), 1)) if maps.device.type == "cpu" else samples
     for start in range(0, samples, size):
         piece = slice(start, min(start + size, samples))
         yield piece, maps[piece]
@@ -313,7 +311,7 @@ class _ScharrMagnitude(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, eps: Tensor) -> Tensor:
         with full_precision(x):
-            dx, dy = _separable(x, 'smooth', 'slope'), _separable(x, 'slope', 'smooth')
+            dx, dy = _separable(x, "smooth", "slope"), _separable(x, "slope", "smooth")
             root = (dx * dx).addcmul_(dy, dy).add_(eps * eps).sqrt_()
         ctx.save_for_backward(dx, dy, root)
         return root - eps
@@ -324,8 +322,8 @@ class _ScharrMagnitude(torch.autograd.Function):
         dx, dy, root = ctx.saved_tensors
         with full_precision(dx):
             unit = grad / root
-            dx = _separable(dx * unit, 'smooth', 'slope', transpose=True)
-            return dx.add_(_separable(unit.mul_(dy), 'slope', 'smooth', transpose=True)), None
+            dx = _separable(dx * unit, "smooth", "slope", transpose=True)
+            return dx.add_(_separable(unit.mul_(dy), "slope", "smooth", transpose=True)), None
 
 
 def gradient_magnitude(x: Tensor, scale: Tensor, eps: float = 1e-2) -> Tensor:

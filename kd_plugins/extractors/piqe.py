@@ -45,7 +45,7 @@ class PiqeExtractor(nn.Module):
         if not (edge_weight >= 0 and texture_weight >= 0 and edge_weight + texture_weight > 0):
             raise ValueError(
                 "PiqeExtractor: 'edge_weight' and 'texture_weight' must be 0 or more, and one of them above 0; "
-                f'got {edge_weight!r} and {texture_weight!r}.'
+                f"got {edge_weight!r} and {texture_weight!r}."
             )
         self.block = int(block)
         self.c = float(c)
@@ -54,7 +54,7 @@ class PiqeExtractor(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""
-        return f'block={self.block}, c={self.c}, edge_weight={self.edge_weight}, texture_weight={self.texture_weight}'
+        return f"block={self.block}, c={self.c}, edge_weight={self.edge_weight}, texture_weight={self.texture_weight}"
 
     def forward(self, x: Tensor, reference: Mapping[str, Tensor] | None = None, stride: int = 1) -> dict[str, Tensor]:
         """Describe a feature.
@@ -71,27 +71,27 @@ class PiqeExtractor(nn.Module):
         Raises:
             ValueError: x is not (N, C, H, W), the stride is below 1, or the reference was not made by this extractor.
         """
-        check_reference('PiqeExtractor', x, reference, ('scale', 'active'))
+        check_reference("PiqeExtractor", x, reference, ("scale", "active"))
         if stride < 1:
             raise ValueError(f"PiqeExtractor: 'stride' (image over feature height) is 1 or more, got {stride!r}.")
         with full_precision(x):
             return self._describe(as_float(x), reference, max(self.block // int(stride), 2))
 
     def _describe(self, x: Tensor, reference: Mapping[str, Tensor] | None, block: int) -> dict[str, Tensor]:
-        scale = None if reference is None else reference['scale'].to(dtype=x.dtype, device=x.device)
+        scale = None if reference is None else reference["scale"].to(dtype=x.dtype, device=x.device)
         normalised, _, _, scale = mscn(x, scale, self.c)
         out: dict[str, Tensor] = {}
         if self.edge_weight:
-            out['edge'] = gradient_magnitude(x, scale) * (self.edge_weight / scale)
+            out["edge"] = gradient_magnitude(x, scale) * (self.edge_weight / scale)
         variance = block_variance(normalised, block)
-        active = (variance > ACTIVITY).to(x.dtype) if reference is None else reference['active']
+        active = (variance > ACTIVITY).to(x.dtype) if reference is None else reference["active"]
         if self.texture_weight:
             if active.shape != variance.shape:
                 raise ValueError(
-                    f'PiqeExtractor: the feature has blocks {tuple(variance.shape)}, the reference '
-                    f'{tuple(active.shape)}; bring both to one size and channel count, and give both the same stride.'
+                    f"PiqeExtractor: the feature has blocks {tuple(variance.shape)}, the reference "
+                    f"{tuple(active.shape)}; bring both to one size and channel count, and give both the same stride."
                 )
-            out['texture'] = variance * (active * self.texture_weight)
+            out["texture"] = variance * (active * self.texture_weight)
         if reference is None:
             out.update(scale=scale, active=active)
         return out

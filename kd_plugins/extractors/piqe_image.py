@@ -43,7 +43,7 @@ def _noisy(blocks: Tensor, variance: Tensor) -> Tensor:
     centre = _variance(blocks[..., 7:9].flatten(-2)).sqrt()
     surround = torch.cat((blocks[..., :7], blocks[..., 8:9], blocks[..., 10:]), dim=-1)
     surround = _variance(surround.flatten(-2)).sqrt()
-    ratio = (centre / surround).nan_to_num(nan=0.0, posinf=float('inf'))
+    ratio = (centre / surround).nan_to_num(nan=0.0, posinf=float("inf"))
     deviation = variance.sqrt()
     return deviation > 2 * (deviation - ratio).abs() / torch.maximum(deviation, ratio)
 
@@ -82,4 +82,4 @@ def piqe_score(x: Tensor) -> Tensor:
         ValueError: x is of another shape or type, empty, or not finite.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return each_image(lambda image: _score(to_gray('piqe_score', image)), x)
+        return each_image(lambda image: _score(to_gray("piqe_score", image)), x)

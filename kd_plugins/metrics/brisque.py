@@ -18,7 +18,7 @@ def calculate_brisque(
     img: np.ndarray,
     img2: np.ndarray | None = None,
     crop_border: int = 0,
-    input_order: str = 'HWC',
+    input_order: str = "HWC",
     test_y_channel: bool = False,
     model: str | os.PathLike[str] | None = None,
     range_path: str | os.PathLike[str] | None = None,
@@ -44,5 +44,5 @@ def calculate_brisque(
         ValueError: The image cannot be read as one, or is smaller than 4 x 4.
     """
     with torch.no_grad():
-        x = to_tensor('calculate_brisque', img, crop_border, input_order, test_y_channel)
+        x = to_tensor("calculate_brisque", img, crop_border, input_order, test_y_channel)
         return brisque_score(x, load_brisque_model(model, range_path)).item()

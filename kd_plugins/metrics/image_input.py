@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def to_tensor(
-    name: str, img: np.ndarray, crop_border: int = 0, input_order: str = 'HWC', test_y_channel: bool = False
+    name: str, img: np.ndarray, crop_border: int = 0, input_order: str = "HWC", test_y_channel: bool = False
 ) -> Tensor:
     """One image as BasicSR's validation gives it, as a tensor.
 
@@ -33,8 +33,8 @@ def to_tensor(
         image = image[crop_border:-crop_border, crop_border:-crop_border]
     if image.shape[-1] not in (1, 3) or image.size == 0:
         raise ValueError(
-            f'{name}: expected 1 or 3 channels and some pixels, got shape {img.shape} as {input_order} '
-            f'with crop_border {crop_border}.'
+            f"{name}: expected 1 or 3 channels and some pixels, got shape {img.shape} as {input_order} "
+            f"with crop_border {crop_border}."
         )
     if test_y_channel:
         image = to_y_channel(image)

@@ -13,7 +13,7 @@ from torch import nn
 
 from kd_plugins.metrics.image_input import to_tensor
 
-_NETS = ('alex', 'vgg', 'squeeze')
+_NETS = ("alex", "vgg", "squeeze")
 
 
 @lru_cache(maxsize=4)
@@ -28,7 +28,7 @@ def _network(net: str, backbone: str | None) -> nn.Module:
         network = lpips.LPIPS(net=net, verbose=False, pnet_rand=backbone is not None)
     except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError; a broken download a RuntimeError
         raise RuntimeError(
-            f'calculate_lpips: the {net} backbone could not be downloaded from torchvision ({error}). Either let this '
+            f"calculate_lpips: the {net} backbone could not be downloaded from torchvision ({error}). Either let this "
             "machine reach the network once, or give a file of torchvision's ImageNet weights as 'backbone'."
         ) from error
     if backbone is not None:
@@ -41,18 +41,18 @@ def _load_backbone(network: nn.Module, net: str, path: str) -> None:
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"calculate_lpips: 'backbone' names {path!r}, which is no file; give a file of torchvision's ImageNet "
-            f'weights for {net}, or leave it out to let torchvision download them.'
+            f"weights for {net}, or leave it out to let torchvision download them."
         )
-    state = torch.load(path, map_location='cpu', weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     # lpips keeps the numbers of torchvision's `features` as the names inside its slices.
-    slices = network.get_submodule('net')
+    slices = network.get_submodule("net")
     ours = slices.state_dict()
-    wanted = {key: 'features.' + key.split('.', 1)[1] for key in ours}
+    wanted = {key: "features." + key.split(".", 1)[1] for key in ours}
     bad = [name for key, name in wanted.items() if name not in state or state[name].shape != ours[key].shape]
     if bad:
         raise ValueError(
             f"calculate_lpips: 'backbone' {path!r} is no torchvision checkpoint of {net}: {bad[0]!r} is missing or of "
-            'another shape.'
+            "another shape."
         )
     slices.load_state_dict({key: state[name] for key, name in wanted.items()})
 
@@ -62,9 +62,9 @@ def calculate_lpips(
     img: np.ndarray,
     img2: np.ndarray,
     crop_border: int = 0,
-    input_order: str = 'HWC',
+    input_order: str = "HWC",
     test_y_channel: bool = False,
-    net: str = 'alex',
+    net: str = "alex",
     backbone: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> float:
@@ -92,9 +92,9 @@ def calculate_lpips(
     if net not in _NETS:
         raise ValueError(f"calculate_lpips: 'net' must be one of {', '.join(_NETS)}, got {net!r}.")
     if img.shape != img2.shape:
-        raise ValueError(f'calculate_lpips: the images have different shapes, {img.shape} and {img2.shape}.')
+        raise ValueError(f"calculate_lpips: the images have different shapes, {img.shape} and {img2.shape}.")
     network = _network(net, None if backbone is None else os.fspath(backbone))
-    pair = [to_tensor('calculate_lpips', i, crop_border, input_order, test_y_channel) for i in (img, img2)]
+    pair = [to_tensor("calculate_lpips", i, crop_border, input_order, test_y_channel) for i in (img, img2)]
     with torch.no_grad():
         first, second = (x.expand(-1, 3, -1, -1) * 2 - 1 for x in pair)
         return network(first, second).item()

@@ -17,7 +17,7 @@ def calculate_piqe(
     img: np.ndarray,
     img2: np.ndarray | None = None,
     crop_border: int = 0,
-    input_order: str = 'HWC',
+    input_order: str = "HWC",
     test_y_channel: bool = False,
     **kwargs: Any,
 ) -> float:
@@ -38,4 +38,4 @@ def calculate_piqe(
         ValueError: The image cannot be read as one.
     """
     with torch.no_grad():
-        return piqe_score(to_tensor('calculate_piqe', img, crop_border, input_order, test_y_channel)).item()
+        return piqe_score(to_tensor("calculate_piqe", img, crop_border, input_order, test_y_channel)).item()

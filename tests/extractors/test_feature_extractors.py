@@ -6,15 +6,15 @@ from kd_plugins.extractors import BrisqueExtractor, PiqeExtractor, nss
 
 EXTRACTORS = [BrisqueExtractor(), PiqeExtractor()]
 FEATURES = {
-    'random': lambda: torch.randn(2, 4, 16, 16),
-    'some dead channels': lambda: torch.cat((torch.randn(2, 2, 16, 16), torch.zeros(2, 2, 16, 16)), 1),
-    'all dead': lambda: torch.zeros(2, 4, 16, 16),
-    'constant': lambda: torch.full((2, 4, 16, 16), 3.0),
-    'bf16': lambda: torch.randn(2, 3, 12, 12).bfloat16(),
-    'odd': lambda: torch.randn(2, 3, 17, 9),
-    '2 x 3': lambda: torch.randn(2, 3, 2, 3),
-    '1 x 1': lambda: torch.randn(2, 3, 1, 1),
-    'channels last': lambda: torch.randn(2, 4, 16, 16).contiguous(memory_format=torch.channels_last),
+    "random": lambda: torch.randn(2, 4, 16, 16),
+    "some dead channels": lambda: torch.cat((torch.randn(2, 2, 16, 16), torch.zeros(2, 2, 16, 16)), 1),
+    "all dead": lambda: torch.zeros(2, 4, 16, 16),
+    "constant": lambda: torch.full((2, 4, 16, 16), 3.0),
+    "bf16": lambda: torch.randn(2, 3, 12, 12).bfloat16(),
+    "odd": lambda: torch.randn(2, 3, 17, 9),
+    "2 x 3": lambda: torch.randn(2, 3, 2, 3),
+    "1 x 1": lambda: torch.randn(2, 3, 1, 1),
+    "channels last": lambda: torch.randn(2, 4, 16, 16).contiguous(memory_format=torch.channels_last),
 }
 
 
@@ -25,8 +25,8 @@ def distance(extractor, student, teacher, stride=1):
     return sum(F.l1_loss(value, target[key]) for key, value in pred.items())
 
 
-@pytest.mark.parametrize('extractor', EXTRACTORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize('name', FEATURES)
+@pytest.mark.parametrize("extractor", EXTRACTORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("name", FEATURES)
 def test_zero_where_equal_and_finite_where_not(extractor, name):
     torch.manual_seed(0)
     teacher = FEATURES[name]()
@@ -36,12 +36,12 @@ def test_zero_where_equal_and_finite_where_not(extractor, name):
     loss.backward()
     assert loss.dtype == torch.float32 and torch.isfinite(loss)
     assert torch.isfinite(student.grad).all()
-    if not (name == '1 x 1' and isinstance(extractor, PiqeExtractor)):  # one pixel has neither edge nor texture
+    if not (name == "1 x 1" and isinstance(extractor, PiqeExtractor)):  # one pixel has neither edge nor texture
         assert loss > 0
         assert student.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize('extractor', EXTRACTORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("extractor", EXTRACTORS, ids=lambda e: type(e).__name__)
 def test_silent_channel_does_not_amplify_the_gradient(extractor):
     torch.manual_seed(0)
     teacher = torch.cat((torch.randn(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)), 1)
@@ -51,17 +51,17 @@ def test_silent_channel_does_not_amplify_the_gradient(extractor):
     assert dead < 10 * live
 
 
-@pytest.mark.parametrize('extractor', EXTRACTORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("extractor", EXTRACTORS, ids=lambda e: type(e).__name__)
 def test_channels_last_and_autocast_change_nothing(extractor):
     torch.manual_seed(0)
     teacher, student = torch.randn(2, 2, 4, 16, 16)
     plain = distance(extractor, student, teacher)
     other = student.contiguous(memory_format=torch.channels_last)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         assert distance(extractor, other, teacher) == plain
 
 
-@pytest.mark.parametrize('extractor', EXTRACTORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("extractor", EXTRACTORS, ids=lambda e: type(e).__name__)
 def test_gradient_is_right_in_float64(extractor):
     torch.manual_seed(0)
     target = extractor(torch.randn(1, 2, 7, 6).double())
@@ -95,14 +95,14 @@ def test_pieces_of_a_large_batch_agree_with_single_samples():
 def test_filter_is_the_7x7_gaussian_with_replicated_borders():
     x = torch.randn(1, 1, 9, 12, dtype=torch.float64)
     window = nss.gaussian_window()
-    expected = F.conv2d(F.pad(x, (3, 3, 3, 3), mode='replicate'), (window[:, None] * window).view(1, 1, 7, 7))
+    expected = F.conv2d(F.pad(x, (3, 3, 3, 3), mode="replicate"), (window[:, None] * window).view(1, 1, 7, 7))
     torch.testing.assert_close(nss.gaussian_filter(x), expected)
 
 
 def test_piqe_block_follows_the_stride():
     x = torch.randn(1, 2, 32, 32)
     extractor = PiqeExtractor()
-    assert [extractor(x, stride=s)['texture'].shape[-1] for s in (1, 2, 4, 8, 64)] == [2, 4, 8, 16, 16]
+    assert [extractor(x, stride=s)["texture"].shape[-1] for s in (1, 2, 4, 8, 64)] == [2, 4, 8, 16, 16]
 
 
 def test_piqe_texture_only_where_the_teacher_is_active():
@@ -111,13 +111,13 @@ def test_piqe_texture_only_where_the_teacher_is_active():
     teacher[..., :16, :16] = 0
     target = PiqeExtractor()(teacher)
     pred = PiqeExtractor()(torch.randn(1, 1, 32, 32), target)
-    assert target['active'][0, 0].tolist() == [[0, 1], [1, 1]]
-    assert pred['texture'][0, 0, 0, 0] == 0 and pred['texture'][0, 0, 1, 1] > 0
+    assert target["active"][0, 0].tolist() == [[0, 1], [1, 1]]
+    assert pred["texture"][0, 0, 0, 0] == 0 and pred["texture"][0, 0, 1, 1] > 0
 
 
-@pytest.mark.parametrize('extractor', EXTRACTORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("extractor", EXTRACTORS, ids=lambda e: type(e).__name__)
 def test_wrong_input_is_said(extractor):
-    with pytest.raises(ValueError, match='N, C, H, W'):
+    with pytest.raises(ValueError, match="N, C, H, W"):
         extractor(torch.randn(3, 8, 8))
     with pytest.raises(ValueError, match="'reference' lacks 'scale'"):
         extractor(torch.randn(1, 3, 8, 8), reference={})

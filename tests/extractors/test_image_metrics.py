@@ -9,7 +9,7 @@ import torch
 from kd_plugins.extractors import BrisqueModel, brisque_features, brisque_score, load_brisque_model, piqe_score
 from kd_plugins.extractors.brisque_image import fit_aggd
 
-data = pytest.importorskip('skimage.data', reason='scikit-image brings the photos')
+data = pytest.importorskip("skimage.data", reason="scikit-image brings the photos")
 
 # From OpenCV 5.0 QualityBRISQUE.computeFeatures, the first scale, and pypiqe 1.2, on the BGR photos.
 OPENCV = {
@@ -25,7 +25,7 @@ OPENCV = {
 # The second scale of chelsea, which goes through the resize.
 OPENCV_SECOND = (1.553, 0.3009, 0.58, 0.0063188, 0.12863, 0.13645, 0.59, -0.028873, 0.14317, 0.10867, 0.593, -0.036229,
                  0.14191, 0.099665, 0.567, -0.027948, 0.14467, 0.11045)  # fmt: skip
-PYPIQE = {'astronaut': 33.662, 'chelsea': 34.017, 'coffee': 27.911, 'rocket': 38.771}
+PYPIQE = {"astronaut": 33.662, "chelsea": 34.017, "coffee": 27.911, "rocket": 38.771}
 
 
 def photo(name: str) -> np.ndarray:
@@ -37,71 +37,71 @@ def batch(image: np.ndarray) -> torch.Tensor:
 
 
 def variants() -> dict[str, np.ndarray]:
-    image = photo('astronaut')[100:300, 100:300]
+    image = photo("astronaut")[100:300, 100:300]
     noise = np.random.RandomState(0).randn(*image.shape) * 25
     return {
-        'noisy': np.clip(image + noise, 0, 255).astype(np.uint8),
-        'blurred': cv2.GaussianBlur(image, (0, 0), 3),
-        'odd': image[:101, :57].copy(),
-        'small': image[:33, :40].copy(),
+        "noisy": np.clip(image + noise, 0, 255).astype(np.uint8),
+        "blurred": cv2.GaussianBlur(image, (0, 0), 3),
+        "odd": image[:101, :57].copy(),
+        "small": image[:33, :40].copy(),
     }
 
 
-@pytest.mark.parametrize('name', OPENCV)
+@pytest.mark.parametrize("name", OPENCV)
 def test_brisque_features_are_opencvs(name):
     ours = brisque_features(batch(photo(name)))[0, :18].numpy()
     np.testing.assert_allclose(ours, OPENCV[name], rtol=1e-2)
 
 
 def test_brisque_second_scale_is_opencvs():
-    ours = brisque_features(batch(photo('chelsea')))[0, 18:].numpy()
+    ours = brisque_features(batch(photo("chelsea")))[0, 18:].numpy()
     np.testing.assert_allclose(ours, OPENCV_SECOND, rtol=1e-2)
 
 
-@pytest.mark.parametrize('name', PYPIQE)
+@pytest.mark.parametrize("name", PYPIQE)
 def test_piqe_is_pypiqes(name):
     assert piqe_score(batch(photo(name))).item() == pytest.approx(PYPIQE[name], abs=1)
 
 
-@pytest.mark.parametrize('name', ['noisy', 'blurred', 'odd', 'small'])
+@pytest.mark.parametrize("name", ["noisy", "blurred", "odd", "small"])
 def test_against_installed_opencv_contrib(name):
-    if not hasattr(cv2, 'quality'):
-        pytest.skip('opencv-contrib-python is not installed')
+    if not hasattr(cv2, "quality"):
+        pytest.skip("opencv-contrib-python is not installed")
     image = variants()[name]
     theirs = cv2.quality.QualityBRISQUE_computeFeatures(image[..., ::-1].copy()).ravel()[:18]
     np.testing.assert_allclose(brisque_features(batch(image))[0, :18].numpy(), theirs, rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', ['noisy', 'blurred', 'odd', 'small'])
+@pytest.mark.parametrize("name", ["noisy", "blurred", "odd", "small"])
 def test_against_installed_pypiqe(name):
-    piqe = pytest.importorskip('pypiqe', reason='pypiqe is not installed').piqe
+    piqe = pytest.importorskip("pypiqe", reason="pypiqe is not installed").piqe
     image = variants()[name]
     assert piqe_score(batch(image)).item() == pytest.approx(float(piqe(image[..., ::-1].copy())[0]), abs=1)
 
 
 def test_brisque_score_is_opencvs_on_the_live_model():
-    folder = os.environ.get('KD_SHARED_DATA')
-    if not folder or not (Path(folder) / 'brisque_svm').is_dir():
-        pytest.skip('KD_SHARED_DATA names no folder with brisque_svm')
-    model = load_brisque_model(Path(folder) / 'brisque_svm')
-    expected = {'astronaut': 0.4951, 'chelsea': 2.0648, 'coffee': 3.6062, 'rocket': 9.2123}
+    folder = os.environ.get("KD_SHARED_DATA")
+    if not folder or not (Path(folder) / "brisque_svm").is_dir():
+        pytest.skip("KD_SHARED_DATA names no folder with brisque_svm")
+    model = load_brisque_model(Path(folder) / "brisque_svm")
+    expected = {"astronaut": 0.4951, "chelsea": 2.0648, "coffee": 3.6062, "rocket": 9.2123}
     for name, score in expected.items():
         assert brisque_score(batch(photo(name)), model).item() == pytest.approx(score, abs=1)
 
 
 def test_images_of_a_batch_do_not_see_each_other():
-    image = photo('chelsea')[:200, :200]
+    image = photo("chelsea")[:200, :200]
     pair = torch.cat((batch(image), batch(image[::-1])))
     for function in (brisque_features, piqe_score):
         torch.testing.assert_close(function(pair)[:1], function(pair[:1]))
 
 
-@pytest.mark.parametrize('function', [brisque_features, piqe_score])
+@pytest.mark.parametrize("function", [brisque_features, piqe_score])
 def test_finite_with_finite_gradients_on_hard_images(function):
     hard = {name: batch(image) for name, image in variants().items()}
-    hard |= {'gray': batch(photo('chelsea')[:64, :64]).mean(1, keepdim=True), 'black': torch.zeros(1, 3, 32, 32)}
-    hard |= {'constant': torch.full((2, 3, 40, 40), 0.5), 'tiny': torch.rand(1, 3, 5, 7)}
-    hard |= {'bf16': batch(photo('chelsea')[:64, :64]).bfloat16()}
+    hard |= {"gray": batch(photo("chelsea")[:64, :64]).mean(1, keepdim=True), "black": torch.zeros(1, 3, 32, 32)}
+    hard |= {"constant": torch.full((2, 3, 40, 40), 0.5), "tiny": torch.rand(1, 3, 5, 7)}
+    hard |= {"bf16": batch(photo("chelsea")[:64, :64]).bfloat16()}
     for name, x in hard.items():
         x = x.clone().requires_grad_()
         out = function(x)
@@ -109,7 +109,7 @@ def test_finite_with_finite_gradients_on_hard_images(function):
         out.sum().backward()
         assert torch.isfinite(x.grad).all(), name
         # PIQE of the blurred one is flat: every block counts as artefact and as noise, (1 - v) + v.
-        if name in {'noisy', 'odd'}:
+        if name in {"noisy", "odd"}:
             assert x.grad.abs().max() > 0, name
 
 
@@ -118,9 +118,9 @@ def test_constant_image_has_the_worst_piqe():
 
 
 def test_autocast_changes_nothing():
-    x = batch(photo('chelsea')[:96, :96])
+    x = batch(photo("chelsea")[:96, :96])
     plain = brisque_features(x), piqe_score(x)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(brisque_features(x), plain[0]) and torch.equal(piqe_score(x), plain[1])
 
 
@@ -139,36 +139,36 @@ def test_shape_gradient_is_that_of_the_moment_equation():
     assert gradient.item() == pytest.approx(difference.item(), rel=0.05)
 
 
-@pytest.mark.parametrize('function', [brisque_features, piqe_score])
-@pytest.mark.parametrize('x', [torch.rand(3, 8, 8), torch.rand(1, 2, 8, 8), torch.zeros(1, 3, 8, 8).byte()])
+@pytest.mark.parametrize("function", [brisque_features, piqe_score])
+@pytest.mark.parametrize("x", [torch.rand(3, 8, 8), torch.rand(1, 2, 8, 8), torch.zeros(1, 3, 8, 8).byte()])
 def test_what_is_no_image_is_said(function, x):
-    with pytest.raises(ValueError, match='N, 1 or 3, H, W'):
+    with pytest.raises(ValueError, match="N, 1 or 3, H, W"):
         function(x)
 
 
 def test_brisque_of_less_than_a_window_is_said():
-    with pytest.raises(ValueError, match='at least 4 x 4'):
+    with pytest.raises(ValueError, match="at least 4 x 4"):
         brisque_features(torch.rand(1, 3, 3, 20))
 
 
 def test_nan_is_said():
-    with pytest.raises(ValueError, match='not finite'):
-        piqe_score(torch.full((1, 1, 16, 16), float('nan')))
+    with pytest.raises(ValueError, match="not finite"):
+        piqe_score(torch.full((1, 1, 16, 16), float("nan")))
 
 
 def write_model(folder: Path) -> tuple[Path, np.ndarray]:
     vectors = np.random.RandomState(0).uniform(-1, 1, (2, 36)).astype(np.float32)
-    rows = ''.join(f'      - [ {", ".join(f"{v:.8e}" for v in row)} ]\n' for row in vectors)
+    rows = "".join(f"      - [ {', '.join(f'{v:.8e}' for v in row)} ]\n" for row in vectors)
     text = (
-        '%YAML:1.0\n---\nopencv_ml_svm:\n   svmType: EPS_SVR\n   kernel:\n      type: RBF\n      gamma: 0.05\n'
-        f'   support_vectors:\n{rows}   decision_functions:\n      -\n         sv_count: 2\n         rho: -50.\n'
-        '         alpha: [ 30., -10. ]\n'
+        "%YAML:1.0\n---\nopencv_ml_svm:\n   svmType: EPS_SVR\n   kernel:\n      type: RBF\n      gamma: 0.05\n"
+        f"   support_vectors:\n{rows}   decision_functions:\n      -\n         sv_count: 2\n         rho: -50.\n"
+        "         alpha: [ 30., -10. ]\n"
     )
-    limits = ', '.join(['0.'] * 36 + ['2.'] * 36)
-    model = folder / 'brisque_model_live.yml'
+    limits = ", ".join(["0."] * 36 + ["2."] * 36)
+    model = folder / "brisque_model_live.yml"
     model.write_text(text)
-    matrix = f'range: !!opencv-matrix\n   rows: 2\n   cols: 36\n   dt: f\n   data: [ {limits} ]\n'
-    (folder / 'brisque_range_live.yml').write_text(f'%YAML:1.0\n---\n{matrix}')
+    matrix = f"range: !!opencv-matrix\n   rows: 2\n   cols: 36\n   dt: f\n   data: [ {limits} ]\n"
+    (folder / "brisque_range_live.yml").write_text(f"%YAML:1.0\n---\n{matrix}")
     return model, vectors
 
 
@@ -179,15 +179,15 @@ def test_model_file_is_read_and_evaluated(tmp_path, monkeypatch):
     model = load_brisque_model(path)
     assert isinstance(model, BrisqueModel)
     np.testing.assert_allclose(model(features).numpy(), kernel @ [30, -10] + 50, rtol=1e-5)
-    monkeypatch.setenv('KD_BRISQUE_MODEL', str(tmp_path))
+    monkeypatch.setenv("KD_BRISQUE_MODEL", str(tmp_path))
     assert load_brisque_model() is model
 
 
 def test_missing_model_says_where_it_can_be_had(tmp_path, monkeypatch):
-    monkeypatch.delenv('KD_BRISQUE_MODEL', raising=False)
-    with pytest.raises(FileNotFoundError, match='opencv_contrib'):
-        load_brisque_model(tmp_path / 'none.yml')
+    monkeypatch.delenv("KD_BRISQUE_MODEL", raising=False)
+    with pytest.raises(FileNotFoundError, match="opencv_contrib"):
+        load_brisque_model(tmp_path / "none.yml")
     path, _ = write_model(tmp_path)
-    (tmp_path / 'brisque_range_live.yml').unlink()
-    with pytest.raises(FileNotFoundError, match='range'):
+    (tmp_path / "brisque_range_live.yml").unlink()
+    with pytest.raises(FileNotFoundError, match="range"):
         load_brisque_model(path)

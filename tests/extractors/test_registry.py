@@ -5,30 +5,30 @@ from kd_plugins.extractors import EXTRACTOR_REGISTRY, BrisqueExtractor, PiqeExtr
 
 
 def test_builds_by_name_with_arguments():
-    extractor = build_extractor({'type': 'PiqeExtractor', 'block': 8})
+    extractor = build_extractor({"type": "PiqeExtractor", "block": 8})
     assert isinstance(extractor, PiqeExtractor) and extractor.block == 8
-    assert isinstance(build_extractor({'type': 'BrisqueExtractor'}), BrisqueExtractor)
+    assert isinstance(build_extractor({"type": "BrisqueExtractor"}), BrisqueExtractor)
 
 
 def test_unknown_name_says_the_nearest():
-    with pytest.raises(KeyError, match='BrisqueExtractor'):
-        build_extractor({'type': 'BrisqeExtractor'})
+    with pytest.raises(KeyError, match="BrisqueExtractor"):
+        build_extractor({"type": "BrisqeExtractor"})
 
 
 def test_missing_type_says_what_is_registered():
-    with pytest.raises(KeyError, match='PiqeExtractor'):
+    with pytest.raises(KeyError, match="PiqeExtractor"):
         build_extractor({})
 
 
 def test_unknown_argument_is_named():
     with pytest.raises(ValueError, match="'scale'.*'scales'"):
-        build_extractor({'type': 'BrisqueExtractor', 'scale': 1})
+        build_extractor({"type": "BrisqueExtractor", "scale": 1})
 
 
-@pytest.mark.parametrize('opt', [{'scales': 3}, {'c': 0}, {'structure_weight': -1}])
+@pytest.mark.parametrize("opt", [{"scales": 3}, {"c": 0}, {"structure_weight": -1}])
 def test_brisque_refuses_arguments_out_of_range(opt):
     with pytest.raises(ValueError, match=next(iter(opt))):
-        build_extractor({'type': 'BrisqueExtractor', **opt})
+        build_extractor({"type": "BrisqueExtractor", **opt})
 
 
 def test_a_users_own_extractor_needs_no_change_here():
@@ -38,6 +38,6 @@ def test_a_users_own_extractor_needs_no_change_here():
             self.gain = gain
 
     EXTRACTOR_REGISTRY.register(UsersOwnExtractor)
-    assert build_extractor({'type': 'UsersOwnExtractor', 'gain': 2.0}).gain == 2.0
+    assert build_extractor({"type": "UsersOwnExtractor", "gain": 2.0}).gain == 2.0
     with pytest.raises(ValueError, match="'gain' is needed"):
-        build_extractor({'type': 'UsersOwnExtractor'})
+        build_extractor({"type": "UsersOwnExtractor"})
