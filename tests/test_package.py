@@ -132,8 +132,8 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(tmp_path: Path) -> No
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "kd_plugins", source / "kd_plugins", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), "."]
-    run = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=300)
+    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), "."]
+    run = subprocess.run([sys.executable, *command], cwd=source, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
 
     (wheel,) = tmp_path.glob("kd_plugins-*.whl")
