@@ -1,0 +1,76 @@
+"""Taps: read the outputs of named modules while a network runs, without changing it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+
+def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
+    """The names closest to a wrong one, for an error message."""
+    found = difflib.get_close_matches(name, list(names), n=count, cutoff=0.3)
+    return ", ".join(found) if found else "none is near"
+
+
+class FeatureTaps:
+    """Keeps what named modules of a network return, until it is collected.
+
+    Modules with an `inplace` switch have it turned off, and a feature that is still overwritten after it was tapped (found by its
+    version counter) is cloned, so that what is collected is what the module returned.
+
+    Args:
+        net: the network, unwrapped.
+        layers: names of modules, as in `net.named_modules()`.
+
+    Raises:
+        KeyError: a name that the network does not have; the nearest ones are named.
+    """
+
+    def __init__(self, net: nn.Module, layers: Iterable[str]) -> None:
+        self.layers = list(dict.fromkeys(layers))
+        modules = dict(net.named_modules())
+        for layer in self.layers:
+            if layer not in modules or not layer:
+                raise KeyError(
+                    f"features: {type(net).__name__} has no layer {layer!r}; nearest: {nearest(layer, filter(None, modules))}"
+                )
+        if self.layers:
+            for module in modules.values():
+                if getattr(module, "inplace", False) is True:
+                    module.inplace = False
+        self._clone = set(self.layers)  # until a first pass has shown that nothing overwrites it
+        self._features: dict[str, tuple[Tensor, Tensor, int]] = {}
+        self._handles = [modules[layer].register_forward_hook(self._hook(layer)) for layer in self.layers]
+
+    def _hook(self, layer: str):
+        def keep(module: nn.Module, args: object, output: object) -> None:
+            if not isinstance(output, Tensor):
+                raise TypeError(f"features: layer {layer!r} returns {type(output).__name__}, expected one tensor")
+            kept = output.clone() if layer in self._clone else output
+            self._features[layer] = (kept, output, output._version)
+
+        return keep
+
+    def collect(self) -> dict[str, Tensor]:
+        """The features of the last forward pass, by layer name; the taps are empty afterwards.
+
+        Raises:
+            RuntimeError: a layer did not run in the last pass.
+        """
+        missing = [layer for layer in self.layers if layer not in self._features]
+        if missing:
+            raise RuntimeError(f"features: layer {missing[0]!r} did not run in the forward pass")
+        features = {}
+        for layer, (kept, output, version) in self._features.items():
+            if output._version == version:
+                self._clone.discard(layer)
+            features[layer] = kept
+        self._features = {}
+        return features
+
+    def remove(self) -> None:
+        """Take the taps off the network."""
+        for handle in self._handles:
+            handle.remove()

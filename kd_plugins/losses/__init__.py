@@ -1,0 +1,10 @@
+"""Losses, registered in BasicSR's LOSS_REGISTRY: each compares a student's tensor with the teacher's and returns a scalar.
+
+A loss is called with (student, teacher), for features once for each stage; one that takes `stride` is told how many image pixels a
+feature pixel stands for.
+"""
+
+from kd_plugins.losses.extractor_loss import BrisqueFeatureLoss, ExtractorLoss, PiqeFeatureLoss
+from kd_plugins.losses.output_loss import SpatialKLLoss
+
+__all__ = ["BrisqueFeatureLoss", "ExtractorLoss", "PiqeFeatureLoss", "SpatialKLLoss"]

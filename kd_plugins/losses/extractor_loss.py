@@ -1,0 +1,64 @@
+"""Losses between features, seen through an extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from kd_plugins.extractors import build_extractor
+
+
+@LOSS_REGISTRY.register()
+class ExtractorLoss(nn.Module):
+    """L1 between what an extractor says of the student's feature and of the teacher's.
+
+    The extractor describes the teacher's feature first; the student's is described in the teacher's terms (its scale, its active
+    blocks). The loss is the mean, over the entries of the student's description, of their mean absolute
+    differences: an extractor with more entries does not weigh more.
+
+    Args:
+        extractor: {type: NAME, ...}, a class of EXTRACTOR_REGISTRY and its arguments.
+        loss_weight: weight of the term.
+    """
+
+    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.extractor = build_extractor(extractor)
+        self.loss_weight = loss_weight
+
+    def forward(self, student: Tensor, teacher: Tensor, stride: int = 1) -> Tensor:
+        """Compare two features of one stage.
+
+        Args:
+            student: (N, C, H, W), at the teacher's scale.
+            teacher: (N, C, H, W).
+            stride: image pixels per feature pixel.
+
+        Returns:
+            A scalar.
+        """
+        with torch.no_grad():
+            target = self.extractor(teacher, stride=stride)
+        description = self.extractor(student, reference=target, stride=stride)
+        differences = [(value - target[key]).abs().mean() for key, value in description.items()]
+        return self.loss_weight * torch.stack(differences).mean()
+
+
+@LOSS_REGISTRY.register()
+class BrisqueFeatureLoss(ExtractorLoss):
+    """L_NC of SLKD: structure and colour of a feature, through the BRISQUE extractor (arXiv 2501.09268; its feature form is ours)."""
+
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None) -> None:
+        super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight)
+
+
+@LOSS_REGISTRY.register()
+class PiqeFeatureLoss(ExtractorLoss):
+    """L_ET of SLKD: edges and texture of a feature, through the PIQE extractor (arXiv 2501.09268; its feature form is ours)."""
+
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None) -> None:
+        super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight)

@@ -1,0 +1,48 @@
+"""Losses between restored images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+
+@LOSS_REGISTRY.register()
+class SpatialKLLoss(nn.Module):
+    """KL divergence between two images, each channel a distribution over its positions.
+
+    SLKD (arXiv 2501.09268) has a KL term at the image level; this form of it is ours: softmax over positions with temperature `tau`,
+    KL(teacher || student), averaged over samples and channels. For a small difference d it is about var(d) / (2 tau²): tau says how
+    large a difference counts. It does not see a constant offset of a channel: it complements a pixel loss, it does not replace one.
+
+    Args:
+        loss_weight: weight of the term.
+        tau: temperature, in units of the image's range.
+
+    Raises:
+        ValueError: tau is not positive.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, tau: float = 0.2) -> None:
+        super().__init__()
+        if tau <= 0:
+            raise ValueError(f"SpatialKLLoss: tau={tau}, expected a positive number")
+        self.loss_weight = loss_weight
+        self.tau = tau
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare two images.
+
+        Args:
+            student: (N, C, H, W).
+            teacher: (N, C, H, W).
+
+        Returns:
+            A scalar, in float32 or better: bf16 cannot hold a softmax over thousands of positions.
+        """
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        log_s = F.log_softmax(student.flatten(2).to(dtype) / self.tau, dim=-1)
+        log_t = F.log_softmax(teacher.flatten(2).to(dtype) / self.tau, dim=-1)
+        divergence = F.kl_div(log_s, log_t, reduction="sum", log_target=True)
+        return self.loss_weight * divergence / (student.shape[0] * student.shape[1])

@@ -1,0 +1,59 @@
+"""What a network costs: parameters, FLOPs, latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Complexity(NamedTuple):
+    """Cost of one network at one input size.
+
+    Attributes:
+        params: number of parameters.
+        flops: multiply-adds of one forward pass, counted by mmengine (one multiply-add is one FLOP there).
+        latency: median seconds of one forward pass on the input's device.
+    """
+
+    params: int
+    flops: int
+    latency: float
+
+
+@torch.no_grad()
+def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
+    """Measure a network.
+
+    Args:
+        net: the network, on the device of x; its mode is left as it was.
+        x: an input batch (N, C, H, W); FLOPs and latency are those of the whole batch.
+        runs: timed passes, after one that is not.
+
+    Returns:
+        Its cost.
+    """
+    from mmengine.analysis import get_model_complexity_info
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
+    training = net.training
+    net.eval()
+    flops = get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"]
+    times = []
+    for _ in range(runs + 1):
+        _wait(x)
+        start = time.perf_counter()
+        net(x)
+        _wait(x)
+        times.append(time.perf_counter() - start)
+    net.train(training)
+    return Complexity(sum(p.numel() for p in net.parameters()), int(flops), statistics.median(times[1:]))
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)

@@ -1,0 +1,217 @@
+"""The generic distillation model: a student, a frozen teacher, and a sum of terms."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from os import path as osp
+from typing import Any, ClassVar
+
+import torch
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, nn
+
+from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
+from kd_plugins.models.precision import Precision
+from kd_plugins.models.report import compare_networks, example_input
+from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
+from kd_plugins.models.terms import OUTPUT, Term, build_terms
+from kd_plugins.models.validation import Validation
+from kd_plugins.students import inherit
+from kd_plugins.teachers import Teacher, build_teacher, observe
+
+
+@MODEL_REGISTRY.register()
+class DistillationModel(Validation, SRModel):
+    """Trains a student under a frozen teacher; the terms come from the option file.
+
+    Option keys beside SRModel's:
+        teacher: the teacher (see `build_teacher`); without it this is plain training. `teacher_clean`: a second one for the clean view.
+        init: `teacher` starts the student from the teacher's weights, `random` (default) does not.
+        features: the pairs of layers by group (see `find_pairs`).
+        train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
+        train: grad_clip: bound on the gradient's norm (`use_grad_clip: true`, as forks write it, means 0.01).
+        amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
+
+    A method is a subclass that says which terms it has.
+    """
+
+    default_pixel: ClassVar[Mapping[str, Any] | None] = None
+    default_terms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.precision = Precision(opt)
+        self.teachers: dict[str, Teacher] = {}
+        self.terms: dict[str, Term] = {}
+        self.scm: nn.Module | None = None
+        super().__init__(opt)
+        if not self.is_train and opt.get("teacher"):
+            self._build_teachers()
+
+    # ------------------------------------------------------------------------------------------------ building
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """As BasicSR's, in the memory layout of the option file."""
+        return super().model_to_device(self.precision.place(net))
+
+    def print_network(self, net: nn.Module) -> None:
+        """One line; the table of networks says the rest."""
+        parameters = sum(p.numel() for p in net.parameters())
+        get_root_logger().info(f"Network: {type(self.get_bare_model(net)).__name__}, with parameters: {parameters:,d}")
+
+    def init_training_settings(self) -> None:
+        """Build teacher, start, conversion and terms, then what SRModel builds."""
+        train_opt = self.opt["train"]
+        if self.default_pixel and "pixel_opt" not in train_opt:
+            train_opt["pixel_opt"] = dict(self.default_pixel)
+        self._build_teachers()
+        kept = self._start_student()
+        self._build_terms(kept)
+        self.grad_bound = gradient_bound(train_opt)
+        super().init_training_settings()
+        if hasattr(self, "net_g_ema"):
+            self.precision.place(self.net_g_ema)
+
+    def _build_teachers(self) -> None:
+        if not self.opt.get("teacher"):
+            if self.default_terms:
+                raise ValueError(
+                    f"{self.opt['model_type']}: no `teacher` block in the option file, expected {{checkpoint: FILE}}"
+                )
+            return
+        teacher = self.precision.place(build_teacher(self.opt["teacher"])).to(self.device)
+        self.teachers = {"degraded": teacher, "clean": teacher}
+        if self.opt.get("teacher_clean"):
+            self.teachers["clean"] = self.precision.place(build_teacher(self.opt["teacher_clean"])).to(self.device)
+        student = self.get_bare_model(self.net_g)
+        compare_networks(teacher.net, student, example_input(student, self.opt, self.device))
+
+    def _start_student(self) -> dict[str, Tensor]:
+        init = self.opt.get("init", "random")
+        if init not in ("random", "teacher"):
+            raise ValueError(f"init: {init!r}, expected 'teacher' or 'random'")
+        if init == "random":
+            return {}
+        if not self.teachers:
+            raise ValueError("init: teacher, but the option file has no `teacher` block")
+        if self.opt["path"].get("pretrain_network_g"):
+            get_root_logger().info("The student starts from path:pretrain_network_g, not from the teacher.")
+            return {}
+        kept = inherit(self.get_bare_model(self.net_g), self.teachers["degraded"].net)
+        get_root_logger().info("The student starts from the teacher's weights.")
+        return kept
+
+    def _build_terms(self, kept: Mapping[str, Tensor]) -> None:
+        blocks = {**self.default_terms, **(self.opt["train"].get("distill") or {})}
+        used = {block.get("between", OUTPUT) for block in blocks.values() if isinstance(block, Mapping)} - {OUTPUT}
+        self.pairs: dict[str, list[Pair]] = {}
+        if blocks and not self.teachers:
+            raise ValueError("train:distill has terms, but the option file has no `teacher` block")
+        student = self.get_bare_model(self.net_g)
+        if used:
+            pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
+            self.pairs = {group: value for group, value in pairs.items() if group in used}
+        self.terms = build_terms(blocks, self.pairs, self.device)
+        self.taps = FeatureTaps(student, [pair.student for pairs in self.pairs.values() for pair in pairs])
+        for teacher in set(self.teachers.values()):
+            teacher.tap(pair.teacher for pairs in self.pairs.values() for pair in pairs)
+        if self.pairs:
+            self._build_scm(student, kept)
+
+    @torch.no_grad()
+    def _build_scm(self, student: nn.Module, kept: Mapping[str, Tensor]) -> None:
+        x = example_input(student, self.opt, self.device)
+        student(x)
+        mine, theirs = self.taps.collect(), self.teachers["degraded"](x).features
+        scm = ScaleConversion(
+            {group: [mine[pair.student].shape[1] for pair in pairs] for group, pairs in self.pairs.items()},
+            {group: [theirs[pair.teacher].shape[1] for pair in pairs] for group, pairs in self.pairs.items()},
+        )
+        for group, pairs in self.pairs.items():
+            for stage, pair in enumerate(pairs):
+                if pair.student == pair.teacher and pair.student in kept:
+                    scm.start_as_selection(group, stage, kept[pair.student])
+        self.scm = self.model_to_device(scm)
+
+    def setup_optimizers(self) -> None:
+        """One optimizer over the student and what is trained beside it."""
+        nets = [self.net_g, *([self.scm] if self.scm is not None else [])]
+        parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
+        self.optimizer_g = build_optimizer(self.opt["train"]["optim_g"], parameters)
+        self.optimizers.append(self.optimizer_g)
+
+    def setup_schedulers(self) -> None:
+        """BasicSR's schedulers, and the names that forks and torch use."""
+        self.schedulers.extend(build_schedulers(self.opt["train"]["scheduler"], self.optimizers))
+
+    # ------------------------------------------------------------------------------------------------ a step
+
+    def feed_data(self, data: Mapping[str, Tensor]) -> None:
+        """Take a batch {lq, gt}."""
+        self.lq = self.precision.place(data["lq"].to(self.device))
+        if "gt" in data:
+            self.gt = self.precision.place(data["gt"].to(self.device))
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step: student, teacher, terms, sum, backward, update."""
+        self.optimizer_g.zero_grad(set_to_none=True)
+        with self.precision.autocast(self.device):
+            self.losses = self.compute_losses()
+        torch.stack([value.float() for value in self.losses.values()]).sum().backward()
+        if self.grad_bound:
+            torch.nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_bound)
+        self.optimizer_g.step()
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def compute_losses(self) -> OrderedDict[str, Tensor]:
+        """Every term of the sum, by the name it is logged under."""
+        self.output = self.net_g(self.lq)
+        losses = OrderedDict()
+        if self.cri_pix:
+            losses["l_pix"] = self.cri_pix(self.output, self.gt)
+        if self.cri_perceptual:
+            perceptual, style = self.cri_perceptual(self.output, self.gt)
+            losses.update({name: value for name, value in (("l_percep", perceptual), ("l_style", style)) if value is not None})
+        if self.terms:
+            views = {term.view: self.lq if term.view == "degraded" else self.gt for term in self.terms.values()}
+            targets = observe(self.teachers, views)
+            features = self._student_features(next(iter(targets.values())).features)
+            for term in self.terms.values():
+                layers = [pair.teacher for pair in self.pairs.get(term.between, [])]
+                losses[f"l_{term.name}"] = term(self.output, features, targets[term.view], layers)
+        return losses
+
+    def _student_features(self, theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        if self.scm is None:
+            return {}
+        mine = self.taps.collect()
+        return self.scm(
+            {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()},
+            {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.pairs.items()},
+        )
+
+    def get_current_log(self) -> Mapping[str, float]:
+        """The terms of the last step; read from the device only when they are logged."""
+        return self.reduce_loss_dict(self.losses)
+
+    # ------------------------------------------------------------------------------------------------ saving
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """As SRModel, and the conversion module beside it (net_scm_*.pth)."""
+        if self.scm is not None:
+            self.save_network(self.scm, "net_scm", current_iter)
+        super().save(epoch, current_iter)
+
+    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
+        """As SRModel, with the conversion module."""
+        super().resume_training(resume_state)
+        if self.scm is not None:
+            self.load_network(self.scm, osp.join(self.opt["path"]["models"], f"net_scm_{resume_state['iter']}.pth"))
+
+    def get_bare_model(self, net: nn.Module) -> nn.Module:
+        """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+        net = super().get_bare_model(net)
+        return getattr(net, "_orig_mod", net)

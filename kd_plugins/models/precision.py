@@ -1,0 +1,41 @@
+"""Precision and memory layout, as option keys: `amp` and `channels_last`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+_Placed = TypeVar("_Placed", Tensor, nn.Module)
+
+
+class Precision:
+    """How a model computes.
+
+    Args:
+        opt: the options; `amp`: bf16, or nothing for the networks' own precision; `channels_last`: true or false.
+
+    Raises:
+        ValueError: another value.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.amp = opt.get("amp") or None
+        self.channels_last = opt.get("channels_last", False)
+        if self.amp not in (None, "bf16"):
+            raise ValueError(f"amp: {self.amp!r}, expected bf16 or nothing")
+        if not isinstance(self.channels_last, bool):
+            raise ValueError(f"channels_last: {self.channels_last!r}, expected true or false")
+
+    def place(self, item: _Placed) -> _Placed:
+        """A tensor or a network in the memory layout asked for."""
+        if not self.channels_last or (isinstance(item, Tensor) and item.dim() != 4):
+            return item
+        return item.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context of a training step. Losses leave it by themselves where their statistics need float32."""
+        return torch.autocast(device.type, torch.bfloat16) if self.amp else nullcontext()

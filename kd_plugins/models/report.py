@@ -1,0 +1,71 @@
+"""Tables that a user reads before, during and after a run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from kd_plugins.metrics.complexity import measure_complexity
+
+ROLES = ("input", "student", "teacher")
+Scores = Mapping[str, Mapping[str, float]]  # role, metric
+
+
+def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, the first column left, the others right."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n" + "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
+    """One random image of the training size that the network takes, (1, C, H, W)."""
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    size = int(opt["datasets"].get("train", {}).get("gt_size") or 64) // int(opt.get("scale") or 1)
+    # its own generator: looking at the networks leaves the run's random numbers as they are
+    image = torch.rand(1, first.in_channels if first else 3, size, size, generator=torch.Generator().manual_seed(0))
+    return image.to(device)
+
+
+@master_only
+def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor) -> None:
+    """Log what teacher and student cost, and what the student saves."""
+    costs = [measure_complexity(net, x) for net in (teacher, student)]
+    names = [f"{role} ({type(net).__name__})" for role, net in (("teacher", teacher), ("student", student))]
+    rows = [
+        [name, f"{c.params / 1e6:.3f} M", f"{c.flops / 1e9:.3f} G", f"{c.latency * 1e3:.1f} ms"]
+        for name, c in zip(names, costs, strict=True)
+    ]
+    rows.append(["reduction", *(f"{100 * (1 - mine / theirs):.1f} %" for theirs, mine in zip(*costs, strict=True))])
+    size = "x".join(map(str, x.shape[-2:]))
+    get_root_logger().info(render(f"Networks at {size} on {x.device}", ["", "parameters", "FLOPs", "latency"], rows))
+
+
+def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Metrics of input, student and teacher, the student's gap to the teacher, and the best value so far."""
+    roles = [role for role in ROLES if role in scores]
+    columns = ["metric", *roles, *(["gap"] if "teacher" in roles else []), *(["best @ iteration"] if best else [])]
+    rows = []
+    for metric, value in scores["student"].items():
+        row = [metric, *(f"{scores[role][metric]:.4f}" for role in roles)]
+        if "teacher" in roles:
+            row.append(f"{value - scores['teacher'][metric]:+.4f}")
+        if best:
+            row.append(f"{best[metric]['val']:.4f} @ {best[metric]['iter']}")
+        rows.append(row)
+    return render(title, columns, rows)

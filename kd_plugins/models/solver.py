@@ -1,0 +1,55 @@
+"""Optimizers and learning-rate schedules, by the names that BasicSR, its forks and torch use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler as upstream
+from torch import nn
+
+from kd_plugins.features import nearest
+
+_SCHEDULERS: dict[str, Any] = {
+    "MultiStepLR": upstream.MultiStepRestartLR,
+    "MultiStepRestartLR": upstream.MultiStepRestartLR,
+    "CosineAnnealingRestartLR": upstream.CosineAnnealingRestartLR,
+    "CosineAnnealingLR": torch.optim.lr_scheduler.CosineAnnealingLR,
+    "TrueCosineAnnealingLR": torch.optim.lr_scheduler.CosineAnnealingLR,  # NAFNet's name for it
+}
+
+
+def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build `train: optim_g`: any optimizer of torch.optim and its arguments.
+
+    Raises:
+        ValueError: no such optimizer, or arguments that it does not take.
+    """
+    known = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name != "Optimizer"}
+    return _build("train:optim_g", opt, known, list(parameters))
+
+
+def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
+    """Build `train: scheduler`, one for each optimizer.
+
+    Raises:
+        ValueError: no such scheduler, or arguments that it does not take.
+    """
+    return [_build("train:scheduler", opt, _SCHEDULERS, optimizer) for optimizer in optimizers]
+
+
+def gradient_bound(train_opt: Mapping[str, Any]) -> float:
+    """The bound on the gradient's norm, 0 for none. Forks write `use_grad_clip: true` and mean 0.01."""
+    return float(train_opt.get("grad_clip") or (0.01 if train_opt.get("use_grad_clip") else 0.0))
+
+
+def _build(key: str, opt: Mapping[str, Any], known: Mapping[str, Any], target: Any) -> Any:
+    arguments = dict(opt)
+    name = arguments.pop("type", None)
+    if name not in known:
+        raise ValueError(f"{key}: type: {name!r}, expected one of {', '.join(known)}; nearest: {nearest(str(name), known)}")
+    try:
+        return known[name](target, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{key}: {name}: {error}") from None

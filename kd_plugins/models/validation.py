@@ -1,0 +1,104 @@
+"""Validation: the student's scores beside the teacher's and the input's, and panels to look at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from os import path as osp
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from basicsr.metrics import calculate_metric
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+from torch import Tensor
+from tqdm import tqdm
+
+from kd_plugins.models.report import ROLES, score_table
+
+Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
+
+
+class Validation:
+    """A part of a BasicSR model: replaces SRModel's validation by one that also scores the teacher and the input.
+
+    Teacher and input do not change: they are restored and scored once for each dataset.
+
+    Option keys under `val`, beside SRModel's (metrics, save_img, suffix, pbar):
+        panels: how many images to show in TensorBoard (default 2), as input, student, teacher, clean side by side.
+    """
+
+    scores: dict[str, dict[str, dict[str, float]]]  # dataset, role, metric: of the last validation
+
+    def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
+        """Restore and score a dataset; signature and saved files are SRModel's."""
+        dataset = dataloader.dataset.opt["name"]
+        val_opt = self.opt["val"]
+        metrics = val_opt.get("metrics") or {}
+        self.scores = getattr(self, "scores", {})
+        if metrics:
+            self._initialize_best_metric_results(dataset)
+        first = dataset not in self.scores
+        totals: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(metrics, 0.0))
+        batches = tqdm(dataloader, unit="image", leave=False) if val_opt.get("pbar") else dataloader
+        for index, data in enumerate(batches):
+            self.feed_data(data)
+            wanted = index < int(val_opt.get("panels", 2)) and tb_logger is not None
+            images = self._restore(with_teacher=first or wanted)
+            name = osp.splitext(osp.basename(data["lq_path"][0]))[0]
+            if save_img:
+                imwrite(images["student"], self._image_path(dataset, name, current_iter))
+            for role in [role for role in ROLES if role in images and (first or role == "student")]:
+                for metric, metric_opt in metrics.items():
+                    pair = {"img": images[role], **({"img2": images["clean"]} if "clean" in images else {})}
+                    totals[role][metric] += calculate_metric(pair, metric_opt)
+            if wanted:
+                panel = np.concatenate([images[role] for role in (*ROLES, "clean") if role in images], axis=1)
+                tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), current_iter, dataformats="HWC")
+        if metrics:
+            means = {role: {m: total / len(dataloader) for m, total in values.items()} for role, values in totals.items()}
+            self.scores[dataset] = {**self.scores.get(dataset, {}), **means}
+            self._report(dataset, current_iter, tb_logger)
+
+    def _restore(self, with_teacher: bool) -> dict[str, Image]:
+        """Images of this batch by role; `clean` where there is a ground truth."""
+        self.test()
+        tensors: dict[str, Tensor] = {"student": self.output}
+        if with_teacher and self.teachers:
+            tensors["teacher"] = self.teachers["degraded"](self.lq).image
+        if hasattr(self, "gt"):
+            tensors["clean"] = self.gt
+        images = {role: tensor2img([value.detach().cpu()]) for role, value in tensors.items()}
+        height, width = images["student"].shape[:2]
+        lq = tensor2img([self.lq.detach().cpu()])
+        images["input"] = (
+            lq if lq.shape[:2] == (height, width) else cv2.resize(lq, (width, height), interpolation=cv2.INTER_CUBIC)
+        )
+        for name in ("gt", "lq", "output"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # whole images after crops
+        return images
+
+    def _image_path(self, dataset: str, image: str, current_iter: Any) -> str:
+        folder = self.opt["path"]["visualization"]
+        if self.opt["is_train"]:
+            return osp.join(folder, image, f"{image}_{current_iter}.png")
+        return osp.join(folder, dataset, f"{image}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
+
+    def _report(self, dataset: str, current_iter: Any, tb_logger: Any) -> None:
+        scores = self.scores[dataset]
+        for metric, value in scores["student"].items():
+            self._update_best_metric_result(dataset, metric, value, current_iter)
+        best = self.best_metric_results[dataset] if self.is_train else None
+        get_root_logger().info(score_table(f"Validation {dataset} at {current_iter}", scores, best))
+        if tb_logger is None:
+            return
+        for metric, value in scores["student"].items():
+            tag = f"metrics/{dataset}/{metric}"
+            tb_logger.add_scalar(tag, value, current_iter)
+            for role in [role for role in ROLES if role in scores and role != "student"]:
+                tb_logger.add_scalar(f"{tag}_{role}", scores[role][metric], current_iter)
+            if "teacher" in scores:
+                tb_logger.add_scalar(f"{tag}_gap", value - scores["teacher"][metric], current_iter)

@@ -1,0 +1,162 @@
+"""Read and complete an option file: the only place that reads YAML.
+
+Same keys and same result as basicsr/utils/options.py, with three differences: the file cannot run code, `1e-4` is a number,
+and `--force_yml` takes any YAML value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+from collections.abc import Mapping, Sequence
+from os import path as osp
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789")
+)
+
+
+class OptionError(ValueError):
+    """An option file or a command line that cannot be used; the message says what to write instead."""
+
+
+def read_options(file: str) -> dict[str, Any]:
+    """Read an option file.
+
+    Args:
+        file: path of the YAML file.
+
+    Returns:
+        The options.
+
+    Raises:
+        OptionError: no such file, no valid or safe YAML, or not a mapping.
+    """
+    if not osp.isfile(file):
+        raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)})")
+    with open(file, encoding="utf-8") as stream:
+        try:
+            opt = yaml.load(stream, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        except yaml.YAMLError as error:
+            raise OptionError(f"{file}: not a valid option file: {error}") from None
+    if not isinstance(opt, dict):
+        raise OptionError(f"{file}: expected `key: value` lines at the top, got {type(opt).__name__}")
+    missing = [key for key in ("name", "model_type", "datasets", "network_g") if key not in opt]
+    if missing:
+        raise OptionError(f"{file}: missing key(s) {', '.join(missing)}")
+    return opt
+
+
+def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
+    """Apply `--force_yml` entries in place.
+
+    Args:
+        opt: the options.
+        entries: `a:b:c=value`, the value in YAML; a key that is not there yet is made.
+
+    Raises:
+        OptionError: no `=`, a value that is not YAML, or a path through something that is not a mapping.
+    """
+    for entry in entries:
+        path, separator, text = entry.partition("=")
+        keys = [key.strip() for key in path.split(":")]
+        if not separator or not all(keys):
+            raise OptionError(f"--force_yml {entry}: expected key:subkey=value")
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        except yaml.YAMLError:
+            raise OptionError(f"--force_yml {entry}: {text!r} is not a YAML value") from None
+        node: Any = opt
+        for depth, key in enumerate(keys[:-1], 1):
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise OptionError(f"--force_yml {entry}: {':'.join(keys[:depth])} is {node!r}, it has no keys below it")
+        node[keys[-1]] = value
+
+
+def parse_options(
+    root_path: str, is_train: bool, argv: Sequence[str] | None = None
+) -> tuple[dict[str, Any], argparse.Namespace]:
+    """Read the command line and the option file it names, and complete them as BasicSR does.
+
+    Args:
+        root_path: the folder that experiments/, tb_logger/ and results/ are made in.
+        is_train: training, or test.
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        The options and the parsed arguments.
+
+    Raises:
+        OptionError: see `read_options` and `force_options`.
+    """
+    import torch
+    from basicsr.utils import set_random_seed
+    from basicsr.utils.dist_util import get_dist_info, init_dist
+
+    parser = argparse.ArgumentParser(prog="basicsr train" if is_train else "basicsr test")
+    parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
+    parser.add_argument("--auto_resume", action="store_true", help="continue from the newest saved state, if there is one")
+    parser.add_argument("--debug", action="store_true", help="log and validate every few iterations")
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
+    args = parser.parse_args(argv)
+
+    opt = read_options(args.opt)
+    force_options(opt, args.force_yml)
+
+    opt["dist"] = args.launcher != "none"
+    if opt["dist"]:
+        init_dist(args.launcher, **opt.get("dist_params", {}) if args.launcher == "slurm" else {})
+    opt["rank"], opt["world_size"] = get_dist_info()
+    if opt.get("manual_seed") is None:
+        opt["manual_seed"] = random.randint(1, 10000)
+    set_random_seed(opt["manual_seed"] + opt["rank"])
+
+    opt["auto_resume"] = args.auto_resume
+    opt["is_train"] = is_train
+    if args.debug and not opt["name"].startswith("debug"):
+        opt["name"] = "debug_" + opt["name"]
+    if opt.get("num_gpu", "auto") == "auto":
+        opt["num_gpu"] = torch.cuda.device_count()
+    opt["root_path"] = root_path
+    _complete_datasets(opt)
+    _complete_paths(opt, root_path, is_train)
+    if is_train and "debug" in opt["name"]:
+        opt.setdefault("val", {})["val_freq"] = 8
+        opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
+    return opt, args
+
+
+def _complete_datasets(opt: dict[str, Any]) -> None:
+    for phase, dataset in opt["datasets"].items():
+        if not isinstance(dataset, Mapping):
+            raise OptionError(f"datasets:{phase}: expected a mapping (name, type, ...), got {dataset!r}")
+        dataset["phase"] = phase.split("_")[0]  # val_1, val_2, test_1
+        if "scale" in opt:
+            dataset["scale"] = opt["scale"]
+        for key in ("dataroot_gt", "dataroot_lq"):
+            if dataset.get(key) is not None:
+                dataset[key] = osp.expanduser(dataset[key])
+
+
+def _complete_paths(opt: dict[str, Any], root_path: str, is_train: bool) -> None:
+    paths = opt["path"] = opt.get("path") or {}
+    for key, value in paths.items():
+        if value is not None and ("resume_state" in key or "pretrain_network" in key):
+            paths[key] = osp.expanduser(value)
+    root = osp.join(root_path, "experiments" if is_train else "results", opt["name"])
+    paths["experiments_root" if is_train else "results_root"] = root
+    paths.update(log=root, visualization=osp.join(root, "visualization"))
+    if is_train:
+        paths.update(models=osp.join(root, "models"), training_states=osp.join(root, "training_states"))

@@ -1,0 +1,5 @@
+"""Teachers: frozen networks, built from an option block, one forward for all their views."""
+
+from kd_plugins.teachers.teacher import Observation, Teacher, build_registered, build_teacher, observe
+
+__all__ = ["Observation", "Teacher", "build_registered", "build_teacher", "observe"]

@@ -1,0 +1,114 @@
+"""Weights of a teacher: found, read without running code from the file, and loaded strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from kd_plugins.features import nearest
+
+BUNDLED = Path(__file__).parent.parent / "weights"
+_PARAM_KEYS = ("params_ema", "params", "state_dict")
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file of a checkpoint.
+
+    Args:
+        name: a path, or the name of a bundled checkpoint (kd_plugins/weights/NAME.safetensors).
+
+    Raises:
+        FileNotFoundError: neither exists.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    bundled = {file.stem: file for file in BUNDLED.glob("*.safetensors")}
+    if name in bundled:
+        return bundled[name]
+    raise FileNotFoundError(
+        f"checkpoint: {name!r} is no file and no bundled checkpoint (bundled: {', '.join(sorted(bundled)) or 'none'}; "
+        f"nearest: {nearest(name, bundled)})"
+    )
+
+
+def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read weights from .safetensors, or from .pth/.pt without running pickled code.
+
+    Args:
+        path: the file.
+        param_key: which dict of a BasicSR checkpoint; by default params_ema, else params, else the file's own top level.
+
+    Returns:
+        The weights (a `module.` prefix is removed), in float32 where they are stored in half precision, and the network's options
+        where the file's metadata holds them (bundled teachers do).
+
+    Raises:
+        ValueError: the file cannot be read safely, or has no such key.
+    """
+    network = None
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                network = json.loads((file.metadata() or {}).get("network", "null"))
+        except Exception as error:  # safetensors raises its own type
+            raise ValueError(f"checkpoint {path}: cannot be read: {error}") from None
+    else:
+        weights = _read_pickle(path, param_key)
+    return {key.removeprefix("module."): _single(value) for key, value in weights.items()}, network
+
+
+def _single(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _read_pickle(path: Path, param_key: str | None) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint {path}: cannot be read as plain weights ({str(error).splitlines()[0]}). A file that needs pickled code is "
+            "refused: save its state_dict() alone, with torch.save or safetensors"
+        ) from None
+    keys = [param_key] if param_key else [key for key in _PARAM_KEYS if isinstance(content, Mapping) and key in content]
+    if param_key and (not isinstance(content, Mapping) or param_key not in content):
+        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"checkpoint {path}: no param_key {param_key!r}; it has {found}")
+    weights = content[keys[0]] if keys else content
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"checkpoint {path}: expected a dict of tensors, or one under {', '.join(_PARAM_KEYS)}")
+    return dict(weights)
+
+
+def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights, or say how they differ from the network.
+
+    Raises:
+        ValueError: names or shapes differ; the message counts them and names the first.
+    """
+    own = net.state_dict()
+    missing = [key for key in own if key not in weights]
+    unexpected = [key for key in weights if key not in own]
+    shapes = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    if missing or unexpected or shapes:
+        parts = [
+            f"{len(found)} {what} (first: {found[0]}{_shapes(own, weights, found[0])})"
+            for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+            if found
+        ]
+        raise ValueError(
+            f"checkpoint {source} does not fit {type(net).__name__}: {'; '.join(parts)}. "
+            "Wrong architecture, wrong arguments (width, depth), or wrong param_key?"
+        )
+    net.load_state_dict(weights)
+
+
+def _shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], key: str) -> str:
+    return f", network {tuple(own[key].shape)}, file {tuple(weights[key].shape)}" if key in own and key in weights else ""

@@ -1,0 +1,140 @@
+"""The teacher: frozen, without gradient, one forward for all its views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from basicsr.archs import build_network
+from torch import Tensor, nn
+
+from kd_plugins.features import FeatureTaps, nearest
+from kd_plugins.teachers.checkpoint import find_checkpoint, load_strictly, read_checkpoint
+
+
+class Observation(NamedTuple):
+    """What a network made of a batch: the restored image, and its tapped features by layer name."""
+
+    image: Tensor
+    features: dict[str, Tensor]
+
+    def part(self, start: int, stop: int) -> Observation:
+        """The images `start` to `stop` of the batch."""
+        return Observation(self.image[start:stop], {name: value[start:stop] for name, value in self.features.items()})
+
+
+class Teacher(nn.Module):
+    """A frozen network that returns the restored image and the features of named layers.
+
+    It stays in eval mode whatever its parent is set to, its parameters ask for no gradient, and it runs under `torch.no_grad` (not
+    inference mode: its tensors are targets of losses, and some losses save their targets for the backward pass).
+
+    Args:
+        net: the network with its weights.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False).eval()
+        self._taps = FeatureTaps(net, [])
+
+    def tap(self, layers: Iterable[str]) -> None:
+        """Choose the layers whose features a call returns, in place of those chosen before.
+
+        Raises:
+            KeyError: a layer that the network does not have.
+        """
+        self._taps.remove()
+        self._taps = FeatureTaps(self.net, layers)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Observation:
+        """Restore a batch.
+
+        Args:
+            x: (N, C, H, W) in [0, 1].
+
+        Returns:
+            The image (N, C', H', W') and the tapped features, all detached.
+        """
+        image = self.net(x)
+        return Observation(image, self._taps.collect())
+
+
+def observe(teachers: Mapping[str, Teacher], views: Mapping[str, Tensor]) -> dict[str, Observation]:
+    """Show each teacher its views; a teacher that has several sees them as ONE batch.
+
+    Args:
+        teachers: the teacher of each view, e.g. {'degraded': A, 'clean': B}; A and B may be the same object.
+        views: the images (N, C, H, W) of each view.
+
+    Returns:
+        What the teacher made of each view.
+    """
+    observations: dict[str, Observation] = {}
+    for teacher in {id(teachers[view]): teachers[view] for view in views}.values():
+        names = [view for view in views if teachers[view] is teacher]
+        seen = teacher(torch.cat([views[name] for name in names]) if len(names) > 1 else views[names[0]])
+        start = 0
+        for name in names:
+            stop = start + len(views[name])
+            observations[name] = seen.part(start, stop)
+            start = stop
+    return observations
+
+
+def build_teacher(opt: Mapping[str, Any]) -> Teacher:
+    """Build a teacher from its block of an option file.
+
+    Args:
+        opt: `checkpoint`: a path, or the name of a bundled teacher; `param_key`: optional, for BasicSR checkpoints; `type` and its
+            arguments, as in `network_g`: may be left out where the checkpoint's metadata holds them.
+
+    Returns:
+        The teacher, on the CPU; its call returns the restored image and the tapped features (`Teacher.tap`).
+
+    Raises:
+        ValueError: no checkpoint, no architecture, or weights that do not fit.
+        FileNotFoundError: no such checkpoint.
+        KeyError: an architecture that is not registered.
+    """
+    if not isinstance(opt, Mapping) or not opt.get("checkpoint"):
+        raise ValueError(f"teacher: {opt!r}, expected at least `checkpoint: FILE` (or the name of a bundled teacher)")
+    network = {key: value for key, value in opt.items() if key not in ("checkpoint", "param_key")}
+    path = find_checkpoint(str(opt["checkpoint"]))
+    weights, described = read_checkpoint(path, opt.get("param_key"))
+    if "type" not in network:
+        if network or described is None:
+            raise ValueError(f"teacher: {dict(opt)}: no `type`, and {path.name} does not describe its architecture by itself")
+        network = described
+    net = build_registered(network, "teacher")
+    load_strictly(net, weights, str(path))
+    return Teacher(net)
+
+
+def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
+    """Build a registered architecture, naming the nearest one where there is no such.
+
+    Args:
+        opt: `type` and arguments.
+        key: the block's name in the option file, for the message.
+
+    Raises:
+        KeyError: not registered.
+        ValueError: arguments that the architecture does not take.
+    """
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    if opt["type"] not in ARCH_REGISTRY:
+        raise KeyError(
+            f"{key}: type: no architecture {opt['type']!r}; nearest: {nearest(str(opt['type']), ARCH_REGISTRY.keys())}"
+        )
+    try:
+        return build_network(dict(opt))
+    except TypeError as error:
+        raise ValueError(f"{key}: {opt['type']}: {error}") from None

@@ -1,0 +1,51 @@
+"""Testing: score a checkpoint and write its images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from basicsr.data import build_dataloader, build_dataset
+from basicsr.models import build_model
+from basicsr.utils import make_exp_dirs
+
+from kd_plugins.options import parse_options
+from kd_plugins.train import start_log
+
+
+def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
+    """Score the model of an option file on its test datasets.
+
+    Args:
+        root_path: the folder that results/ is made in.
+        argv: the command line; that of the process by default.
+
+    Returns:
+        The model, with its `scores`.
+
+    Raises:
+        OptionError: see `parse_options`.
+    """
+    opt, _ = parse_options(root_path, is_train=False, argv=argv)
+    make_exp_dirs(opt)
+    logger = start_log(opt, "test")
+    loaders = []
+    for dataset_opt in opt["datasets"].values():
+        dataset = build_dataset(dataset_opt)
+        logger.info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
+        loaders.append(
+            build_dataloader(
+                dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"]
+            )
+        )
+    model = build_model(opt)
+    for loader in loaders:
+        logger.info(f"Testing {loader.dataset.opt['name']}...")
+        model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=opt["val"].get("save_img", True))
+    logger.info(f"Images: {opt['path']['visualization']}")
+    return model
+
+
+if __name__ == "__main__":
+    test_pipeline(os.getcwd())
