@@ -84,9 +84,7 @@ class _Pair:
     def _depth(self, stage: str, count: int) -> int:
         depth = self.teacher.stages.get(stage, 0)
         if count > depth:
-            raise ValueError(
-                f"inherit: the student is deeper: {count} blocks in {stage}, expected at most the teacher's {depth}"
-            )
+            raise ValueError(f"inherit: the student is deeper: {count} blocks in {stage}, expected at most the teacher's {depth}")
         return depth
 
     def source(self, name: str) -> str:
@@ -107,9 +105,7 @@ class _Pair:
             if stage in self.student.stages and f"{stage}.{block}" not in self._blocks.values()
         )
         if left := [name for name in self.teacher.axes if name not in sources and not name.startswith(skipped)]:
-            raise ValueError(
-                f"inherit: the student has nothing for the teacher's {left[0]}, expected networks of one structure"
-            )
+            raise ValueError(f"inherit: the student has nothing for the teacher's {left[0]}, expected networks of one structure")
         paths: dict[str, tuple[Path, Path]] = {}
         for name, axes in self.student.axes.items():
             source = self.source(name)

@@ -1,0 +1,220 @@
+"""A student inherits whole paths of its teacher: one choice of channels wherever they are shared, at the same size."""
+
+import copy
+
+import pytest
+import skimage.data
+import torch
+from torch import nn
+
+from kd_plugins.archs import Restormer
+from kd_plugins.archs.nafnet_arch import NAFNet
+from kd_plugins.students import FAMILIES, inherit
+from kd_plugins.students.inherit import even_blocks
+from kd_plugins.students.paths import take
+
+RESTORMER = {"dim": 12, "num_blocks": [1, 1, 2, 3], "num_refinement_blocks": 2, "heads": [1, 2, 2, 4]}
+NAFNET = {"width": 8, "middle_blk_num": 3, "enc_blk_nums": [1, 2], "dec_blk_nums": [2, 1]}
+TEACHERS = {
+    "Restormer": (Restormer, RESTORMER),
+    "Restormer of two pixels": (Restormer, {**RESTORMER, "inp_channels": 6, "dual_pixel_task": True, "bias": True}),
+    "Restormer without bias": (Restormer, {**RESTORMER, "LayerNorm_type": "BiasFree"}),
+    "NAFNet": (NAFNet, NAFNET),
+}
+SMALL = {
+    "Restormer": {"dim": 8, "num_blocks": [1, 0, 1, 2], "num_refinement_blocks": 1, "ffn_expansion_factor": 2.1},
+    "NAFNet": {"width": 5, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [0, 1]},
+}
+
+
+def build(kind, seed=0, **changes):
+    """A network with no zero, no one and no symmetry in its weights."""
+    torch.manual_seed(seed)
+    make, options = TEACHERS[kind]
+    net = make(**{**options, **changes})
+    with torch.no_grad():
+        for tensor in net.parameters():
+            tensor.add_(0.1 * torch.randn_like(tensor))
+    return net
+
+
+def small(kind):
+    return build(kind, 1, **SMALL[kind.split()[0]])
+
+
+def photo(net, size=32):
+    image = torch.from_numpy(skimage.data.astronaut()[30 : 30 + size, 200 : 200 + size]).permute(2, 0, 1)[None] / 255
+    channels = next(p for p in net.parameters() if p.dim() == 4 and p.shape[2:] == (3, 3)).shape[1]
+    return torch.cat([image, image.flip(-1)], 1)[:, :channels]
+
+
+def outputs(net, layers, x):
+    """What each named layer puts out."""
+    seen = {}
+    modules = dict(net.named_modules())
+    for layer in layers:
+        modules[layer].register_forward_hook(lambda _module, _args, out, layer=layer: seen.setdefault(layer, out))
+    net(x)
+    return seen
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("channels", ["magnitude", "first"])
+def test_a_student_of_the_same_size_is_its_teacher(kind, channels):
+    teacher, student = build(kind), build(kind, 1)
+    x = photo(teacher)
+    assert not torch.equal(student(x), teacher(x))
+    kept = inherit(student, teacher, channels)
+    assert torch.equal(student(x), teacher(x))
+    assert all(torch.equal(index, torch.arange(len(index))) for index in kept.values())
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_the_paths_are_stated_rightly_so_reordering_each_changes_nothing(kind):
+    """Whatever order a path's channels have, it is the same network, as long as every tensor on it follows."""
+    teacher = build(kind).double()
+    reordered = copy.deepcopy(teacher)
+    net = FAMILIES[kind.split()[0]](reordered.state_dict())
+    assert set(net.axes) == set(net.tensors)
+    order = {}
+    for path in {path.name: path for axes in net.axes.values() for axis in axes.values() for path in axis}.values():
+        part = path.size // path.heads
+        order[path.name] = torch.cat([torch.randperm(part) + head * part for head in range(path.heads)])
+    assert any(not torch.equal(index, index.sort().values) for index in order.values())
+    for name, axes in net.axes.items():
+        net.tensors[name].copy_(take(net.tensors[name], axes, order))
+    x = photo(teacher).double()
+    torch.testing.assert_close(reordered(x), teacher(x), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("channels", ["magnitude", "first"])
+def test_each_layer_answers_with_channels_of_its_own_width(kind, channels):
+    teacher, student = build(kind), small(kind)
+    kept = inherit(student, teacher, channels)
+    x = photo(teacher)
+    mine, theirs = outputs(student, kept, x), outputs(teacher, kept, x)
+    for layer, index in kept.items():
+        if layer not in mine:  # a block's container that was never called
+            continue
+        assert len(index) == mine[layer].shape[1], layer
+        assert len(index.unique()) == len(index), layer
+        assert index.max() < theirs[layer].shape[1], layer
+    first = "intro" if "intro" in kept else "patch_embed"
+    torch.testing.assert_close(mine[first], theirs[first][:, kept[first]])  # it reads the whole image: nothing to scale
+
+
+def test_the_strongest_channels_are_kept_and_first_keeps_the_first():
+    teacher, student = build("NAFNet"), small("NAFNet")
+    strong = torch.tensor([1, 2, 4, 6, 7])
+    with torch.no_grad():
+        teacher.intro.weight[strong] *= 100
+    assert torch.equal(inherit(student, teacher)["encoders.0"], strong)
+    assert torch.equal(inherit(student, teacher, "first")["encoders.0"], torch.arange(5))
+
+
+def test_every_head_keeps_equally_many_channels_and_values_keep_those_of_keys():
+    teacher, student = build("Restormer"), small("Restormer")
+    with torch.no_grad():  # each kept row tells where it comes from
+        rows = teacher.latent[0].attn.qkv_dwconv.weight
+        rows.copy_(torch.arange(1.0, rows.shape[0] + 1).view(-1, 1, 1, 1).expand_as(rows))
+    inherit(student, teacher)
+    query, key, value = (student.latent[0].attn.qkv_dwconv.weight[:, 0, 0, 0].long() - 1).chunk(3)
+    assert torch.equal(key - 96, value - 192)
+    for index in (query, key - 96):
+        assert torch.equal(index // 24, torch.arange(4).repeat_interleave(16))
+
+
+def test_skipped_blocks_leave_the_others_at_even_spacing():
+    assert [even_blocks(2, 6), even_blocks(3, 6), even_blocks(1, 2), even_blocks(4, 4), even_blocks(0, 3)] == [
+        [1, 4], [1, 3, 5], [1], [0, 1, 2, 3], [],
+    ]  # fmt: skip
+    teacher, student = build("Restormer"), build("Restormer", 1, num_blocks=[1, 1, 2, 2])
+    inherit(student, teacher)
+    for mine, theirs in enumerate(even_blocks(2, 3)):
+        assert torch.equal(student.latent[mine].attn.qkv.weight, teacher.latent[theirs].attn.qkv.weight)
+
+
+@pytest.mark.parametrize("kind", ["Restormer", "NAFNet"])
+@pytest.mark.parametrize("channels", ["magnitude", "first"])
+def test_activations_of_a_student_of_half_the_width_keep_their_size(kind, channels):
+    """On average over teachers: which few channels of a small one are kept is chance."""
+    make, options = TEACHERS[kind]
+    width = "dim" if kind == "Restormer" else "width"
+    ratios = {}
+    for seed in range(6):
+        torch.manual_seed(seed)
+        teacher, student = make(**{**options, width: 16}), make(**{**options, width: 8})
+        with torch.no_grad():
+            for name, tensor in teacher.named_parameters():
+                if name.endswith(("beta", "gamma")):  # NAFNet starts with its blocks switched off
+                    tensor.fill_(1.0)
+        kept = inherit(student, teacher, channels)
+        x = photo(teacher, 64)
+        with torch.no_grad():
+            mine, theirs = outputs(student, kept, x), outputs(teacher, kept, x)
+        for layer, index in kept.items():
+            ratios.setdefault(layer, []).append((mine[layer].std() / theirs[layer][:, index].std()).log())
+    means = {layer: torch.stack(logs).mean().exp().item() for layer, logs in ratios.items()}
+    assert all(1 / 1.5 < mean < 1.5 for mean in means.values()), means
+
+
+@pytest.mark.parametrize("kind", ["Restormer", "NAFNet"])
+def test_leaving_out_dead_channels_changes_nothing(kind):
+    """The hidden channels that are left out are those that nothing writes or reads."""
+    teacher = build(kind)
+    if kind == "NAFNet":
+        teacher.middle_blks[0].conv5.weight.data[:, ::2] = 0
+        teacher.middle_blks[0].conv4.weight.data[::2] = 0
+        pair = [teacher, build(kind)]
+        layer = pair[1].middle_blks[0]
+        layer.conv4, layer.conv5 = nn.Conv2d(32, 32, 1), nn.Conv2d(16, 32, 1)
+    else:
+        pair = [teacher, build(kind, 1, ffn_expansion_factor=1.33)]
+        for module in teacher.modules():
+            if hasattr(module, "project_in"):
+                hidden = module.project_out.weight.shape[1]
+                dead = torch.arange(hidden) % 2 == (hidden + 1) % 2
+                module.project_out.weight.data[:, dead] = 0
+                module.project_in.weight.data[dead.repeat(2)] = 0
+    inherit(pair[1], pair[0])
+    x = photo(teacher)
+    torch.testing.assert_close(pair[1](x), teacher(x), rtol=1e-4, atol=1e-4)
+
+
+def test_an_optimizer_built_before_still_holds_the_parameters():
+    teacher, student = build("NAFNet"), small("NAFNet")
+    before = {name: (id(p), p.data_ptr()) for name, p in student.named_parameters()}
+    inherit(student, teacher)
+    assert before == {name: (id(p), p.data_ptr()) for name, p in student.named_parameters()}
+    assert all(p.requires_grad and p.grad_fn is None for p in student.parameters())
+
+
+REFUSED = {
+    "wider": ("Restormer", {"dim": 16}, "wider"),
+    "deeper": ("Restormer", {"num_blocks": [1, 1, 2, 4]}, "4 blocks in latent.*3"),
+    "more levels": ("NAFNet", {"enc_blk_nums": [1, 1, 1], "dec_blk_nums": [1, 1, 1]}, "downs.1|encoders.2"),
+    "fewer levels": ("NAFNet", {"enc_blk_nums": [1], "dec_blk_nums": [1]}, "encoders.1"),
+    "another image": ("NAFNet", {"img_channel": 1}, "intro.weight"),
+    "other heads": ("Restormer", {"heads": [1, 2, 2, 2]}, "heads"),
+    "another norm": ("Restormer", {"LayerNorm_type": "BiasFree"}, "norm1.body.bias"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_inherit_is_refused_and_left_alone(case):
+    kind, changes, said = REFUSED[case]
+    teacher, student = build(kind), build(kind, 1, **changes)
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(ValueError, match=said):
+        inherit(student, teacher)
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
+
+
+def test_an_unknown_family_and_a_mixed_pair_are_named():
+    with pytest.raises(ValueError, match="Linear.*NAFNet, Restormer"):
+        inherit(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="NAFNet.*Restormer"):
+        inherit(build("NAFNet"), build("Restormer"))
+    with pytest.raises(ValueError, match="magnitude"):
+        inherit(build("NAFNet"), build("NAFNet"), channels="magnitud")
