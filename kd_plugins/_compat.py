@@ -6,6 +6,7 @@ Nothing else in this package patches a library. Each repair looks first whether 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -47,11 +48,12 @@ def restore_functional_tensor() -> None:
     basicsr/data/degradations.py line 8 imports `rgb_to_grayscale` from it.
     """
     name = "torchvision.transforms.functional_tensor"
-    if importlib.util.find_spec(name) is not None:
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
     from torchvision.transforms import functional
 
     module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # find_spec refuses a loaded module without one
     module.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
     sys.modules[name] = module
 
