@@ -39,7 +39,7 @@ class FeatureTaps:
         if self.layers:
             for module in modules.values():
                 if getattr(module, "inplace", False) is True:
-                    module.inplace = False
+                    setattr(module, "inplace", False)  # noqa: B010 (nn.Module has no such attribute)
         self._clone = set(self.layers)  # until a first pass has shown that nothing overwrites it
         self._features: dict[str, tuple[Tensor, Tensor, int]] = {}
         self._handles = [modules[layer].register_forward_hook(self._hook(layer)) for layer in self.layers]
@@ -57,7 +57,8 @@ class FeatureTaps:
         """The features of the last forward pass, by layer name; the taps are empty afterwards.
 
         Raises:
-            RuntimeError: a layer did not run in the last pass.
+            RuntimeError: a layer did not run in the last pass, or was overwritten for the first time after passes that left it
+                alone.
         """
         missing = [layer for layer in self.layers if layer not in self._features]
         if missing:
@@ -66,6 +67,13 @@ class FeatureTaps:
         for layer, (kept, output, version) in self._features.items():
             if output._version == version:
                 self._clone.discard(layer)
+            elif layer not in self._clone:
+                self._clone.add(layer)
+                self._features = {}
+                raise RuntimeError(
+                    f"features: layer {layer!r} was overwritten in place, which earlier passes did not do; it is copied from the "
+                    "next pass on"
+                )
             features[layer] = kept
         self._features = {}
         return features
