@@ -31,7 +31,7 @@ def inherit(student: nn.Module, teacher: nn.Module, channels: str = "magnitude")
     Args:
         student: the network to fill, of a class in `FAMILIES`; its parameters stay the same objects.
         teacher: a network of the same class, at least as wide and deep everywhere.
-        channels: 'magnitude' keeps the channels with the largest sum of absolute weights, over all kept layers that read or
+        channels: 'magnitude' keeps the channels with the largest sum of squared weights, over all kept layers that read or
             write the path (docs/inheritance.md has the measurements); 'first' keeps the first ones.
 
     Returns:
@@ -127,9 +127,9 @@ class _Pair:
         """The kept channels of each path, by the teacher's name."""
         scores = {name: torch.zeros(theirs.size, dtype=torch.float64) for name, (_, theirs) in self._paths.items()}
         for name in map(self.source, self.student.axes):
-            size = self.teacher.tensors[name].cpu().double().abs()
+            energy = self.teacher.tensors[name].cpu().double().square()
             for dim, axis in self.teacher.axes[name].items():
-                rows = size.movedim(dim, 0).reshape(size.shape[dim], -1).sum(1)
+                rows = energy.movedim(dim, 0).reshape(energy.shape[dim], -1).sum(1)
                 for path, part in zip(axis, rows.split([path.size * path.times for path in axis]), strict=True):
                     scores[path.name] += part.view(path.size, path.times).sum(1)
         kept = {}
