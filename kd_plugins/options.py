@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import path as osp
 from typing import Any
 
@@ -27,6 +28,20 @@ _Loader.add_implicit_resolver(
 
 class OptionError(ValueError):
     """An option file or a command line that cannot be used; the message says what to write instead."""
+
+
+@contextmanager
+def option_errors(file: str) -> Iterator[None]:
+    """While things are built: an error about an option becomes one about the option file.
+
+    Raises:
+        OptionError: in place of the errors that wrong options raise; the cause is kept.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, FileNotFoundError, NotADirectoryError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise OptionError(f"{file}: {text}") from error
 
 
 def read_options(file: str) -> dict[str, Any]:
@@ -83,9 +98,7 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         node[keys[-1]] = value
 
 
-def parse_options(
-    root_path: str, is_train: bool, argv: Sequence[str] | None = None
-) -> tuple[dict[str, Any], argparse.Namespace]:
+def parse_options(root_path: str, is_train: bool, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], argparse.Namespace]:
     """Read the command line and the option file it names, and complete them as BasicSR does.
 
     Args:
@@ -140,7 +153,7 @@ def parse_options(
 
 def _complete_datasets(opt: dict[str, Any]) -> None:
     for phase, dataset in opt["datasets"].items():
-        if not isinstance(dataset, Mapping):
+        if not isinstance(dataset, dict):
             raise OptionError(f"datasets:{phase}: expected a mapping (name, type, ...), got {dataset!r}")
         dataset["phase"] = phase.split("_")[0]  # val_1, val_2, test_1
         if "scale" in opt:

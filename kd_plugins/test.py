@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from basicsr.data import build_dataloader, build_dataset
-from basicsr.models import build_model
 from basicsr.utils import make_exp_dirs
 
-from kd_plugins.options import parse_options
-from kd_plugins.train import start_log
+from kd_plugins.options import option_errors, parse_options
+from kd_plugins.train import build_registered_model, start_log
 
 
 def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
@@ -27,24 +27,23 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     Raises:
         OptionError: see `parse_options`.
     """
-    opt, _ = parse_options(root_path, is_train=False, argv=argv)
+    opt, args = parse_options(root_path, is_train=False, argv=argv)
     make_exp_dirs(opt)
     logger = start_log(opt, "test")
-    loaders = []
-    for dataset_opt in opt["datasets"].values():
-        dataset = build_dataset(dataset_opt)
-        logger.info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
-        loaders.append(
-            build_dataloader(
-                dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"]
-            )
-        )
-    model = build_model(opt)
+    with option_errors(args.opt):
+        loaders = [_build_loader(dataset_opt, opt, logger) for dataset_opt in opt["datasets"].values()]
+        model = build_registered_model(opt)
     for loader in loaders:
         logger.info(f"Testing {loader.dataset.opt['name']}...")
         model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=opt["val"].get("save_img", True))
     logger.info(f"Images: {opt['path']['visualization']}")
     return model
+
+
+def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any], logger: logging.Logger) -> Any:
+    dataset = build_dataset(dataset_opt)
+    logger.info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
+    return build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"])
 
 
 if __name__ == "__main__":

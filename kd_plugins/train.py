@@ -19,12 +19,14 @@ from basicsr.models import build_model
 from basicsr.train import create_train_val_dataloader, init_tb_loggers
 from basicsr.utils import AvgTimer, MessageLogger, check_resume, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename
 from basicsr.utils.options import copy_opt_file, dict2str
+from basicsr.utils.registry import MODEL_REGISTRY
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import kd_plugins
+from kd_plugins.features import nearest
 from kd_plugins.models.report import score_table
-from kd_plugins.options import OptionError, parse_options
+from kd_plugins.options import OptionError, option_errors, parse_options
 
 
 def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
@@ -57,8 +59,9 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     logger = start_log(opt, "train")
     tb_logger = init_tb_loggers(opt)
 
-    train_loader, sampler, val_loaders, total_epochs, total_iters = create_train_val_dataloader(opt, logger)
-    model = build_model(opt)
+    with option_errors(args.opt):
+        train_loader, sampler, val_loaders, total_epochs, total_iters = create_train_val_dataloader(opt, logger)
+        model = build_registered_model(opt)
     epoch = current_iter = 0
     if resume_state is not None:
         model.resume_training(resume_state)
@@ -75,9 +78,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     data_timer, iter_timer = AvgTimer(), AvgTimer()
     validated_at = -1
     with logging_redirect_tqdm([logger]), _progress(opt, current_iter, total_iters) as progress:
-        for epoch, data in itertools.islice(
-            _batches(prefetcher, sampler, epoch, total_epochs), max(total_iters - current_iter, 0)
-        ):
+        for epoch, data in itertools.islice(_batches(prefetcher, sampler, epoch, total_epochs), max(total_iters - current_iter, 0)):
             data_timer.record()
             current_iter += 1
             model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))
@@ -106,6 +107,18 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         validate()
     _close(opt, model, logger, tb_logger)
     return model
+
+
+def build_registered_model(opt: dict[str, Any]) -> Any:
+    """BasicSR's build_model, naming the nearest class where there is no such.
+
+    Raises:
+        KeyError: the model_type is not registered.
+    """
+    if opt["model_type"] not in MODEL_REGISTRY:
+        near = nearest(str(opt["model_type"]), MODEL_REGISTRY.keys())
+        raise KeyError(f"model_type: no model {opt['model_type']!r}; nearest: {near}")
+    return build_model(opt)
 
 
 def start_log(opt: dict[str, Any], task: str) -> logging.Logger:

@@ -68,9 +68,7 @@ def contenders(photos: list[np.ndarray], model: str | None) -> dict[str, dict[st
         runs["BRISQUE score"]["ours"] = lambda: brisque_score(batch, ours)
         if quality is not None:
             folder = Path(model)
-            scorer = quality.QualityBRISQUE_create(
-                str(folder / "brisque_model_live.yml"), str(folder / "brisque_range_live.yml")
-            )
+            scorer = quality.QualityBRISQUE_create(str(folder / "brisque_model_live.yml"), str(folder / "brisque_range_live.yml"))
             runs["BRISQUE score"]["OpenCV"] = lambda: [scorer.compute(p) for p in photos]
     try:
         from piq.brisque import _natural_scene_statistics  # pyright: ignore[reportMissingImports]

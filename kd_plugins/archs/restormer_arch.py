@@ -26,19 +26,24 @@ class ChannelLayerNorm(nn.Module):
 
     def __init__(self, channels: int, with_bias: bool) -> None:
         super().__init__()
-        self.body = nn.Module()  # the published names are norm1.body.weight, norm1.body.bias
-        self.body.weight = nn.Parameter(torch.ones(channels))
-        self.body.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if with_bias else None)
+        self.body = nn.ParameterDict({"weight": torch.ones(channels)})  # published: norm1.body.weight, norm1.body.bias
+        if with_bias:
+            self.body["bias"] = torch.zeros(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) over C."""
         x = x.permute(0, 2, 3, 1)  # no copy in channels_last
-        weight, bias = self.body.weight, self.body.bias
-        if bias is not None:
-            x = F.layer_norm(x, weight.shape, weight, bias)
+        weight = self.body["weight"]
+        if "bias" in self.body:
+            x = F.layer_norm(x, weight.shape, weight, self.body["bias"])
         else:
-            x = x * torch.rsqrt(x.float().var(-1, unbiased=False, keepdim=True) + 1e-5).to(x.dtype) * weight
+            x = x * torch.rsqrt(_precise(x).var(-1, unbiased=False, keepdim=True) + 1e-5).to(x.dtype) * weight
         return x.permute(0, 3, 1, 2)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """In float32; float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class MDTA(nn.Module):
@@ -58,7 +63,7 @@ class MDTA(nn.Module):
         q, k, v = self.qkv_dwconv(self.qkv(x)).view(n, 3, self.num_heads, c // self.num_heads, h * w).unbind(1)
         # dividing the small product by the norms equals normalising the two large maps
         norms = _norm(q) * _norm(k).transpose(-2, -1)
-        attention = ((q @ k.transpose(-2, -1)).float() / norms * self.temperature).softmax(-1)
+        attention = (_precise(q @ k.transpose(-2, -1)) / norms * self.temperature).softmax(-1)
         return self.project_out((attention.to(v.dtype) @ v).reshape(n, c, h, w))
 
 

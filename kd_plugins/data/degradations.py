@@ -42,14 +42,11 @@ def check_range(owner: str, key: str, value: Any, low: float, high: float = math
     Raises:
         ValueError: If it is neither, if ``lo > hi``, or if it leaves ``[low, high]``.
     """
-    pair: tuple[Any, ...] = (
-        tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    )
+    pair: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
     numbers = len(pair) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
     if not numbers or not low <= pair[0] <= pair[1] <= high:
         raise ValueError(
-            f"degradation '{owner}': {key} is {value!r}; "
-            f"expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
+            f"degradation '{owner}': {key} is {value!r}; expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
         )
     return float(pair[0]), float(pair[1])
 
@@ -286,8 +283,7 @@ def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> D
     known = [name for name, _ in DEGRADATION_REGISTRY]
     if not isinstance(opt, Mapping) or "type" not in opt:
         raise TypeError(
-            f"degradation is {opt!r}; expected {{type: <name>, ...}} or a list of such blocks, with a name of: "
-            + ", ".join(known)
+            f"degradation is {opt!r}; expected {{type: <name>, ...}} or a list of such blocks, with a name of: " + ", ".join(known)
         )
     arguments = dict(opt)
     name = arguments.pop("type")

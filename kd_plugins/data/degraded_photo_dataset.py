@@ -98,9 +98,7 @@ class DegradedPhotoDataset(Dataset):
         image = photo.load()
         height, width = image.shape[:2]
         if min(height, width) < self.gt_size:
-            raise ValueError(
-                f"photo '{photo.path}' is {width}x{height}; expected at least gt_size = {self.gt_size} on each side"
-            )
+            raise ValueError(f"photo '{photo.path}' is {width}x{height}; expected at least gt_size = {self.gt_size} on each side")
         return image
 
     def __len__(self) -> int:

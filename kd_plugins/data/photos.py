@@ -62,9 +62,7 @@ def find_photos(source: str | Path | Sequence[str | Path], split: str | None = N
     if source == "builtin":
         if split not in BUILTIN:
             raise ValueError(f"split is {split!r}; for photos: builtin expected one of: {', '.join(BUILTIN)}")
-        return [
-            Photo(name, f"builtin/{name}.png", partial(_load_builtin, *where)) for name, where in BUILTIN[split].items()
-        ]
+        return [Photo(name, f"builtin/{name}.png", partial(_load_builtin, *where)) for name, where in BUILTIN[split].items()]
     if isinstance(source, (str, Path)):
         paths = _list_images(Path(source).expanduser())
     elif isinstance(source, Sequence):

@@ -55,9 +55,7 @@ class ScaleConversion(nn.Module):
         Returns:
             (N, C_T, H_T, W_T) for each group and stage of `student`.
         """
-        return {
-            group: [self._convert(group, i, f, teacher[group][i]) for i, f in enumerate(student[group])] for group in student
-        }
+        return {group: [self._convert(group, i, f, teacher[group][i]) for i, f in enumerate(student[group])] for group in student}
 
     def _convert(self, group: str, stage: int, feature: Tensor, target: Tensor) -> Tensor:
         feature = self.project[group][stage](feature)  # type: ignore[index]

@@ -10,6 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.extractors import build_extractor
+from kd_plugins.losses.shapes import require_same_shape
 
 
 @LOSS_REGISTRY.register()
@@ -40,7 +41,11 @@ class ExtractorLoss(nn.Module):
 
         Returns:
             A scalar.
+
+        Raises:
+            ValueError: the shapes differ.
         """
+        require_same_shape(self, student, teacher)
         with torch.no_grad():
             target = self.extractor(teacher, stride=stride)
         description = self.extractor(student, reference=target, stride=stride)
@@ -50,7 +55,7 @@ class ExtractorLoss(nn.Module):
 
 @LOSS_REGISTRY.register()
 class BrisqueFeatureLoss(ExtractorLoss):
-    """L_NC of SLKD: structure and colour of a feature, through the BRISQUE extractor (arXiv 2501.09268; its feature form is ours)."""
+    """L_NC of SLKD (arXiv 2501.09268): structure and colour of a feature; the extractor's feature form is ours."""
 
     def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None) -> None:
         super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight)
@@ -58,7 +63,7 @@ class BrisqueFeatureLoss(ExtractorLoss):
 
 @LOSS_REGISTRY.register()
 class PiqeFeatureLoss(ExtractorLoss):
-    """L_ET of SLKD: edges and texture of a feature, through the PIQE extractor (arXiv 2501.09268; its feature form is ours)."""
+    """L_ET of SLKD (arXiv 2501.09268): edges and texture of a feature; the extractor's feature form is ours."""
 
     def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None) -> None:
         super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight)

@@ -7,14 +7,16 @@ import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.losses.shapes import require_same_shape
+
 
 @LOSS_REGISTRY.register()
 class SpatialKLLoss(nn.Module):
     """KL divergence between two images, each channel a distribution over its positions.
 
-    SLKD (arXiv 2501.09268) has a KL term at the image level; this form of it is ours: softmax over positions with temperature `tau`,
-    KL(teacher || student), averaged over samples and channels. For a small difference d it is about var(d) / (2 tau²): tau says how
-    large a difference counts. It does not see a constant offset of a channel: it complements a pixel loss, it does not replace one.
+    SLKD (arXiv 2501.09268) has a KL term at the image level; this form of it is ours: softmax over positions with temperature
+    `tau`, KL(teacher || student), averaged over samples and channels. For a small difference d it is about var(d) / (2 tau²):
+    tau says how large a difference counts. It does not see a constant offset of a channel: it complements a pixel loss.
 
     Args:
         loss_weight: weight of the term.
@@ -40,7 +42,11 @@ class SpatialKLLoss(nn.Module):
 
         Returns:
             A scalar, in float32 or better: bf16 cannot hold a softmax over thousands of positions.
+
+        Raises:
+            ValueError: the shapes differ.
         """
+        require_same_shape(self, student, teacher)
         dtype = torch.promote_types(student.dtype, torch.float32)
         log_s = F.log_softmax(student.flatten(2).to(dtype) / self.tau, dim=-1)
         log_t = F.log_softmax(teacher.flatten(2).to(dtype) / self.tau, dim=-1)

@@ -8,9 +8,7 @@ from basicsr.metrics.metric_util import reorder_image, to_y_channel
 from torch import Tensor
 
 
-def to_tensor(
-    name: str, img: np.ndarray, crop_border: int = 0, input_order: str = "HWC", test_y_channel: bool = False
-) -> Tensor:
+def to_tensor(name: str, img: np.ndarray, crop_border: int = 0, input_order: str = "HWC", test_y_channel: bool = False) -> Tensor:
     """One image as BasicSR's validation gives it, as a tensor.
 
     Args:

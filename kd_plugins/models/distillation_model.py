@@ -8,7 +8,6 @@ from os import path as osp
 from typing import Any, ClassVar
 
 import torch
-from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
@@ -18,17 +17,18 @@ from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
 from kd_plugins.models.terms import OUTPUT, Term, build_terms
-from kd_plugins.models.validation import Validation
+from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.students import inherit
-from kd_plugins.teachers import Teacher, build_teacher, observe
+from kd_plugins.teachers import build_teacher, observe
 
 
 @MODEL_REGISTRY.register()
-class DistillationModel(Validation, SRModel):
+class DistillationModel(ValidatedModel):
     """Trains a student under a frozen teacher; the terms come from the option file.
 
     Option keys beside SRModel's:
-        teacher: the teacher (see `build_teacher`); without it this is plain training. `teacher_clean`: a second one for the clean view.
+        teacher: the teacher (see `build_teacher`); without it this is plain training.
+        teacher_clean: a second teacher, of the same layout, for the clean view.
         init: `teacher` starts the student from the teacher's weights, `random` (default) does not.
         features: the pairs of layers by group (see `find_pairs`).
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
@@ -43,7 +43,7 @@ class DistillationModel(Validation, SRModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.precision = Precision(opt)
-        self.teachers: dict[str, Teacher] = {}
+        self.teachers = {}
         self.terms: dict[str, Term] = {}
         self.scm: nn.Module | None = None
         super().__init__(opt)
@@ -77,9 +77,7 @@ class DistillationModel(Validation, SRModel):
     def _build_teachers(self) -> None:
         if not self.opt.get("teacher"):
             if self.default_terms:
-                raise ValueError(
-                    f"{self.opt['model_type']}: no `teacher` block in the option file, expected {{checkpoint: FILE}}"
-                )
+                raise ValueError(f"{self.opt['model_type']}: no `teacher` block in the option file, expected {{checkpoint: FILE}}")
             return
         teacher = self.precision.place(build_teacher(self.opt["teacher"])).to(self.device)
         self.teachers = {"degraded": teacher, "clean": teacher}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-_Placed = TypeVar("_Placed", Tensor, nn.Module)
+_Placed = TypeVar("_Placed", bound=Tensor | nn.Module)
 
 
 class Precision:

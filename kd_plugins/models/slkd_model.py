@@ -11,9 +11,10 @@ from kd_plugins.models.distillation_model import DistillationModel
 class SLKDModel(DistillationModel):
     """Two teachers, one student: L = L1(S(x), y) + 0.5 KL(T_A(x) || S(x)) + 0.1 L_NC + 0.1 L_ET.
 
-    Teacher A sees the degraded image; the student's encoder follows A's through the BRISQUE extractor (degradation removal learning,
-    L_NC). Teacher B sees the clean image; the student's decoder follows B's through the PIQE extractor (image reconstruction
-    learning, L_ET). The three weights are the paper's, which term gets which is ours; docs/methods.md tells the two apart.
+    Teacher A sees the degraded image; the student's encoder follows A's through the BRISQUE extractor (degradation removal
+    learning, L_NC). Teacher B sees the clean image; the student's decoder follows B's through the PIQE extractor (image
+    reconstruction learning, L_ET). The three weights are the paper's, which term gets which is ours: docs/methods.md tells
+    the two apart.
     """
 
     default_pixel = {"type": "L1Loss"}

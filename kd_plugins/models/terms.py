@@ -89,9 +89,7 @@ def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Any], device: torch
         if view not in VIEWS:
             raise ValueError(f"{key}: view={view!r}, expected one of {', '.join(VIEWS)}")
         if block["type"] not in LOSS_REGISTRY:
-            raise KeyError(
-                f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}"
-            )
+            raise KeyError(f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}")
         try:
             loss = build_loss(block).to(device)
         except TypeError as error:

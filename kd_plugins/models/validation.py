@@ -10,25 +10,29 @@ import cv2
 import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
+from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torch import Tensor
 from tqdm import tqdm
 
 from kd_plugins.models.report import ROLES, score_table
+from kd_plugins.teachers import Teacher
 
 Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
 
 
-class Validation:
-    """A part of a BasicSR model: replaces SRModel's validation by one that also scores the teacher and the input.
+class ValidatedModel(SRModel):
+    """SRModel with a validation that also scores the teacher and the input, and shows panels.
 
     Teacher and input do not change: they are restored and scored once for each dataset.
 
     Option keys under `val`, beside SRModel's (metrics, save_img, suffix, pbar):
         panels: how many images to show in TensorBoard (default 2), as input, student, teacher, clean side by side.
+        baselines: whether teacher and input are scored too (default true).
     """
 
     scores: dict[str, dict[str, dict[str, float]]]  # dataset, role, metric: of the last validation
+    teachers: dict[str, Teacher]  # by view
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Restore and score a dataset; signature and saved files are SRModel's."""
@@ -38,12 +42,12 @@ class Validation:
         self.scores = getattr(self, "scores", {})
         if metrics:
             self._initialize_best_metric_results(dataset)
-        first = dataset not in self.scores
+        first = dataset not in self.scores and val_opt.get("baselines", True)
         totals: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(metrics, 0.0))
         batches = tqdm(dataloader, unit="image", leave=False) if val_opt.get("pbar") else dataloader
         for index, data in enumerate(batches):
             self.feed_data(data)
-            wanted = index < int(val_opt.get("panels", 2)) and tb_logger is not None
+            wanted = bool(tb_logger) and index < int(val_opt.get("panels", 2))
             images = self._restore(with_teacher=first or wanted)
             name = osp.splitext(osp.basename(data["lq_path"][0]))[0]
             if save_img:
@@ -68,12 +72,10 @@ class Validation:
             tensors["teacher"] = self.teachers["degraded"](self.lq).image
         if hasattr(self, "gt"):
             tensors["clean"] = self.gt
-        images = {role: tensor2img([value.detach().cpu()]) for role, value in tensors.items()}
+        images = {role: _to_image(value) for role, value in tensors.items()}
         height, width = images["student"].shape[:2]
-        lq = tensor2img([self.lq.detach().cpu()])
-        images["input"] = (
-            lq if lq.shape[:2] == (height, width) else cv2.resize(lq, (width, height), interpolation=cv2.INTER_CUBIC)
-        )
+        lq = _to_image(self.lq)
+        images["input"] = lq if lq.shape[:2] == (height, width) else cv2.resize(lq, (width, height), interpolation=cv2.INTER_CUBIC)
         for name in ("gt", "lq", "output"):
             if hasattr(self, name):
                 delattr(self, name)
@@ -102,3 +104,7 @@ class Validation:
                 tb_logger.add_scalar(f"{tag}_{role}", scores[role][metric], current_iter)
             if "teacher" in scores:
                 tb_logger.add_scalar(f"{tag}_gap", value - scores["teacher"][metric], current_iter)
+
+
+def _to_image(batch: Tensor) -> Image:
+    return np.asarray(tensor2img([batch.detach().cpu()]))

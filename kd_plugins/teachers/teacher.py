@@ -131,9 +131,7 @@ def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
     from basicsr.utils.registry import ARCH_REGISTRY
 
     if opt["type"] not in ARCH_REGISTRY:
-        raise KeyError(
-            f"{key}: type: no architecture {opt['type']!r}; nearest: {nearest(str(opt['type']), ARCH_REGISTRY.keys())}"
-        )
+        raise KeyError(f"{key}: type: no architecture {opt['type']!r}; nearest: {nearest(str(opt['type']), ARCH_REGISTRY.keys())}")
     try:
         return build_network(dict(opt))
     except TypeError as error:

@@ -1,0 +1,104 @@
+"""A tiny teacher, a tinier student, and their option file: a real run in seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from kd_plugins.archs import Restormer
+
+TEACHER = {"dim": 8, "num_blocks": [1, 1, 1, 2], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
+STUDENT = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 0, "heads": [1, 1, 2, 2]}
+
+
+@pytest.fixture
+def teacher_network() -> dict:
+    return {"type": "Restormer", **TEACHER}
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_file(Restormer(**TEACHER).state_dict(), file, metadata={"network": json.dumps({"type": "Restormer", **TEACHER})})
+    return file
+
+
+@pytest.fixture
+def options(teacher_file) -> dict:
+    """The options of a 4-step SLKD run on the bundled photos; a test may change them."""
+    return {
+        "name": "tiny",
+        "model_type": "SLKDModel",
+        "scale": 1,
+        "num_gpu": 0,
+        "manual_seed": 0,
+        "datasets": {
+            "train": {
+                "name": "photos",
+                "type": "DegradedPhotoDataset",
+                "photos": "builtin",
+                "degradation": {"type": "rain"},
+                "gt_size": 32,
+                "use_shuffle": True,
+                "num_worker_per_gpu": 0,
+                "batch_size_per_gpu": 2,
+                "dataset_enlarge_ratio": 10,
+            },
+        },
+        "network_g": {"type": "Restormer", **STUDENT},
+        "teacher": {"checkpoint": str(teacher_file)},
+        "init": "teacher",
+        "features": {"encoder": "auto", "decoder": "auto"},
+        "path": {"pretrain_network_g": None, "resume_state": None},
+        "train": {
+            "ema_decay": 0.9,
+            "optim_g": {"type": "Adam", "lr": 1e-3},
+            "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [4], "restart_weights": [1], "eta_min": 1e-6},
+            "total_iter": 4,
+            "warmup_iter": -1,
+        },
+        "logger": {"print_freq": 2, "save_checkpoint_freq": 2, "use_tb_logger": True},
+    }
+
+
+@pytest.fixture
+def photo_folder(tmp_path) -> Path:
+    """Two small real photos: whole ones make validation slow."""
+    import cv2
+    from skimage import data
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("astronaut", "coffee"):
+        cv2.imwrite(str(folder / f"{name}.png"), getattr(data, name)()[100:148, 200:264, ::-1])
+    return folder
+
+
+@pytest.fixture
+def with_validation(options, photo_folder) -> dict:
+    """The same run with validation."""
+    options["datasets"]["val"] = {
+        "name": "small",
+        "type": "DegradedPhotoDataset",
+        "photos": str(photo_folder),
+        "degradation": {"type": "rain"},
+    }
+    metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 0}, "piqe": {"type": "calculate_piqe", "better": "lower"}}
+    options["val"] = {"val_freq": 2, "save_img": False, "metrics": metrics}
+    return options
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write options as an option file."""
+
+    def to_file(options: dict, name: str = "options.yml") -> str:
+        file = tmp_path / name
+        file.write_text(yaml.safe_dump(options, sort_keys=False))
+        return str(file)
+
+    return to_file

@@ -1,0 +1,151 @@
+"""What a training step of the distillation models does, and what it leaves alone."""
+
+import pytest
+import torch
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+
+from kd_plugins.options import parse_options
+
+
+@pytest.fixture
+def build(write, tmp_path):
+    """A model of the options, fed with a batch."""
+
+    def make(options):
+        torch.manual_seed(0)
+        opt, _ = parse_options(str(tmp_path), True, ["-opt", write(options)])
+        model = build_model(opt)
+        dataset = build_dataset(opt["datasets"]["train"])
+        items = [dataset[index] for index in range(2)]
+        model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
+        return model
+
+    return make
+
+
+def snapshot(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def changed(net, before):
+    return [name for name, value in net.state_dict().items() if not torch.equal(value, before[name])]
+
+
+def test_a_step_moves_student_and_conversion_and_nothing_of_the_teacher(options, build):
+    model = build(options)
+    teacher = model.teachers["degraded"]
+    before = [snapshot(net) for net in (model.net_g, model.scm, teacher)]
+    for _ in range(3):
+        model.optimize_parameters(1)
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.net_g.patch_embed.parameters()
+    )
+    assert len(changed(model.net_g, before[0])) == len(before[0])
+    assert changed(model.scm, before[1])
+    assert not changed(teacher, before[2])
+    owned = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    assert owned == {id(p) for net in (model.net_g, model.scm) for p in net.parameters()}
+    assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
+
+
+def test_slkd_logs_its_four_terms_and_shows_both_views_in_one_teacher_pass(options, build):
+    model = build(options)
+    passes = []
+    model.teachers["degraded"].net.register_forward_hook(lambda module, args, out: passes.append(len(args[0])))
+    model.optimize_parameters(1)
+    assert passes == [4]  # two degraded, two clean
+    assert list(model.get_current_log()) == ["l_pix", "l_kl", "l_nc", "l_et"]
+    assert all(value > 0 for value in model.get_current_log().values())
+
+
+def test_a_student_that_is_the_teacher_starts_without_distillation_loss(options, build, teacher_file):
+    from conftest import TEACHER
+
+    options["network_g"] = {"type": "Restormer", **TEACHER}
+    model = build(options)
+    losses = model.compute_losses()
+    assert losses["l_kl"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["l_nc"].item() == pytest.approx(0, abs=1e-5)
+    assert losses["l_et"].item() > 0  # its decoder follows a teacher that sees the clean image
+
+
+def test_a_term_can_be_left_out_changed_and_added(options, build):
+    options["train"]["distill"] = {
+        "kl": None,
+        "nc": {"type": "L1Loss", "between": "encoder", "loss_weight": 0.5},
+        "logits": {"type": "CharbonnierLoss", "between": "output", "view": "degraded"},
+    }
+    model = build(options)
+    model.optimize_parameters(1)
+    assert list(model.get_current_log()) == ["l_pix", "l_nc", "l_et", "l_logits"]
+    assert isinstance(model.terms["nc"].loss, torch.nn.Module) and type(model.terms["nc"].loss).__name__ == "L1Loss"
+
+
+def test_without_terms_no_taps_and_no_conversion_are_made(options, build):
+    options.update(model_type="DistillationModel")
+    model = build(options)
+    model.optimize_parameters(1)
+    assert model.scm is None and list(model.get_current_log()) == ["l_pix"]
+
+
+def test_inherited_start_is_closer_to_the_teacher_than_a_random_one(options, build):
+    # the teacher's body must matter: this one is random, so its output convolution is made large
+    gaps = {}
+    for init in ("random", "teacher"):
+        model = build({**options, "init": init})
+        features = (
+            model._student_features(model.teachers["degraded"](model.lq).features) if model.net_g(model.lq) is not None else {}
+        )
+        theirs = model.teachers["degraded"](model.lq).features
+        gaps[init] = (features["encoder"][0] - theirs["encoder_level1"]).abs().mean().item()
+    assert gaps["teacher"] < gaps["random"]
+
+
+def test_a_pretrained_student_is_not_overwritten_by_the_teacher(options, build, tmp_path):
+    from conftest import STUDENT
+
+    from kd_plugins.archs import Restormer
+
+    torch.manual_seed(5)
+    net = Restormer(**STUDENT)
+    torch.save({"params": net.state_dict()}, tmp_path / "student.pth")
+    options["path"]["pretrain_network_g"] = str(tmp_path / "student.pth")
+    assert not changed(build(options).net_g, snapshot(net))
+
+
+@pytest.mark.parametrize("key", ["amp", "channels_last"])
+def test_precision_and_layout_change_a_step_only_slightly(options, build, key):
+    reference = build(options)
+    other = build({**options, key: "bf16" if key == "amp" else True})
+    for model in (reference, other):
+        model.optimize_parameters(1)
+    if key == "channels_last":
+        assert other.net_g.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last)
+    tolerance = {"amp": 5e-2, "channels_last": 1e-4}[key]
+    for name, value in reference.get_current_log().items():
+        assert other.get_current_log()[name] == pytest.approx(value, rel=tolerance)
+
+
+def test_the_gradient_bound_is_kept(options, build):
+    options["train"]["use_grad_clip"] = True
+    model = build(options)
+    model.optimize_parameters(1)
+    assert torch.nn.utils.get_total_norm([p.grad for p in model.net_g.parameters()]) <= 0.01 * 1.001
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"teacher": None}, "no `teacher` block"),
+        ({"init": "techer"}, "init: 'techer'"),
+        ({"features": {"encoder": [["encoder_levl1", "encoder_level1"]], "decoder": "auto"}}, "encoder_level1"),
+        ({"features": {"encoder": "auto"}}, "between='decoder'"),
+        ({"amp": "fp8"}, "expected bf16"),
+        ({"teacher": {"checkpoint": "restormer_deran"}}, "no bundled checkpoint"),
+    ],
+)
+def test_wrong_options_are_named_before_training(options, build, change, said):
+    with pytest.raises((ValueError, KeyError, FileNotFoundError)) as error:
+        build({**options, **change})
+    assert said in str(error.value)

@@ -1,0 +1,94 @@
+"""Time one distillation step over its floor: the teacher's forward on the step's batch, plus the plain student step.
+
+python tools/benchmark_step.py [-opt options/slkd_derain.yml] [--rounds 10] [--threads 1 2] [--force_yml KEY=VALUE ...]
+
+All parts are timed in turn in one run, round after round; the medians and their ratios are printed as Markdown.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+
+from kd_plugins.models import DistillationModel
+from kd_plugins.options import parse_options
+from kd_plugins.teachers import observe
+
+
+def main() -> None:
+    """Build the model once, time its parts for each number of threads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-opt", default="options/slkd_derain.yml")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--force_yml", nargs="+", default=[])
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as root:
+        forced = ["--force_yml", "manual_seed=0", *args.force_yml]
+        opt, _ = parse_options(root, is_train=True, argv=["-opt", args.opt, *forced])
+        model = build_model(opt)
+    dataset = build_dataset(opt["datasets"]["train"])
+    items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]
+    model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        report(measure(model, args.rounds), threads, tuple(model.lq.shape))
+
+
+def measure(model: DistillationModel, rounds: int) -> dict[str, float]:
+    """Median seconds of each part."""
+    terms = dict(model.terms)
+    parts: dict[str, Callable[[], None]] = {
+        "teacher forward": lambda: teacher(model, terms),
+        "student step": lambda: step(model, {}),
+        "whole step": lambda: step(model, terms),
+        **{f"without {name}": lambda name=name: step(model, {k: v for k, v in terms.items() if k != name}) for name in terms},
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for turn in range(rounds + 1):
+        for name, part in parts.items():
+            wait(model)
+            start = time.perf_counter()
+            part()
+            wait(model)
+            if turn:  # the first round warms up
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def teacher(model: DistillationModel, terms: dict) -> None:
+    """The teacher on the views that the terms ask for."""
+    views = {term.view: model.lq if term.view == "degraded" else model.gt for term in terms.values()}
+    with model.precision.autocast(model.device):
+        observe(model.teachers, views)
+
+
+def step(model: DistillationModel, terms: dict) -> None:
+    """A whole step with these terms."""
+    model.terms = terms
+    model.optimize_parameters(1)
+
+
+def wait(model: DistillationModel) -> None:
+    """Let a GPU finish."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def report(times: dict[str, float], threads: int, shape: tuple[int, ...]) -> None:
+    """The table."""
+    floor = times["teacher forward"] + times["student step"]
+    print(f"\nbatch {shape}, {threads} thread(s)\n\n| part | ms | over the floor |\n|---|---:|---:|")
+    print(f"| floor: teacher forward + student step | {floor * 1e3:.0f} | 1.00 |")
+    for name, seconds in times.items():
+        print(f"| {name} | {seconds * 1e3:.0f} | {seconds / floor:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
