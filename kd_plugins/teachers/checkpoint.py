@@ -73,8 +73,9 @@ def _read_pickle(path: Path, param_key: str | None) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # some have no message
         raise ValueError(
-            f"checkpoint {path}: cannot be read as plain weights ({str(error).splitlines()[0]}). A file that needs pickled code is "
+            f"checkpoint {path}: cannot be read as plain weights ({reason}). A file that needs pickled code is "
             "refused: save its state_dict() alone, with torch.save or safetensors"
         ) from None
     keys = [param_key] if param_key else [key for key in _PARAM_KEYS if isinstance(content, Mapping) and key in content]

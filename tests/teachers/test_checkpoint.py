@@ -1,0 +1,197 @@
+"""Checkpoints are found, read without running their code, and loaded strictly."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from kd_plugins.teachers import checkpoint
+from kd_plugins.teachers.checkpoint import find_checkpoint, load_strictly, read_checkpoint
+
+
+@pytest.fixture
+def weights():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).state_dict()
+
+
+def doubled(weights):
+    return {key: value * 2 for key, value in weights.items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in right)
+
+
+@pytest.mark.parametrize("key", ["params_ema", "params", "state_dict"])
+def test_the_usual_keys_are_found(tmp_path, weights, key):
+    torch.save({key: weights, "iter": 5}, tmp_path / "net.pth")
+    read, network = read_checkpoint(tmp_path / "net.pth")
+    assert same(read, weights) and network is None
+
+
+def test_the_average_is_preferred_and_param_key_chooses(tmp_path, weights):
+    torch.save({"params": weights, "params_ema": doubled(weights), "other": doubled(doubled(weights))}, tmp_path / "net.pth")
+    assert same(read_checkpoint(tmp_path / "net.pth")[0], doubled(weights))
+    assert same(read_checkpoint(tmp_path / "net.pth", "params")[0], weights)
+    assert same(read_checkpoint(tmp_path / "net.pth", "other")[0], doubled(doubled(weights)))
+
+
+def test_a_plain_state_dict(tmp_path, weights):
+    torch.save(weights, tmp_path / "net.pt")
+    assert same(read_checkpoint(tmp_path / "net.pt")[0], weights)
+
+
+def test_the_prefix_of_data_parallel_is_removed(tmp_path, weights):
+    torch.save({"params": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "net.pth")
+    assert same(read_checkpoint(tmp_path / "net.pth")[0], weights)
+
+
+def test_half_precision_comes_back_as_float32_and_whole_numbers_as_they_are(tmp_path, weights):
+    torch.save({key: v.bfloat16() if v.is_floating_point() else v for key, v in weights.items()}, tmp_path / "net.pth")
+    read, _ = read_checkpoint(tmp_path / "net.pth")
+    assert read["0.weight"].dtype == torch.float32 and read["1.num_batches_tracked"].dtype == torch.int64
+    torch.testing.assert_close(read["0.weight"], weights["0.weight"], rtol=2**-8, atol=0)
+
+
+def test_safetensors_with_the_network_in_its_metadata(tmp_path, weights):
+    network = {"type": "Restormer", "dim": 4}
+    save_file(weights, tmp_path / "net.safetensors", metadata={"network": json.dumps(network)})
+    read, described = read_checkpoint(tmp_path / "net.safetensors")
+    assert same(read, weights) and described == network
+
+
+def test_safetensors_without_metadata(tmp_path, weights):
+    save_file(weights, tmp_path / "net.safetensors")
+    assert read_checkpoint(tmp_path / "net.safetensors")[1] is None
+
+
+# ------------------------------------------------------------------------------------------------ files that are refused
+
+
+class Code:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path, weights, how):
+    ran, path = tmp_path / "ran", tmp_path / "net.pth"
+    content = {"params": weights, "extra": Code(ran)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"net\.pth: cannot be read as plain weights .*is refused: save its state_dict"):
+        read_checkpoint(path)
+    assert not ran.exists()
+    with open(path, "rb") as file:  # the file is as dangerous as it was meant to be
+        torch.load(file, weights_only=False) if how == "torch" else pickle.load(file)
+    assert ran.exists()
+
+
+def test_a_whole_pickled_network_is_refused(tmp_path):
+    torch.save(nn.Conv2d(3, 3, 1), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="is refused"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x04", b"PK\x03\x04"], ids=repr)
+def test_a_broken_file_is_one_clear_error(tmp_path, suffix, content):
+    path = tmp_path / f"net.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"checkpoint .*net\.{suffix}: cannot be read"):
+        read_checkpoint(path)
+
+
+def test_a_truncated_file_is_one_clear_error(tmp_path, weights):
+    for path in (tmp_path / "net.pth", tmp_path / "net.safetensors"):
+        torch.save(weights, path) if path.suffix == ".pth" else save_file(weights, path)
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(ValueError, match=f"{path.name}: cannot be read"):
+            read_checkpoint(path)
+
+
+def test_a_param_key_that_is_not_there_names_those_that_are(tmp_path, weights):
+    torch.save({"params": weights, "iter": 1}, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="no param_key 'params_ema'; it has params, iter"):
+        read_checkpoint(tmp_path / "net.pth", "params_ema")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(3)], torch.zeros(3), {"params": [1, 2]}], ids=repr)
+def test_content_that_is_not_weights_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="expected a dict of tensors"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+# ------------------------------------------------------------------------------------------------ finding and loading
+
+
+def test_a_file_is_found_also_under_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / "net.pth").touch()
+    assert find_checkpoint(str(tmp_path / "net.pth")) == tmp_path / "net.pth"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert find_checkpoint("~/net.pth") == tmp_path / "net.pth"
+
+
+def test_a_bundled_name_is_found_and_an_unknown_one_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="'restormer' is no file and no bundled checkpoint .bundled: none"):
+        find_checkpoint("restormer")
+    (tmp_path / "restormer_derain.safetensors").touch()
+    (tmp_path / "vgg.safetensors").touch()
+    assert find_checkpoint("restormer_derain") == tmp_path / "restormer_derain.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"bundled: restormer_derain, vgg; nearest: restormer_derain\)"):
+        find_checkpoint("restormer_deran")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        find_checkpoint(str(tmp_path))  # a folder
+
+
+def test_what_is_bundled_can_be_read_and_says_its_network():
+    for path in checkpoint.BUNDLED.glob("*.safetensors"):
+        weights, network = read_checkpoint(path)
+        assert weights and all(torch.isfinite(value).all() for value in weights.values())
+        assert network and "type" in network
+        assert path.with_suffix(".md").is_file()
+
+
+def test_loading_copies_every_tensor(weights):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    load_strictly(net, doubled(weights), "file")
+    assert same(net.state_dict(), doubled(weights))
+
+
+def test_what_does_not_fit_is_counted_and_the_first_is_named(weights):
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 1))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    del weights["1.bias"], weights["0.bias"]
+    with pytest.raises(ValueError) as error:
+        load_strictly(net, weights, "a.pth")
+    text = str(error.value)
+    assert "checkpoint a.pth does not fit Sequential" in text
+    assert "2 missing (first: 0.bias)" in text
+    assert "3 unexpected (first: 1.running_mean)" in text
+    assert "2 of another shape (first: 0.weight, network (4, 3, 5, 5), file (4, 3, 3, 3))" in text
+    assert same(net.state_dict(), before)  # not half loaded
+
+
+def test_only_what_is_wrong_is_said(weights):
+    del weights["0.weight"]
+    with pytest.raises(ValueError) as error:
+        load_strictly(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), weights, "a.pth")
+    assert "1 missing (first: 0.weight)." in str(error.value)
+    assert "unexpected" not in str(error.value) and "shape" not in str(error.value)
