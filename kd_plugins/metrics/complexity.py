@@ -40,7 +40,7 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
     from mmengine.logging import MMLogger
 
     MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
-    training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
     flops = get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"]
     times = []
@@ -50,7 +50,8 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
         net(x)
         _wait(x)
         times.append(time.perf_counter() - start)
-    net.train(training)
+    for module, training in modes:  # one by one: parts of a network may be frozen
+        module.training = training
     return Complexity(sum(p.numel() for p in net.parameters()), int(flops), statistics.median(times[1:]))
 
 
