@@ -1,0 +1,143 @@
+"""Terms of the `train: distill:` block."""
+
+import pytest
+import torch
+from torch import nn
+
+from kd_plugins.losses import SpatialKLLoss
+from kd_plugins.models.terms import LOSS_REGISTRY, Term, build_terms
+from kd_plugins.teachers import Observation
+
+CPU = torch.device("cpu")
+GROUPS = {"encoder": [("a", "a")], "decoder": [("b", "b")]}
+
+
+class Strided(nn.Module):
+    """Returns the stride it is told, and keeps what it is called with."""
+
+    def __init__(self, loss_weight=1.0):
+        super().__init__()
+        self.register_buffer("weight", torch.tensor(loss_weight))
+        self.seen = []
+
+    def forward(self, student, teacher, stride=1):
+        self.seen.append((student, teacher))
+        return self.weight * stride
+
+
+class Plain(Strided):
+    def forward(self, student, teacher):
+        return super().forward(student, teacher)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    for cls in (Strided, Plain):
+        monkeypatch.setitem(LOSS_REGISTRY._obj_map, cls.__name__, cls)
+
+
+def build(**terms):
+    return build_terms(terms, GROUPS, CPU)
+
+
+# ------------------------------------------------------------------------------------------------ building
+
+
+def test_a_block_becomes_a_term():
+    opt = {"type": "SpatialKLLoss", "between": "output", "view": "clean", "loss_weight": 0.5, "tau": 0.1}
+    before = dict(opt)
+    (term,) = build(kl=opt).values()
+    assert (term.name, term.between, term.view) == ("kl", "output", "clean")
+    assert isinstance(term.loss, SpatialKLLoss) and (term.loss.loss_weight, term.loss.tau) == (0.5, 0.1)
+    assert opt == before  # the options are saved beside the run
+
+
+def test_between_and_view_have_defaults():
+    term = build(kl={"type": "SpatialKLLoss"})["kl"]
+    assert (term.between, term.view) == ("output", "degraded")
+
+
+def test_terms_keep_their_order_and_a_tilde_takes_one_out():
+    block = {"type": "SpatialKLLoss"}
+    assert list(build(b=block, gone=None, a=block)) == ["b", "a"]
+    assert build(gone=None) == {} and build() == {}
+
+
+def test_losses_go_to_the_device():
+    (term,) = build_terms({"s": {"type": "Strided"}}, GROUPS, torch.device("meta")).values()
+    assert term.loss.weight.device.type == "meta"
+
+
+def test_upstreams_own_losses_are_terms_too():
+    assert build(logits={"type": "L1Loss", "loss_weight": 2.0})["logits"].loss.loss_weight == 2.0
+
+
+@pytest.mark.parametrize("between", ["encodr", "outputs", None, "latent"], ids=str)
+def test_an_unknown_between_lists_the_known(between):
+    with pytest.raises(ValueError, match=rf"train:distill:nc: between={between!r}, expected one of output, encoder, decoder"):
+        build(nc={"type": "BrisqueFeatureLoss", "between": between})
+
+
+@pytest.mark.parametrize("view", ["dirty", None, "gt"], ids=str)
+def test_an_unknown_view_lists_the_known(view):
+    with pytest.raises(ValueError, match=rf"train:distill:nc: view={view!r}, expected one of degraded, clean"):
+        build(nc={"type": "BrisqueFeatureLoss", "between": "encoder", "view": view})
+
+
+@pytest.mark.parametrize("value", [0.5, "SpatialKLLoss", {"loss_weight": 1.0}, [], {}], ids=repr)
+def test_what_is_no_term_says_what_one_looks_like(value):
+    with pytest.raises(ValueError, match=r"train:distill:kl: .*expected \{type: LOSS, between: .*or ~"):
+        build(kl=value)
+
+
+def test_an_unknown_loss_names_the_nearest():
+    with pytest.raises(KeyError, match="train:distill:kl: type: no loss 'SpatialKLLos'; nearest: SpatialKLLoss"):
+        build(kl={"type": "SpatialKLLos"})
+
+
+def test_an_argument_that_the_loss_does_not_take():
+    with pytest.raises(ValueError, match="train:distill:kl: SpatialKLLoss: .*'temperature'"):
+        build(kl={"type": "SpatialKLLoss", "temperature": 1.0})
+
+
+# ------------------------------------------------------------------------------------------------ calling
+
+
+@pytest.fixture
+def seen():
+    torch.manual_seed(0)
+    features = {"level1": torch.rand(2, 4, 32, 32), "level2": torch.rand(2, 4, 16, 16), "latent": torch.rand(2, 4, 4, 4)}
+    return Observation(torch.rand(2, 3, 32, 32), features)
+
+
+def test_a_term_between_outputs_sees_both_images(seen):
+    output = torch.rand(2, 3, 32, 32)
+    term = Term("t", Plain(), "output", "degraded")
+    assert term(output, {}, seen, []) == 1
+    ((student, teacher),) = term.loss.seen
+    assert student is output and teacher is seen.image
+
+
+def test_a_term_between_features_is_the_sum_over_stages(seen):
+    output, mine = torch.rand(2, 3, 32, 32), [torch.rand(2, 4, 4, 4), torch.rand(2, 4, 32, 32)]
+    term = Term("t", Plain(loss_weight=3.0), "encoder", "degraded")
+    assert term(output, {"encoder": mine, "decoder": []}, seen, ["latent", "level1"]) == 6
+    assert [student is feature for (student, _), feature in zip(term.loss.seen, mine, strict=True)] == [True, True]
+    assert term.loss.seen[0][1] is seen.features["latent"] and term.loss.seen[1][1] is seen.features["level1"]
+
+
+@pytest.mark.parametrize(("layer", "stride"), [("level1", 1), ("level2", 2), ("latent", 8)])
+def test_stride_is_told_to_losses_that_take_it(seen, layer, stride):
+    output, feature = torch.rand(2, 3, 32, 32), [seen.features[layer]]
+    assert Term("t", Strided(), "encoder", "clean")(output, {"encoder": feature}, seen, [layer]) == stride
+    assert Term("t", Plain(), "encoder", "clean")(output, {"encoder": feature}, seen, [layer]) == 1
+
+
+def test_stride_of_a_map_larger_than_the_image_is_one(seen):
+    feature = [seen.features["level1"]]
+    assert Term("t", Strided(), "encoder", "clean")(torch.rand(2, 3, 8, 8), {"encoder": feature}, seen, ["level1"]) == 1
+
+
+def test_stages_that_do_not_match_are_an_error(seen):
+    with pytest.raises(ValueError, match="shorter|longer"):
+        Term("t", Plain(), "encoder", "clean")(torch.rand(2, 3, 8, 8), {"encoder": []}, seen, ["level1"])
