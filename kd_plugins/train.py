@@ -78,7 +78,8 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     data_timer, iter_timer = AvgTimer(), AvgTimer()
     validated_at = -1
     with logging_redirect_tqdm([logger]), _progress(opt, current_iter, total_iters) as progress:
-        for epoch, data in itertools.islice(_batches(prefetcher, sampler, epoch, total_epochs), max(total_iters - current_iter, 0)):
+        batches = _batches(prefetcher, sampler, epoch, total_epochs)
+        for epoch, data in itertools.islice(batches, max(total_iters - current_iter, 0)):
             data_timer.record()
             current_iter += 1
             model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))

@@ -175,9 +175,7 @@ def test_find_python_refuses_others_in_one_sentence(tmp_path: Path) -> None:
     add_command(tmp_path, "python", "echo 2.7")
     run = find_python(tmp_path)
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == (
-        "kd_plugins needs Python 3.10, 3.11 or 3.12 with its venv module; found: python3 (3.13), python (2.7).\n"
-    )
+    assert run.stderr == ("kd_plugins needs Python 3.10, 3.11 or 3.12 with its venv module; found: python3 (3.13), python (2.7).\n")
 
 
 @UNIX_ONLY

@@ -2,7 +2,8 @@
 
 python tools/ablation.py options/ablation_slkd_derain.yml --out FOLDER [--share 1/2] [--force_yml KEY=VALUE ...]
 
-Each finished run is a line of FOLDER/runs.csv, and is not run again: stop and start as you like, or run several shares side by side.
+Each finished run is a line of FOLDER/runs.csv, and is not run again: stop and start as you like, or run
+several shares side by side.
 """
 
 import argparse

@@ -35,9 +35,7 @@ def test_noise_sigma_range_is_drawn_per_image():
 
 
 def test_clipped_noise_is_what_an_8_bit_file_holds():
-    noisy = build_degradation({"type": "noise", "sigma": 50, "clip": True})(
-        np.full((64, 64, 3), 0.9, np.float32), rng()
-    )
+    noisy = build_degradation({"type": "noise", "sigma": 50, "clip": True})(np.full((64, 64, 3), 0.9, np.float32), rng())
     assert noisy.min() >= 0 and noisy.max() == 1
     np.testing.assert_allclose(noisy * 255, np.rint(noisy * 255), atol=1e-4)
 
@@ -108,9 +106,7 @@ def test_a_list_is_applied_in_order():
     blur, noise = {"type": "defocus", "radius": 3}, {"type": "noise", "sigma": 30}
     blurred_first = build_degradation([blur, noise])(image, rng(1))
     noisy_first = build_degradation([noise, blur])(image, rng(1))
-    np.testing.assert_array_equal(
-        blurred_first, build_degradation(noise)(build_degradation(blur)(image, rng(0)), rng(1))
-    )
+    np.testing.assert_array_equal(blurred_first, build_degradation(noise)(build_degradation(blur)(image, rng(0)), rng(1)))
     assert blurred_first.std() > noisy_first.std() + 0.02  # the second blur takes the noise away again
     assert build_degradation([blur, {"type": "blur", "length": 9}]).margin == 4 + 6
 

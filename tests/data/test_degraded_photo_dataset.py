@@ -77,9 +77,7 @@ def test_without_augmentation_the_crop_stays_upright(folder):
     assert any(torch.allclose(gt, photo[:, :, x : x + 90]) for x in range(21))
 
 
-@pytest.mark.parametrize(
-    "degradation", [{"type": "blur", "length": 21, "angle": 30, "curve": 0}, {"type": "defocus", "radius": 6}]
-)
+@pytest.mark.parametrize("degradation", [{"type": "blur", "length": 21, "angle": 30, "curve": 0}, {"type": "defocus", "radius": 6}])
 def test_a_blurred_crop_sees_the_photo_around_it(folder, degradation):
     gt_size, photo = 40, folder / "a.png"
     block = {"photos": str(photo), "degradation": degradation, "use_hflip": False, "use_rot": False}
