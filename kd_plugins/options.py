@@ -61,11 +61,11 @@ def read_options(file: str) -> dict[str, Any]:
     with open(file, encoding="utf-8") as stream:
         try:
             opt = yaml.load(stream, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2025-13-01
             raise OptionError(f"{file}: not a valid option file: {error}") from None
     if not isinstance(opt, dict):
         raise OptionError(f"{file}: expected `key: value` lines at the top, got {type(opt).__name__}")
-    missing = [key for key in ("name", "model_type", "datasets", "network_g") if key not in opt]
+    missing = [key for key in ("name", "model_type", "datasets", "network_g") if opt.get(key) is None]
     if missing:
         raise OptionError(f"{file}: missing key(s) {', '.join(missing)}")
     return opt
@@ -88,11 +88,13 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
             raise OptionError(f"--force_yml {entry}: expected key:subkey=value")
         try:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise OptionError(f"--force_yml {entry}: {text!r} is not a YAML value") from None
         node: Any = opt
         for depth, key in enumerate(keys[:-1], 1):
-            node = node.setdefault(key, {})
+            if node.get(key) is None:  # not there, or nothing stands after it
+                node[key] = {}
+            node = node[key]
             if not isinstance(node, dict):
                 raise OptionError(f"--force_yml {entry}: {':'.join(keys[:depth])} is {node!r}, it has no keys below it")
         node[keys[-1]] = value
@@ -138,6 +140,7 @@ def parse_options(root_path: str, is_train: bool, argv: Sequence[str] | None = N
 
     opt["auto_resume"] = args.auto_resume
     opt["is_train"] = is_train
+    opt["name"] = str(opt["name"])  # YAML reads `name: 2025` as a number
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = "debug_" + opt["name"]
     if opt.get("num_gpu", "auto") == "auto":
@@ -146,8 +149,8 @@ def parse_options(root_path: str, is_train: bool, argv: Sequence[str] | None = N
     _complete_datasets(opt)
     _complete_paths(opt, root_path, is_train)
     if is_train and "debug" in opt["name"]:
-        opt.setdefault("val", {})["val_freq"] = 8
-        opt["logger"].update(print_freq=1, save_checkpoint_freq=8)
+        for key, often in (("val", {"val_freq": 8}), ("logger", {"print_freq": 1, "save_checkpoint_freq": 8})):
+            opt[key] = {**(opt.get(key) or {}), **often}
     return opt, args
 
 

@@ -1,0 +1,304 @@
+"""Option files and command lines."""
+
+import random
+from os import path as osp
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from kd_plugins.options import OptionError, force_options, option_errors, parse_options, read_options
+
+MINIMAL = """
+name: trial
+model_type: SLKDModel
+num_gpu: auto
+manual_seed: 7
+scale: 1
+datasets:
+  train: {name: photos, type: PairedImageDataset, dataroot_gt: ~/photos}
+  val_1: {name: held, type: PairedImageDataset, dataroot_gt: /photos, dataroot_lq: ~}
+network_g: {type: Restormer}
+path: {pretrain_network_g: ~/net.pth, resume_state: ~, strict_load_g: true}
+train: {optim_g: {type: Adam, lr: 1e-4}}
+val: {val_freq: 5000, save_img: false}
+logger: {print_freq: 100, save_checkpoint_freq: 5000, use_tb_logger: true}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text, name="trial.yml"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    return write_file
+
+
+@pytest.fixture
+def parse(write, tmp_path):
+    """Parse an option file under a command line; the state of the random generators is put back."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    yield lambda *argv, text=MINIMAL, train=True: parse_options(str(tmp_path), train, ["-opt", write(text), *argv])
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+# ------------------------------------------------------------------------------------------------ the file
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "2e5", "+1.5e-3", "-.5e2", "1.e4", "0.5", "300", ".inf"])
+def test_numbers_are_numbers(write, text):
+    value = read_options(write(MINIMAL + f"value: {text}\n"))["value"]
+    assert type(value) is (int if text == "300" else float)
+    assert value == float(text.replace(".inf", "inf"))
+
+
+@pytest.mark.parametrize("text", ["1e", "e5", "1e-4x", "1-4", "'1e-4'", "v1e4", "1.2.3"])
+def test_what_only_looks_like_a_number_stays_text(write, text):
+    assert read_options(write(MINIMAL + f"value: {text}\n"))["value"] == text.strip("'")
+
+
+def test_the_rest_of_yaml_is_as_ever(write):
+    opt = read_options(write(MINIMAL + "a: [1, true, ~, x]\nb: {c: 'é'}\nd: &anchor {e: 1}\nf: *anchor\n"))
+    assert opt["a"] == [1, True, None, "x"] and opt["b"] == {"c": "é"} and opt["f"] == {"e": 1}
+    assert opt["train"]["optim_g"]["lr"] == 1e-4
+    assert list(opt)[:3] == ["name", "model_type", "num_gpu"]  # in the file's order
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir", "!!python/name:os.mkdir"])
+def test_code_in_the_file_is_refused_and_not_run(write, tmp_path, tag):
+    arguments = "" if "name" in tag else f" ['{tmp_path / 'ran'}']"
+    file = write(MINIMAL + f"extra: {tag}{arguments}\n")
+    with pytest.raises(OptionError, match=r"trial\.yml: not a valid option file: (.|\n)*python"):
+        read_options(file)
+    assert not (tmp_path / "ran").exists()
+    if "apply" in tag:  # the file is as dangerous as it was meant to be
+        with open(file, encoding="utf-8") as stream:
+            yaml.load(stream, Loader=yaml.UnsafeLoader)
+        assert (tmp_path / "ran").exists()
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(OptionError, match=r"-opt .*none\.yml: no such file \(looked from /?.+\)"):
+        read_options(str(tmp_path / "none.yml"))
+    with pytest.raises(OptionError, match="no such file"):
+        read_options(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tx: 1", "a: *nowhere"])
+def test_what_is_not_yaml_names_the_line(write, text):
+    with pytest.raises(OptionError, match="not a valid option file: (.|\n)*line"):
+        read_options(write(text))
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
+    (tmp_path / "trial.yml").write_bytes(MINIMAL.encode() + b"note: \xe9\n")
+    with pytest.raises(OptionError, match="not a valid option file: .*utf-8"):
+        read_options(str(tmp_path / "trial.yml"))
+
+
+@pytest.mark.parametrize(("text", "kind"), [("- a\n- b", "list"), ("just words", "str"), ("", "NoneType")])
+def test_what_is_not_a_mapping_is_refused(write, text, kind):
+    with pytest.raises(OptionError, match=f"expected `key: value` lines at the top, got {kind}"):
+        read_options(write(text))
+
+
+def test_missing_keys_are_all_named(write):
+    with pytest.raises(OptionError, match=r"missing key\(s\) model_type, network_g"):
+        read_options(write("name: a\ndatasets: {}\n"))
+    with pytest.raises(OptionError, match=r"missing key\(s\) datasets$"):
+        read_options(write("name: a\nmodel_type: b\ndatasets:\nnetwork_g: {type: c}\n"))
+
+
+# ------------------------------------------------------------------------------------------------ --force_yml
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("a:b=1e-4", {"a": {"b": 1e-4, "c": 2}}),
+        ("a:b=[1, 2.5, x]", {"a": {"b": [1, 2.5, "x"], "c": 2}}),
+        ("a:b={c: {d: 1}}", {"a": {"b": {"c": {"d": 1}}, "c": 2}}),
+        ("a:b=~", {"a": {"b": None, "c": 2}}),
+        ("a:b=true", {"a": {"b": True, "c": 2}}),
+        ("a:b=", {"a": {"b": None, "c": 2}}),
+        ("a:b=x=y", {"a": {"b": "x=y", "c": 2}}),
+        ("a=3", {"a": 3}),
+        ("a:new=5", {"a": {"b": 1, "c": 2, "new": 5}}),
+        ("x:y:z=5", {"a": {"b": 1, "c": 2}, "x": {"y": {"z": 5}}}),
+        (" a : b = 7", {"a": {"b": 7, "c": 2}}),
+    ],
+)
+def test_an_entry_sets_any_yaml_value(entry, expected):
+    opt = {"a": {"b": 1, "c": 2}}
+    force_options(opt, [entry])
+    assert opt == expected and type(opt["a"]) is type(expected["a"])
+
+
+def test_entries_are_applied_in_order():
+    opt = {}
+    force_options(opt, ["a:b=1", "a:c=2", "a:b=3"])
+    assert opt == {"a": {"b": 3, "c": 2}}
+
+
+def test_below_an_empty_key_a_mapping_is_made():
+    opt = {"path": None}  # `path:` with nothing after it
+    force_options(opt, ["path:resume_state=a.state"])
+    assert opt == {"path": {"resume_state": "a.state"}}
+
+
+@pytest.mark.parametrize("entry", ["a", "a:b", "=1", "a:=1", ":a=1", "a::b=1", ""])
+def test_what_is_no_entry_says_what_one_looks_like(entry):
+    with pytest.raises(OptionError, match=f"--force_yml {entry}: expected key:subkey=value"):
+        force_options({"a": {"b": 1}}, [entry])
+
+
+@pytest.mark.parametrize(("entry", "where"), [("a:b:c=1", "a:b is 1"), ("a:l:0=1", r"a:l is \[1, 2\]"), ("t:x=1", "t is 'text'")])
+def test_a_path_through_something_else_is_refused(entry, where):
+    opt = {"a": {"b": 1, "l": [1, 2]}, "t": "text"}
+    with pytest.raises(OptionError, match=f"--force_yml {entry}: {where}, it has no keys below it"):
+        force_options(opt, [entry])
+    assert opt == {"a": {"b": 1, "l": [1, 2]}, "t": "text"}
+
+
+@pytest.mark.parametrize("text", ["[1", "!!python/object/apply:os.getcwd []", "{a: b", "*x", "2025-13-01"])
+def test_a_value_that_is_not_safe_yaml_is_refused(text):
+    with pytest.raises(OptionError, match="is not a YAML value"):
+        force_options({}, [f"a={text}"])
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+def test_a_training_runs_options_are_complete(parse, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    opt, args = parse()
+    root = osp.join(str(tmp_path), "experiments", "trial")
+    assert opt["path"] == {
+        "pretrain_network_g": osp.expanduser("~/net.pth"),
+        "resume_state": None,
+        "strict_load_g": True,
+        "experiments_root": root,
+        "models": osp.join(root, "models"),
+        "training_states": osp.join(root, "training_states"),
+        "log": root,
+        "visualization": osp.join(root, "visualization"),
+    }
+    assert (opt["is_train"], opt["auto_resume"], opt["dist"], opt["rank"], opt["world_size"]) == (True, False, False, 0, 1)
+    assert opt["root_path"] == str(tmp_path) and opt["num_gpu"] == torch.cuda.device_count()
+    train, val = opt["datasets"].values()
+    assert (train["phase"], train["scale"], train["dataroot_gt"]) == ("train", 1, osp.expanduser("~/photos"))
+    assert (val["phase"], val["dataroot_gt"], val["dataroot_lq"]) == ("val", "/photos", None)
+    assert args.launcher == "none" and opt["val"]["val_freq"] == 5000
+
+
+def test_a_test_runs_paths_are_those_of_results(parse, tmp_path):
+    opt, _ = parse(train=False)
+    root = osp.join(str(tmp_path), "results", "trial")
+    assert opt["is_train"] is False
+    assert (opt["path"]["results_root"], opt["path"]["log"]) == (root, root)
+    assert opt["path"]["visualization"] == osp.join(root, "visualization")
+    assert not {"experiments_root", "models", "training_states"} & set(opt["path"])
+
+
+def test_no_path_block_no_num_gpu_and_a_number_as_a_name_do_no_harm(parse, tmp_path):
+    text = MINIMAL.replace("name: trial", "name: 2025")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith(("path:", "num_gpu:")))
+    opt, _ = parse("--debug", text=text)
+    assert opt["path"]["models"] == osp.join(str(tmp_path), "experiments", "debug_2025", "models")
+    assert opt["num_gpu"] == torch.cuda.device_count()
+
+
+def test_flags_and_forced_values_arrive(parse):
+    opt, _ = parse("--auto_resume", "--force_yml", "train:optim_g:lr=3e-4", "name=other", "num_gpu=0", "amp=bf16")
+    assert opt["auto_resume"] and opt["train"]["optim_g"]["lr"] == 3e-4
+    assert opt["path"]["experiments_root"].endswith("other") and opt["num_gpu"] == 0 and opt["amp"] == "bf16"
+
+
+def test_debug_renames_and_logs_often(parse):
+    opt, _ = parse("--debug")
+    assert opt["name"] == "debug_trial" and opt["path"]["models"].endswith(osp.join("debug_trial", "models"))
+    assert opt["val"] == {"val_freq": 8, "save_img": False}
+    assert opt["logger"] == {"print_freq": 1, "save_checkpoint_freq": 8, "use_tb_logger": True}
+    again, _ = parse("--debug", text=MINIMAL.replace("trial", "debug_it"))
+    assert again["name"] == "debug_it"
+
+
+def test_a_name_with_debug_in_it_logs_often_only_in_training(parse):
+    text = MINIMAL.replace("name: trial", "name: my_debug")
+    assert parse(text=text)[0]["logger"]["print_freq"] == 1
+    assert parse(text=text, train=False)[0]["logger"]["print_freq"] == 100
+
+
+def test_debug_without_blocks_to_change_makes_them(parse):
+    text = "\n".join(line for line in MINIMAL.splitlines() if not line.startswith("logger:")).replace("val: {", "val: ~ # {")
+    opt, _ = parse("--debug", text=text)
+    assert opt["logger"]["print_freq"] == 1 and opt["val"] == {"val_freq": 8}
+
+
+def draw():
+    return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+
+def test_the_seed_fixes_every_generator(parse):
+    parse()
+    first = draw()
+    parse()
+    assert draw() == first
+    parse("--force_yml", "manual_seed=8")
+    assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+@pytest.mark.parametrize("line", ["", "manual_seed: ~"])
+def test_without_a_seed_one_is_drawn_and_written_down(parse, line):
+    opt, _ = parse(text=MINIMAL.replace("manual_seed: 7", line))
+    assert isinstance(opt["manual_seed"], int) and 1 <= opt["manual_seed"] <= 10000
+
+
+@pytest.mark.parametrize("value", ["~", "photos", "[a]"])
+def test_a_dataset_that_is_not_a_mapping_is_refused(parse, value):
+    with pytest.raises(OptionError, match="datasets:val_1: expected a mapping"):
+        parse("--force_yml", f"datasets:val_1={value}")
+
+
+@pytest.mark.parametrize("argv", [[], ["--launcher", "mpi"], ["--bogus"]], ids=str)
+def test_a_wrong_command_line_shows_the_usage(write, tmp_path, argv, capsys):
+    argv = ["-opt", write(MINIMAL), *argv] if argv else argv
+    with pytest.raises(SystemExit) as end:
+        parse_options(str(tmp_path), True, argv)
+    assert end.value.code == 2
+    assert "usage: basicsr train" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ while things are built
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), KeyError("bad"), FileNotFoundError("bad"), NotADirectoryError("bad")], ids=repr
+)
+def test_errors_of_building_name_the_option_file(error):
+    with pytest.raises(OptionError, match=r"^a\.yml: bad$") as caught, option_errors("a.yml"):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_are_not_options():
+    with pytest.raises(RuntimeError, match="^bad$"), option_errors("a.yml"):
+        raise RuntimeError("bad")
+    with option_errors("a.yml"):
+        pass
+
+
+def test_the_result_is_that_of_basicsr(parse, write, tmp_path, monkeypatch):
+    from basicsr.utils import options as upstream  # kd_plugins has made it importable
+
+    text = MINIMAL.replace("1e-4", "0.0001")  # upstream reads 1e-4 as text
+    for train in (True, False):
+        ours, _ = parse(text=text, train=train)
+        monkeypatch.setattr("sys.argv", ["train.py", "-opt", write(text)])
+        theirs, _ = upstream.parse_options(str(tmp_path), train)
+        assert ours == {**theirs, "root_path": str(tmp_path)}
