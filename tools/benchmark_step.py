@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from basicsr.data import build_dataset
-from basicsr.models import build_model
-
+from kd_plugins.data import DegradedPhotoDataset
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import parse_options
 from kd_plugins.teachers import observe
+from kd_plugins.train import build_registered_model
 
 
 def main() -> None:
@@ -32,8 +31,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         forced = ["--force_yml", "manual_seed=0", *args.force_yml]
         opt, _ = parse_options(root, is_train=True, argv=["-opt", args.opt, *forced])
-        model = build_model(opt)
-    dataset = build_dataset(opt["datasets"]["train"])
+        model = build_registered_model(opt)
+    dataset = DegradedPhotoDataset(opt["datasets"]["train"])
     items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]
     model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
     for threads in args.threads:

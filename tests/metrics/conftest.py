@@ -1,3 +1,0 @@
-"""Imports the plugin before any test here imports basicsr, which fails on today's torchvision without it."""
-
-import kd_plugins  # noqa: F401
