@@ -46,7 +46,7 @@ def test_the_teacher_is_described_first_and_without_gradient(two_entries, featur
     loss = ExtractorLoss({"type": "TwoEntries"})
     loss(student, teacher, stride=4)
     (first, none, stride_t), (second, reference, stride_s) = loss.extractor.calls
-    assert first is teacher and second is student and none is None
+    assert torch.equal(first, teacher) and torch.equal(second, student) and none is None
     assert (stride_t, stride_s) == (4, 4)
     assert "only the teacher's" in reference and not any(value.requires_grad for value in reference.values())
 
