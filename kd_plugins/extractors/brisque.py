@@ -40,7 +40,7 @@ class BrisqueExtractor(nn.Module):
     """Structure and colour of a feature, in BRISQUE's terms, with a gradient.
 
     SLKD (arXiv 2501.09268) lets the student's encoder follow the teacher's through a "BRISQUE extractor"; how, its text
-    does not let us know, so all of this is ours: BRISQUE's operators per channel, at two scales, as
+    does not let us know, so all of this is ours: BRISQUE's operators per channel, at one scale or two, as
 
     - structure: the MSCN maps and their four pairwise products, dense;
     - statistics: per channel, 18 numbers as in BRISQUE, but closed forms (moment ratio, mean and one-sided variances)
@@ -51,7 +51,8 @@ class BrisqueExtractor(nn.Module):
     noise; no ablation stands behind the weights.
 
     Args:
-        scales: 1 or 2; the second, at half size, is left out where a map is smaller than 4.
+        scales: 1 or 2; the second, at half size, is left out where a map is smaller than 4. One by default: an encoder's next
+            stage has the half size as its own, and the second scale costs as much again in a training step.
         c: The constant of MSCN's denominator, in units of the layer's scale, which is one number for all channels,
             taken from the teacher. Small values amplify the noise of silent channels.
         structure_weight: Weight of the dense maps; 0 leaves them out.
@@ -64,7 +65,7 @@ class BrisqueExtractor(nn.Module):
 
     def __init__(
         self,
-        scales: int = 2,
+        scales: int = 1,
         c: float = 0.2,
         structure_weight: float = 1.0,
         statistics_weight: float = 1.0,

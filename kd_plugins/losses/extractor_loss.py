@@ -21,15 +21,25 @@ class ExtractorLoss(nn.Module):
     blocks). The loss is the mean, over the entries of the student's description, of their mean absolute
     differences: an extractor with more entries does not weigh more.
 
+    A feature larger than `window` is compared in one random window of that size, the same for student and teacher and a new one at
+    each call [ours]: the full-size stages cost most and say much the same everywhere.
+
     Args:
         extractor: {type: NAME, ...}, a class of EXTRACTOR_REGISTRY and its arguments.
         loss_weight: weight of the term.
+        window: side of the window in feature pixels, None for whole features.
+
+    Raises:
+        ValueError: the window is smaller than 8.
     """
 
-    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0) -> None:
+    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: int | None = 32) -> None:
         super().__init__()
+        if window is not None and window < 8:
+            raise ValueError(f"{type(self).__name__}: window={window!r}, expected at least 8, or nothing for whole features")
         self.extractor = build_extractor(extractor)
         self.loss_weight = loss_weight
+        self.window = window
 
     def forward(self, student: Tensor, teacher: Tensor, stride: int = 1) -> Tensor:
         """Compare two features of one stage.
@@ -46,24 +56,31 @@ class ExtractorLoss(nn.Module):
             ValueError: the shapes differ.
         """
         require_same_shape(self, student, teacher)
+        student, teacher = self._same_window(student, teacher)
         with torch.no_grad():
             target = self.extractor(teacher, stride=stride)
         description = self.extractor(student, reference=target, stride=stride)
         differences = [(value - target[key]).abs().mean() for key, value in description.items()]
         return self.loss_weight * torch.stack(differences).mean()
 
+    def _same_window(self, *features: Tensor) -> list[Tensor]:
+        height, width = features[0].shape[-2:]
+        size = self.window or max(height, width)
+        top, left = (int(torch.randint(max(side - size, 0) + 1, ())) for side in (height, width))
+        return [feature[..., top : top + size, left : left + size] for feature in features]
+
 
 @LOSS_REGISTRY.register()
 class BrisqueFeatureLoss(ExtractorLoss):
     """L_NC of SLKD (arXiv 2501.09268): structure and colour of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None) -> None:
-        super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight)
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 32) -> None:
+        super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight, window)
 
 
 @LOSS_REGISTRY.register()
 class PiqeFeatureLoss(ExtractorLoss):
     """L_ET of SLKD (arXiv 2501.09268): edges and texture of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None) -> None:
-        super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight)
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 32) -> None:
+        super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight, window)
