@@ -57,7 +57,7 @@ def options(teacher_file) -> dict:
         "train": {
             "ema_decay": 0.9,
             "optim_g": {"type": "Adam", "lr": 1e-3},
-            "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [4], "restart_weights": [1], "eta_min": 1e-6},
+            "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [10], "restart_weights": [1], "eta_min": 1e-6},
             "total_iter": 4,
             "warmup_iter": -1,
         },
