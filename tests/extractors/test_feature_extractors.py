@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kd_plugins.extractors import BrisqueExtractor, PiqeExtractor, nss
+from kd_plugins.extractors import BrisqueExtractor, PiqeExtractor, nss, products
 
 EXTRACTORS = [BrisqueExtractor(), PiqeExtractor()]
 FEATURES = {
@@ -79,17 +79,17 @@ def test_structure_is_that_of_the_dense_products():
         return torch.stack((m, *(m * s for s in shifted)))
 
     expected = (dense(maps) - dense(others)).abs().mean((0, 3, 4))
-    torch.testing.assert_close(nss.structure_distance(maps, others), expected)
+    torch.testing.assert_close(products.structure_distance(maps, others), expected)
     positive, negative = dense(maps).clamp_min(0), (-dense(maps)).clamp_min(0)
     moments = torch.stack((positive, negative, positive**2, negative**2)).mean((-1, -2))
-    torch.testing.assert_close(nss.product_moments(maps), moments)
+    torch.testing.assert_close(products.product_moments(maps), moments)
 
 
 def test_pieces_of_a_large_batch_agree_with_single_samples():
     torch.manual_seed(0)
     maps, others = torch.randn(2, 3, 40, 64, 64)
-    single = torch.cat([nss.structure_distance(maps[i : i + 1], others[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(nss.structure_distance(maps, others), single)
+    single = torch.cat([products.structure_distance(maps[i : i + 1], others[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(products.structure_distance(maps, others), single)
 
 
 def test_filter_is_the_7x7_gaussian_with_replicated_borders():

@@ -112,3 +112,32 @@ def test_wrong_extractors_are_one_clear_error():
 def test_features_of_different_shapes_are_refused(loss, shape):
     with pytest.raises(ValueError, match=r"\(2, 4, 8, 8\)"):
         loss()(torch.rand(2, 4, 8, 8), torch.rand(shape))
+
+
+def test_a_large_feature_is_compared_in_one_window_that_moves(two_entries):
+    student, teacher = torch.zeros(1, 1, 64, 48), torch.arange(64.0 * 48).view(1, 1, 64, 48)
+    loss = ExtractorLoss({"type": "TwoEntries"}, window=16)
+    corners = set()
+    for _ in range(8):
+        loss.extractor.calls.clear()
+        loss(student, teacher + student)
+        (seen, *_), (answer, *_) = loss.extractor.calls
+        assert seen.shape == answer.shape == (1, 1, 16, 16)
+        corners.add(seen[0, 0, 0, 0].item())
+    assert len(corners) > 1
+
+
+def test_student_and_teacher_are_seen_through_the_same_window():
+    feature = torch.randn(1, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    assert BrisqueFeatureLoss(window=8)(feature, feature.clone()) == 0
+
+
+def test_no_window_compares_the_whole_feature(two_entries):
+    loss = ExtractorLoss({"type": "TwoEntries"}, window=None)
+    loss(torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 40, 40))
+    assert loss.extractor.calls[0][0].shape == (1, 1, 40, 40)
+
+
+def test_a_window_too_small_for_statistics_is_refused():
+    with pytest.raises(ValueError, match="window=4"):
+        BrisqueFeatureLoss(window=4)
