@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
+
 from kd_plugins.data import DegradedPhotoDataset
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import parse_options
