@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+AXES = ("seeds", "starts", "variants")
 COLUMNS = ["start", "variant", "seed", "metric", "value", "seconds"]
 
 
@@ -27,12 +28,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--share", default="1/1", help="k/n: every n-th run, from the k-th on")
     parser.add_argument("--force_yml", nargs="+", default=[], help="for every run, after the file's own")
+    for axis in AXES:
+        parser.add_argument(f"--{axis}", nargs="+", help=f"only these {axis}")
     args = parser.parse_args()
 
     plan = yaml.safe_load(args.file.read_text())
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "runs.csv"
-    runs = list(itertools.product(plan["seeds"], plan["starts"], plan["variants"]))
+    chosen = ([item for item in plan[axis] if str(item) in (getattr(args, axis) or map(str, plan[axis]))] for axis in AXES)
+    runs = list(itertools.product(*chosen))
     share, shares = map(int, args.share.split("/"))
     for index, (seed, start, variant) in enumerate(runs):
         if index % shares == share - 1 and (start, variant, str(seed)) not in {tuple(row[:3]) for row in read(results)}:
