@@ -32,7 +32,7 @@ def inherit(student: nn.Module, teacher: nn.Module, channels: str = "magnitude")
         student: the network to fill, of a class in `FAMILIES`; its parameters stay the same objects.
         teacher: a network of the same class, at least as wide and deep everywhere.
         channels: 'magnitude' keeps the channels with the largest sum of squared weights, over all kept layers that read or
-            write the path (docs/inheritance.md has the measurements); 'first' keeps the first ones.
+            write the path; 'first' keeps the first ones.
 
     Returns:
         For each named layer of the student that puts out inherited channels (stages, blocks, down- and up-samplings), the
