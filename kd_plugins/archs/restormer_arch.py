@@ -84,7 +84,8 @@ class GDFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform (N, C, H, W) position by position and by neighbourhood."""
         gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(gate) * value)
+        # a dense copy: on a strided half in channels_last, a CPU's GELU leaves the vector units idle (2.5 times slower)
+        return self.project_out(F.gelu(gate.clone()) * value)
 
 
 class RestormerBlock(nn.Module):
