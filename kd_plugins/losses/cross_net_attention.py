@@ -1,0 +1,127 @@
+"""Attention between two networks' features, and the Gaussian kernel distance: the functions of SKD (arXiv 2501.09321)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# What counts as silent at a position, over the teacher's root mean square; and in the feature's own units.
+_SILENT, _SILENT_ABSOLUTE = 1e-2, 1e-4
+
+
+def gaussian_kernel_distance(student: Tensor, teacher: Tensor, sigma: float) -> Tensor:
+    """1 - exp(-d² / (2 sigma²)), averaged over samples and positions.
+
+    d² is the mean over channels of (a - b)², both divided by their root mean square over channels at that position, so that
+    d² = 2 (1 - cosine), in [0, 4], whatever the number and the scale of the channels: the exponent cannot underflow. The
+    normalisation is ours, the kernel SKD's. A position whose root mean square is below a hundredth of the teacher's (all
+    samples and positions) counts as silent and is not blown up to 1: a dead student gets a bounded gradient.
+
+    Args:
+        student: (N, C, H, W), float32 or float64.
+        teacher: (N, C, H, W), likewise.
+        sigma: Width of the kernel, in units of d; above 0.
+
+    Returns:
+        A scalar in [0, 1).
+    """
+    silent = (_SILENT**2 * teacher.square().mean()).clamp_min(_SILENT_ABSOLUTE**2)
+    return -torch.expm1(squared_distance(student, teacher, silent) / (-2 * sigma**2)).mean()
+
+
+def squared_distance(student: Tensor, teacher: Tensor, silent: Tensor | float = 0.0) -> Tensor:
+    """Mean over channels of the squared difference of two features, each over its root mean square at the position.
+
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, C, H, W).
+        silent: Added to the mean squares.
+
+    Returns:
+        (N, H, W), in [0, 4].
+    """
+    student, teacher = (x * torch.rsqrt(x.square().mean(1, keepdim=True) + silent) for x in (student, teacher))
+    return (student - teacher).square().mean(1)
+
+
+def channel_attention(student: Tensor, teacher: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """S_c = softmax(T Sᵀ / lambda, over the student's channels) S: each teacher channel asks the student's channels.
+
+    Args:
+        student: (N, C_S, H, W).
+        teacher: (N, C_T, H, W).
+        divisor: lambda.
+
+    Returns:
+        S_c (N, C_T, H, W), and the attention (N, C_T, C_S), its rows summing to 1.
+    """
+    keys = student.flatten(2)
+    attention = torch.softmax(torch.bmm(teacher.flatten(2) / divisor, keys.transpose(1, 2)), dim=-1)
+    return torch.bmm(attention, keys).view_as(teacher), attention
+
+
+def spatial_attention(student: Tensor, teacher: Tensor, divisor: Tensor | float, window: int | None) -> Tensor:
+    """S_s = S softmax(Tᵀ S / lambda, over the student's positions)ᵀ: each teacher position asks the student's positions.
+
+    A map larger than the window is parted into windows and a position sees its own window only [ours]. A side that the window
+    does not divide is parted into the fewest windows that fit, their lengths differing by at most 1 (33 at window 16: 11, 11, 11):
+    every position is in one window, and none is made up. The attention itself is never stored.
+
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, C, H, W).
+        divisor: lambda.
+        window: Largest side of a window in positions; None for the whole map.
+
+    Returns:
+        (N, C, H, W).
+    """
+    query = teacher / divisor
+    columns = window_runs(student.shape[-1], window)
+    rows = []
+    for top, down, height in window_runs(student.shape[-2], window):
+        parts = []
+        for left, across, width in columns:
+            region = (..., slice(top, top + down * height), slice(left, left + across * width))
+            q, k = (_to_windows(x[region], height, width) for x in (query, student))
+            parts.append(_from_windows(_attend(q, k), down, height, width))
+        rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-2)
+
+
+def window_runs(side: int, window: int | None) -> list[tuple[int, int, int]]:
+    """Part a side into the fewest windows that fit, of at most two lengths that differ by 1.
+
+    Args:
+        side: Length in positions.
+        window: Largest length of a window; None for one window.
+
+    Returns:
+        One or two runs of windows of equal length: (start, number of windows, length).
+    """
+    count = -(-side // min(window or side, side))
+    short, longer = divmod(side, count)
+    runs = [(0, longer, short + 1), (longer * (short + 1), count - longer, short)]
+    return [run for run in runs if run[1]]
+
+
+def _to_windows(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) to (N, windows, positions of a window, C)."""
+    x = x.unflatten(-1, (-1, width)).unflatten(2, (-1, height))
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+
+
+def _from_windows(x: Tensor, down: int, height: int, width: int) -> Tensor:
+    """What `_to_windows` made, back to (N, C, H, W)."""
+    x = x.unflatten(2, (height, width)).unflatten(1, (down, -1))
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _attend(query: Tensor, key: Tensor) -> Tensor:
+    """The values are the keys, and lambda is in the query already."""
+    channels = key.shape[-1]
+    if key.is_cuda and channels % 8:
+        # the kernels that do not store the attention ask for aligned channels; zeros add nothing to a dot product
+        query, key = (F.pad(x, (0, -channels % 8)) for x in (query, key))
+    return F.scaled_dot_product_attention(query, key, key, scale=1.0)[..., :channels]

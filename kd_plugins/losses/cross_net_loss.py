@@ -1,0 +1,163 @@
+"""SKD's feature loss: cross-net attention under a Gaussian kernel distance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+
+from kd_plugins.extractors.nss import as_float, full_precision
+from kd_plugins.losses.cross_net_attention import channel_attention, gaussian_kernel_distance, spatial_attention
+from kd_plugins.losses.shapes import require_same_shape
+
+
+@LOSS_REGISTRY.register()
+class CrossNetAttentionLoss(nn.Module):
+    """L_GK of SKD (arXiv 2501.09321): GK(S', T) + alpha1 (GK(S_c, T) + GK(S_s, T)), for one stage.
+
+    S is the student's feature, S' the same brought to the teacher's channels and size (the first argument of a call), T the
+    teacher's. With N positions, features flattened to (C, N):
+
+    - channel attention: S_c = softmax(T Sᵀ / lambda, over C_S) S, at any C_S;
+    - spatial attention: S_s = S' softmax(Tᵀ S' / lambda, over positions)ᵀ, in windows on large maps [windows and S': ours];
+    - GK: the Gaussian kernel distance, both sides normalised per position [ours] (`gaussian_kernel_distance`).
+
+    The form is known from a summary of the paper only; lambda, sigma and the weights are ours, docs/cross_net.md says where they
+    come from.
+
+    Where S = S' = T the direct distance is 0, its minimum. The attention branches are not: a row of the attention is a mixture,
+    so S_c and S_s are T smoothed over channels that resemble each other, and over positions that do. They are 0 only where each
+    channel (position) answers itself and no other, which a small lambda brings near. So they do not ask the student to be the
+    teacher, but to have, somewhere among its channels and positions, what the teacher's feature can be put together from.
+
+    Computed in float32 whatever the inputs and autocast say; float64 stays. Memory grows linearly with the number of positions.
+
+    Args:
+        loss_weight: Weight of the term.
+        alpha1: Weight of both attention branches.
+        sigma: Width of the kernel; distances are in [0, 2], sqrt(2) for features that have nothing in common. The gradient is
+            largest at a distance of sigma.
+        window: Largest side of a window of the spatial branch, in feature pixels; None for whole maps.
+        channel_lambda: lambda of the channel branch; None for sqrt(N).
+        spatial_lambda: lambda of the spatial branch; None for sqrt(C_T).
+        learnable: Train a factor on each lambda, one for all stages, kept positive as exp of a parameter that starts at 0.
+        direct_weight: Weight of GK(S', T); 0 leaves it out.
+        channel_weight: Weight of GK(S_c, T) beside alpha1; 0 leaves it out.
+        spatial_weight: Weight of GK(S_s, T) beside alpha1; 0 leaves it out.
+
+    Raises:
+        ValueError: An argument out of range.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        alpha1: float = 1.0,
+        sigma: float = 1.0,
+        window: int | None = 16,
+        channel_lambda: float | None = None,
+        spatial_lambda: float | None = None,
+        learnable: bool = False,
+        direct_weight: float = 1.0,
+        channel_weight: float = 1.0,
+        spatial_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for key, value in {"sigma": sigma, "channel_lambda": channel_lambda, "spatial_lambda": spatial_lambda}.items():
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected a positive number")
+        if window is not None and (not isinstance(window, int) or window < 1):
+            raise ValueError(
+                f"CrossNetAttentionLoss: window={window!r}, expected a whole number above 0, or nothing for whole maps"
+            )
+        given = {
+            "alpha1": alpha1,
+            "direct_weight": direct_weight,
+            "channel_weight": channel_weight,
+            "spatial_weight": spatial_weight,
+        }
+        for key, value in given.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected 0 or more")
+        self.weights = {"direct": direct_weight, "channel": alpha1 * channel_weight, "spatial": alpha1 * spatial_weight}
+        if not any(self.weights.values()):
+            raise ValueError("CrossNetAttentionLoss: every weight is 0, so nothing would be compared")
+        self.loss_weight = loss_weight
+        self.sigma = sigma
+        self.window = window
+        self.lambdas = {"channel": channel_lambda, "spatial": spatial_lambda}
+        branches = [branch for branch in self.lambdas if self.weights[branch]]
+        self.log_factors = nn.ParameterDict({branch: nn.Parameter(torch.zeros(())) for branch in branches} if learnable else {})
+        self._attention: dict[tuple[int, int], Tensor] = {}
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"weights={self.weights}, sigma={self.sigma}, window={self.window}, lambdas={self.lambdas}"
+
+    def forward(self, student: Tensor, teacher: Tensor, raw: Tensor | None = None) -> Tensor:
+        """Compare the features of one stage.
+
+        Args:
+            student: S' (N, C_T, H, W), at the teacher's scale.
+            teacher: T (N, C_T, H, W).
+            raw: S (N, C_S, h, w), resized bilinearly to (H, W) where it differs; None where there was nothing to convert, and
+                S is S' (images).
+
+        Returns:
+            A scalar, float32 or float64.
+
+        Raises:
+            ValueError: The shapes do not fit.
+        """
+        require_same_shape(self, student, teacher)
+        raw = student if raw is None else raw
+        if raw.dim() != 4 or raw.shape[0] != teacher.shape[0]:
+            raise ValueError(
+                f"CrossNetAttentionLoss: raw is {tuple(raw.shape)}, expected (N, C_S, h, w) with the N of the teacher's "
+                f"{tuple(teacher.shape)}"
+            )
+        with full_precision(student):
+            student = as_float(student)
+            teacher, raw = (x.to(student.dtype) for x in (teacher, raw))
+            parts = []
+            if self.weights["direct"]:
+                parts.append(self.weights["direct"] * gaussian_kernel_distance(student, teacher, self.sigma))
+            if self.weights["channel"]:
+                parts.append(self.weights["channel"] * self._channel_distance(raw, teacher))
+            if self.weights["spatial"]:
+                divisor = self._lambda("spatial", teacher.shape[1])
+                answer = spatial_attention(student, teacher, divisor, self.window)
+                parts.append(self.weights["spatial"] * gaussian_kernel_distance(answer, teacher, self.sigma))
+            return self.loss_weight * torch.stack(parts).sum()
+
+    def _channel_distance(self, raw: Tensor, teacher: Tensor) -> Tensor:
+        size = teacher.shape[-2:]
+        if raw.shape[-2:] != size:
+            raw = F.interpolate(raw, size=size, mode="bilinear", align_corners=False)
+        answer, attention = channel_attention(raw, teacher, self._lambda("channel", size.numel()))
+        self._attention[(teacher.shape[1], raw.shape[1])] = attention[0].detach().clone()
+        return gaussian_kernel_distance(answer, teacher, self.sigma)
+
+    def _lambda(self, branch: str, length: int) -> Tensor | float:
+        start = self.lambdas[branch] or math.sqrt(length)
+        return start * self.log_factors[branch].exp() if branch in self.log_factors else start
+
+    def pictures(self) -> dict[str, Tensor]:
+        """The channel attention of the last call, first sample: which student channels answer which teacher channels.
+
+        One picture for each pair of channel numbers, so in a network that widens with depth one for each stage; of stages of
+        equal width the last. A row is a teacher channel, a column a student channel, white the largest weight of the map; a row
+        of one brightness is a teacher channel that no student channel answers more than another.
+
+        Returns:
+            By name, (1, C_T * cell, C_S * cell) in [0, 1], cells of at least 4 x 4 pixels; empty without the channel branch.
+        """
+        pictures = {}
+        for (c_t, c_s), attention in self._attention.items():
+            cell = max(256 // max(c_t, c_s), 4)
+            picture = (attention / attention.max()).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
+            pictures[f"channel_attention_{c_t}x{c_s}"] = picture.unsqueeze(0)
+        return pictures
