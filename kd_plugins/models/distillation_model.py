@@ -16,7 +16,7 @@ from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
-from kd_plugins.models.terms import OUTPUT, Term, build_terms
+from kd_plugins.models.terms import OUTPUT, Step, Term, build_terms
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.students import inherit
 from kd_plugins.teachers import build_teacher, observe
@@ -112,6 +112,10 @@ class DistillationModel(ValidatedModel):
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
         self.terms = build_terms(blocks, self.pairs, self.device)
+        for term in self.terms.values():
+            for module in term.loss.modules():
+                if use_teacher := getattr(module, "use_teacher", None):  # an extractor that looks through the teacher's own network
+                    use_teacher(self.teachers["degraded"].net)
         self.taps = FeatureTaps(student, [pair.student for pairs in self.pairs.values() for pair in pairs])
         for teacher in set(self.teachers.values()):
             teacher.tap(pair.teacher for pairs in self.pairs.values() for pair in pairs)
@@ -135,7 +139,7 @@ class DistillationModel(ValidatedModel):
 
     def setup_optimizers(self) -> None:
         """One optimizer over the student and what is trained beside it."""
-        nets = [self.net_g, *([self.scm] if self.scm is not None else [])]
+        nets = [self.net_g, *self._beside().values()]
         parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
         self.optimizer_g = build_optimizer(self.opt["train"]["optim_g"], parameters)
         self.optimizers.append(self.optimizer_g)
@@ -174,18 +178,19 @@ class DistillationModel(ValidatedModel):
             perceptual, style = self.cri_perceptual(self.output, self.gt)
             losses.update({name: value for name, value in (("l_percep", perceptual), ("l_style", style)) if value is not None})
         if self.terms:
-            views = {term.view: self.lq if term.view == "degraded" else self.gt for term in self.terms.values()}
-            targets = observe(self.teachers, views)
-            features = self._student_features(next(iter(targets.values())).features)
-            for term in self.terms.values():
-                layers = [pair.teacher for pair in self.pairs.get(term.between, [])]
-                losses[f"l_{term.name}"] = term(self.output, features, targets[term.view], layers)
+            step = self._observe()
+            losses.update({f"l_{term.name}": term(step) for term in self.terms.values()})
         return losses
 
-    def _student_features(self, theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    def _observe(self) -> Step:
+        views = {term.view: self.lq if term.view == "degraded" else self.gt for term in self.terms.values()}
+        targets = observe(self.teachers, views)
+        raw = self.taps.collect()
+        return Step(self.output, self.lq, raw, self._convert(raw, next(iter(targets.values())).features), targets)
+
+    def _convert(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         if self.scm is None:
             return {}
-        mine = self.taps.collect()
         return self.scm(
             {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()},
             {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.pairs.items()},
@@ -197,17 +202,23 @@ class DistillationModel(ValidatedModel):
 
     # ------------------------------------------------------------------------------------------------ saving
 
+    def _beside(self) -> dict[str, nn.Module]:
+        """What is trained beside the student, by the label of its checkpoint."""
+        trained = {name: term.loss for name, term in self.terms.items() if any(p.requires_grad for p in term.loss.parameters())}
+        beside = {"net_scm": self.scm, "net_terms": nn.ModuleDict(trained) if trained else None}
+        return {label: module for label, module in beside.items() if module is not None}
+
     def save(self, epoch: int, current_iter: int) -> None:
-        """As SRModel, and the conversion module beside it (net_scm_*.pth)."""
-        if self.scm is not None:
-            self.save_network(self.scm, "net_scm", current_iter)
+        """As SRModel, and beside it the conversion module and the terms that learn (net_scm_*.pth, net_terms_*.pth)."""
+        for label, module in self._beside().items():
+            self.save_network(module, label, current_iter)
         super().save(epoch, current_iter)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """As SRModel, with the conversion module."""
+        """As SRModel, with what is trained beside the student."""
         super().resume_training(resume_state)
-        if self.scm is not None:
-            self.load_network(self.scm, osp.join(self.opt["path"]["models"], f"net_scm_{resume_state['iter']}.pth"))
+        for label, module in self._beside().items():
+            self.load_network(module, osp.join(self.opt["path"]["models"], f"{label}_{resume_state['iter']}.pth"))
 
     def get_bare_model(self, net: nn.Module) -> nn.Module:
         """The network inside DataParallel, DistributedDataParallel or torch.compile."""

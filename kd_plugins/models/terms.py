@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,33 @@ from basicsr.losses import build_loss
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from kd_plugins.features import nearest
+from kd_plugins.features import Pair, nearest
 from kd_plugins.teachers import Observation
 
 VIEWS = ("degraded", "clean")
 OUTPUT = "output"
+CONTEXT = {"output": ("lq",), "features": ("raw", "stride")}
+"""What a loss may ask for beside (student, teacher): `lq`, the degraded input; `raw`, the student's feature before the conversion
+to the teacher's scale; `stride`, image pixels per feature pixel."""
+
+
+@dataclass
+class Step:
+    """What a training step has computed, for its terms to compare.
+
+    Attributes:
+        output: the student's image, (N, C, H, W).
+        lq: the degraded input, (N, C, h, w).
+        raw: the student's features as they are, by layer.
+        features: the student's features at the teacher's scale, by group, in the order of its pairs.
+        targets: the teacher's observation of each view.
+    """
+
+    output: Tensor
+    lq: Tensor
+    raw: Mapping[str, Tensor]
+    features: Mapping[str, list[Tensor]]
+    targets: Mapping[str, Observation]
 
 
 @dataclass
@@ -25,47 +47,55 @@ class Term:
 
     Attributes:
         name: its name in the option file; logged as l_NAME.
-        loss: called with (student, teacher), for features once for each stage.
+        loss: called with (student, teacher), for features once for each stage, and with what else its forward asks for by name
+            (`CONTEXT`).
         between: 'output' (the restored images), or a group of the `features` block: 'encoder', 'decoder', ...
         view: what the teacher sees: 'degraded' (as the student does) or 'clean'.
+        pairs: the layers of the group.
+
+    Raises:
+        ValueError: the loss asks for what a term between these two does not have.
     """
 
     name: str
     loss: nn.Module
     between: str
     view: str
+    pairs: Sequence[Pair] = ()
 
     def __post_init__(self) -> None:
-        self._wants_stride = "stride" in inspect.signature(self.loss.forward).parameters
+        asked = list(inspect.signature(self.loss.forward).parameters.values())[2:]
+        offered = CONTEXT["output" if self.between == OUTPUT else "features"]
+        for parameter in asked:
+            needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+            if needed and parameter.name not in offered:
+                raise ValueError(
+                    f"between={self.between!r}: the loss needs {parameter.name!r}; here it can have {', '.join(offered)}"
+                )
+        self._asked = {parameter.name for parameter in asked}
 
-    def __call__(self, output: Tensor, features: Mapping[str, list[Tensor]], target: Observation, layers: list[str]) -> Tensor:
-        """The term's value.
-
-        Args:
-            output: the student's image, (N, C, H, W).
-            features: the student's features at the teacher's scale, by group.
-            target: the teacher's observation of this term's view.
-            layers: the teacher's layers of this term's group, in the order of the features.
-
-        Returns:
-            A scalar.
-        """
+    def __call__(self, step: Step) -> Tensor:
+        """The term's value in a step, a scalar."""
+        target = step.targets[self.view]
         if self.between == OUTPUT:
-            return self.loss(output, target.image)
+            return self._compare(step.output, target.image, lq=step.lq)
         values = []
-        for feature, layer in zip(features[self.between], layers, strict=True):
-            teacher = target.features[layer]
-            context = {"stride": max(round(output.shape[-2] / teacher.shape[-2]), 1)} if self._wants_stride else {}
-            values.append(self.loss(feature, teacher, **context))
+        for feature, pair in zip(step.features[self.between], self.pairs, strict=True):
+            teacher = target.features[pair.teacher]
+            stride = max(round(step.output.shape[-2] / teacher.shape[-2]), 1)
+            values.append(self._compare(feature, teacher, raw=step.raw[pair.student], stride=stride))
         return torch.stack(values).sum()
 
+    def _compare(self, student: Tensor, teacher: Tensor, **context: Any) -> Tensor:
+        return self.loss(student, teacher, **{name: value for name, value in context.items() if name in self._asked})
 
-def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Any], device: torch.device) -> dict[str, Term]:
+
+def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device) -> dict[str, Term]:
     """Build the terms of a `distill` block.
 
     Args:
         opt: {name: {type, between, view, ...arguments of the loss}}; `name: ~` takes a default term out.
-        groups: the groups of the `features` block.
+        groups: the pairs of layers, by group of the `features` block.
         device: where losses with parameters or buffers go.
 
     Returns:
@@ -91,8 +121,7 @@ def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Any], device: torch
         if block["type"] not in LOSS_REGISTRY:
             raise KeyError(f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}")
         try:
-            loss = build_loss(block).to(device)
-        except TypeError as error:
+            terms[name] = Term(name, build_loss(block).to(device), between, view, groups.get(between, ()))
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{key}: {block['type']}: {error}") from None
-        terms[name] = Term(name, loss, between, view)
     return terms

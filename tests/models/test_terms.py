@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from kd_plugins.features import Pair
 from kd_plugins.losses import SpatialKLLoss
-from kd_plugins.models.terms import LOSS_REGISTRY, Term, build_terms
+from kd_plugins.models.terms import LOSS_REGISTRY, Step, Term, build_terms
 from kd_plugins.teachers import Observation
 
 CPU = torch.device("cpu")
-GROUPS = {"encoder": [("a", "a")], "decoder": [("b", "b")]}
+GROUPS = {"encoder": [Pair("a", "a")], "decoder": [Pair("b", "b")]}
 
 
 class Strided(nn.Module):
@@ -28,6 +29,16 @@ class Strided(nn.Module):
 class Plain(Strided):
     def forward(self, student, teacher):
         return super().forward(student, teacher)
+
+
+class WithRaw(nn.Module):
+    def forward(self, student, teacher, raw):
+        return raw.sum() + 0 * student.sum()
+
+
+class WithInput(nn.Module):
+    def forward(self, student, teacher, lq):
+        return (student - lq).abs().sum()
 
 
 @pytest.fixture(autouse=True)
@@ -110,34 +121,64 @@ def seen():
     return Observation(torch.rand(2, 3, 32, 32), features)
 
 
+def a_step(seen, view="degraded", output=None, features=None, raw=None):
+    output = torch.rand(2, 3, 32, 32) if output is None else output
+    return Step(output, torch.rand(2, 3, 32, 32), raw or {}, features or {}, {view: seen})
+
+
+def pairs(*layers):
+    return [Pair(f"my_{layer}", layer) for layer in layers]
+
+
+def raw(*layers):
+    return {f"my_{layer}": torch.rand(2, 2, 4, 4) for layer in layers}
+
+
 def test_a_term_between_outputs_sees_both_images(seen):
-    output = torch.rand(2, 3, 32, 32)
+    step = a_step(seen)
     term = Term("t", Plain(), "output", "degraded")
-    assert term(output, {}, seen, []) == 1
+    assert term(step) == 1
     ((student, teacher),) = term.loss.seen
-    assert student is output and teacher is seen.image
+    assert student is step.output and teacher is seen.image
 
 
 def test_a_term_between_features_is_the_sum_over_stages(seen):
-    output, mine = torch.rand(2, 3, 32, 32), [torch.rand(2, 4, 4, 4), torch.rand(2, 4, 32, 32)]
-    term = Term("t", Plain(loss_weight=3.0), "encoder", "degraded")
-    assert term(output, {"encoder": mine, "decoder": []}, seen, ["latent", "level1"]) == 6
+    mine = [torch.rand(2, 4, 4, 4), torch.rand(2, 4, 32, 32)]
+    term = Term("t", Plain(loss_weight=3.0), "encoder", "degraded", pairs("latent", "level1"))
+    assert term(a_step(seen, features={"encoder": mine, "decoder": []}, raw=raw("latent", "level1"))) == 6
     assert [student is feature for (student, _), feature in zip(term.loss.seen, mine, strict=True)] == [True, True]
     assert term.loss.seen[0][1] is seen.features["latent"] and term.loss.seen[1][1] is seen.features["level1"]
 
 
 @pytest.mark.parametrize(("layer", "stride"), [("level1", 1), ("level2", 2), ("latent", 8)])
 def test_stride_is_told_to_losses_that_take_it(seen, layer, stride):
-    output, feature = torch.rand(2, 3, 32, 32), [seen.features[layer]]
-    assert Term("t", Strided(), "encoder", "clean")(output, {"encoder": feature}, seen, [layer]) == stride
-    assert Term("t", Plain(), "encoder", "clean")(output, {"encoder": feature}, seen, [layer]) == 1
+    step = a_step(seen, "clean", features={"encoder": [seen.features[layer]]}, raw=raw(layer))
+    assert Term("t", Strided(), "encoder", "clean", pairs(layer))(step) == stride
+    assert Term("t", Plain(), "encoder", "clean", pairs(layer))(step) == 1
 
 
 def test_stride_of_a_map_larger_than_the_image_is_one(seen):
-    feature = [seen.features["level1"]]
-    assert Term("t", Strided(), "encoder", "clean")(torch.rand(2, 3, 8, 8), {"encoder": feature}, seen, ["level1"]) == 1
+    step = a_step(seen, "clean", torch.rand(2, 3, 8, 8), {"encoder": [seen.features["level1"]]}, raw("level1"))
+    assert Term("t", Strided(), "encoder", "clean", pairs("level1"))(step) == 1
 
 
 def test_stages_that_do_not_match_are_an_error(seen):
     with pytest.raises(ValueError, match="shorter|longer"):
-        Term("t", Plain(), "encoder", "clean")(torch.rand(2, 3, 8, 8), {"encoder": []}, seen, ["level1"])
+        Term("t", Plain(), "encoder", "clean", pairs("level1"))(a_step(seen, "clean", features={"encoder": []}))
+
+
+def test_a_loss_gets_the_students_own_feature_where_it_asks(seen):
+    own = raw("latent")
+    step = a_step(seen, features={"encoder": [seen.features["latent"]]}, raw=own)
+    assert Term("t", WithRaw(), "encoder", "degraded", pairs("latent"))(step) == own["my_latent"].sum()
+
+
+def test_a_loss_gets_the_degraded_input_where_it_asks(seen):
+    step = a_step(seen)
+    assert Term("t", WithInput(), "output", "degraded")(step) == (step.output - step.lq).abs().sum()
+
+
+@pytest.mark.parametrize(("loss", "between", "lacks"), [(WithRaw, "output", "raw"), (WithInput, "encoder", "lq")])
+def test_what_a_term_does_not_have_is_refused_when_it_is_built(loss, between, lacks):
+    with pytest.raises(ValueError, match=f"between='{between}': the loss needs '{lacks}'"):
+        Term("t", loss(), between, "degraded", pairs("latent"))
