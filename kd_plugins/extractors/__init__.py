@@ -5,12 +5,14 @@ from kd_plugins.extractors.brisque_image import BrisqueModel, brisque_features, 
 from kd_plugins.extractors.piqe import PiqeExtractor
 from kd_plugins.extractors.piqe_image import piqe_score
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY, build_extractor
+from kd_plugins.extractors.vgg import VGGExtractor
 
 __all__ = [
     "EXTRACTOR_REGISTRY",
     "BrisqueExtractor",
     "BrisqueModel",
     "PiqeExtractor",
+    "VGGExtractor",
     "brisque_features",
     "brisque_score",
     "build_extractor",

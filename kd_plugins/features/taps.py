@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class FeatureTaps:
         KeyError: a name that the network does not have; the nearest ones are named.
     """
 
+    _running: ClassVar[EarlyStop | None] = None  # whose own pass is running
+
     def __init__(self, net: nn.Module, layers: Iterable[str]) -> None:
         self.layers = list(dict.fromkeys(layers))
         modules = dict(net.named_modules())
@@ -46,12 +49,21 @@ class FeatureTaps:
 
     def _hook(self, layer: str):
         def keep(module: nn.Module, args: object, output: object) -> None:
+            if not self._listens():
+                return
             if not isinstance(output, Tensor):
                 raise TypeError(f"features: layer {layer!r} returns {type(output).__name__}, expected one tensor")
             kept = output.clone() if layer in self._clone else output
             self._features[layer] = (kept, output, output._version)
+            self._kept()
 
         return keep
+
+    def _listens(self) -> bool:
+        return FeatureTaps._running is None
+
+    def _kept(self) -> None:
+        """A feature was kept; nothing else to do here."""
 
     def collect(self) -> dict[str, Tensor]:
         """The features of the last forward pass, by layer name; the taps are empty afterwards.
@@ -82,3 +94,44 @@ class FeatureTaps:
         """Take the taps off the network."""
         for handle in self._handles:
             handle.remove()
+
+
+class EarlyStop(FeatureTaps):
+    """Taps with a pass of their own, which ends as soon as each layer has run.
+
+    They hear no other pass, and no other taps hear theirs: those of a teacher never keep the features, or the graph, of somebody
+    else's pass through the same network.
+    """
+
+    class _Reached(Exception):  # noqa: N818 (no error)
+        pass
+
+    def run(self, net: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
+        """Run the network these taps are on, as far as they need it.
+
+        Args:
+            net: the network.
+            inputs: what it takes.
+
+        Returns:
+            The features by layer name.
+
+        Raises:
+            RuntimeError: see `collect`.
+        """
+        self._features = {}
+        outer, FeatureTaps._running = FeatureTaps._running, self
+        try:
+            net(*inputs)
+        except EarlyStop._Reached:
+            pass
+        finally:
+            FeatureTaps._running = outer
+        return self.collect()
+
+    def _listens(self) -> bool:
+        return FeatureTaps._running is self
+
+    def _kept(self) -> None:
+        if len(self._features) == len(self.layers):
+            raise EarlyStop._Reached

@@ -4,8 +4,16 @@ A loss is called with (student, teacher), for features once for each stage; one 
 feature pixel stands for.
 """
 
+from kd_plugins.losses.contrastive_loss import ContrastiveImageLoss
 from kd_plugins.losses.cross_net_loss import CrossNetAttentionLoss
 from kd_plugins.losses.extractor_loss import BrisqueFeatureLoss, ExtractorLoss, PiqeFeatureLoss
 from kd_plugins.losses.output_loss import SpatialKLLoss
 
-__all__ = ["BrisqueFeatureLoss", "CrossNetAttentionLoss", "ExtractorLoss", "PiqeFeatureLoss", "SpatialKLLoss"]
+__all__ = [
+    "BrisqueFeatureLoss",
+    "ContrastiveImageLoss",
+    "CrossNetAttentionLoss",
+    "ExtractorLoss",
+    "PiqeFeatureLoss",
+    "SpatialKLLoss",
+]

@@ -1,0 +1,89 @@
+"""The teacher's own encoder as a feature space for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugins.extractors import EXTRACTOR_REGISTRY
+from kd_plugins.features.pairs import _STAGES
+from kd_plugins.features.taps import EarlyStop
+
+
+@EXTRACTOR_REGISTRY.register()
+class TeacherExtractor(nn.Module):
+    """What layers of the teacher's network say of an image: a feature space of the task's own domain, without a download.
+
+    Each call runs the network as far as the last of the layers, on images padded as the network does it itself. It has no weights
+    of its own, and the teacher is no submodule of it: nothing of it is saved, optimized, moved or switched with this extractor.
+
+    Args:
+        layers: names of modules as in `net.named_modules()`, shallow to deep, or `auto`: the encoder's stages, for networks whose
+            layout is known (Restormer).
+
+    Raises:
+        ValueError: no layers.
+    """
+
+    def __init__(self, layers: str | Sequence[str] = "auto") -> None:
+        super().__init__()
+        self.layers = layers if layers == "auto" else [layers] if isinstance(layers, str) else list(layers)
+        if not self.layers:
+            raise ValueError("TeacherExtractor: layers=[], expected 'auto' or a list of layers of the teacher")
+        self._teacher: tuple[nn.Module, EarlyStop] | None = None  # in a tuple, where nn.Module finds no submodule
+
+    def use_teacher(self, net: nn.Module) -> None:
+        """Choose the network; the model calls this once, after the teacher was built.
+
+        Args:
+            net: the teacher's network itself, not its wrapper: the gradient must flow through it to the image.
+
+        Raises:
+            KeyError: a layer that the network does not have; the nearest ones are named.
+            ValueError: `layers: auto` for a network whose layout is not known, or a network that is not frozen.
+        """
+        net = getattr(net, "_orig_mod", net)  # a compiled one has neither hooks nor an early end
+        name = type(net).__name__
+        if net.training or any(parameter.requires_grad for parameter in net.parameters()):
+            raise ValueError(f"TeacherExtractor: {name} is not frozen; expected net.requires_grad_(False).eval()")
+        layers = self.layers
+        if layers == "auto":
+            if name not in _STAGES:
+                raise ValueError(
+                    f"TeacherExtractor: layers='auto', but the layout of {name} is not known (known: {', '.join(_STAGES)}); "
+                    "name the layers: [shallow, ..., deep]"
+                )
+            layers = _STAGES[name]["encoder"]
+        if self._teacher:
+            self._teacher[1].remove()
+        self._teacher = net, EarlyStop(net, layers)
+
+    def train(self, mode: bool = True) -> TeacherExtractor:
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of a batch of images.
+
+        Args:
+            image: (N, C, H, W) in [0, 1]. The gradient flows back to it, and none to the network's parameters.
+
+        Returns:
+            The output of each layer, in their order.
+
+        Raises:
+            RuntimeError: no teacher yet, or one that runs without gradient.
+        """
+        if self._teacher is None:
+            raise RuntimeError("TeacherExtractor: called before use_teacher(net); the option file needs a `teacher` block")
+        net, taps = self._teacher
+        parameter = next(net.parameters(), image)
+        features = taps.run(net, image.to(parameter.dtype))
+        found = [features[layer] for layer in taps.layers]
+        if torch.is_grad_enabled() and image.requires_grad and not found[-1].requires_grad:
+            raise RuntimeError(
+                f"TeacherExtractor: {type(net).__name__} runs without gradient; expected the teacher's network, not its wrapper"
+            )
+        return found

@@ -1,0 +1,188 @@
+"""The contrastive loss between restored images, in a feature space that the option file names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from kd_plugins.extractors import build_extractor
+from kd_plugins.features import nearest
+from kd_plugins.losses.shapes import require_same_shape
+
+DEFAULT_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+_NEGATIVES = ("own", "others")
+
+
+@LOSS_REGISTRY.register()
+class ContrastiveImageLoss(nn.Module):
+    """L_CL of SKD (arXiv 2501.09321): close to the teacher's image, far from degraded ones, in a feature space phi.
+
+    The student's image is the anchor a, the teacher's the positive p, degraded inputs of the batch the negatives n:
+
+        loss_weight * sum_l w_l mean over samples of  |phi_l(a) - phi_l(p)| / (mean over n of |phi_l(a) - phi_l(n)| + eps)
+
+    where |.| is the mean absolute difference over the channels and positions of one sample. The ratio is the form of CSD (arXiv
+    2105.11683), eps = 1e-6 is SKD's; which images are negatives, and the rest, is ours: CSD adds up the distances to the
+    negatives, here they are averaged, so that the value and the best weight do not change with the batch size or `count`, and
+    the ratio is taken for each sample, so that what one image loses to its own negatives does not depend on the others.
+
+    With `own` alone, an output that equals its own input has a denominator of eps: the ratio and its gradient are huge where a
+    student starts as the identity, or an input is not degraded at all. `others` bounds the denominator from below.
+
+    Args:
+        loss_weight: weight of the term.
+        extractor: the feature space, {type: NAME, ...}, a class of EXTRACTOR_REGISTRY and its arguments; default TeacherExtractor,
+            which needs no download.
+        negatives: which degraded inputs: `own` (of the same sample), `others` (of the other samples of the batch), or both.
+        count: how many of the others, the next ones in the batch; None for all.
+        weights: one for each level, shallow to deep. Default 1/32, 1/16, 1/8, 1/4, 1, the last of them for fewer levels.
+        window: side of a random window, the same one for all images and new at each call, that is compared in place of the
+            whole images (for speed) [ours]; None for whole images.
+        eps: added to the denominator.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        extractor: Mapping[str, Any] | None = None,
+        negatives: Sequence[str] = _NEGATIVES,
+        count: int | None = None,
+        weights: Sequence[float] | None = None,
+        window: int | None = None,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        negatives = (negatives,) if isinstance(negatives, str) else tuple(negatives)
+        for value in negatives:
+            if value not in _NEGATIVES:
+                raise ValueError(
+                    f"{name}: negatives: {value!r}, expected own, others or both; nearest: {nearest(value, _NEGATIVES)}"
+                )
+        if not negatives:
+            raise ValueError(f"{name}: negatives={list(negatives)}, expected own, others or both")
+        if count is not None and (count < 1 or "others" not in negatives):
+            raise ValueError(f"{name}: count={count!r}, expected at least 1 and `others` among the negatives ({list(negatives)})")
+        if window is not None and window < 8:
+            raise ValueError(f"{name}: window={window!r}, expected at least 8, or nothing for whole images")
+        if not eps > 0:
+            raise ValueError(f"{name}: eps={eps!r}, expected a positive number")
+        self.loss_weight = loss_weight
+        self.extractor = build_extractor(extractor or {"type": "TeacherExtractor"})
+        self.negatives = negatives
+        self.count = count
+        self.weights = None if weights is None else tuple(weights)
+        self.window = window
+        self.eps = eps
+
+    def forward(self, student: Tensor, teacher: Tensor, lq: Tensor) -> Tensor:
+        """Compare two batches of images.
+
+        Args:
+            student: (N, 3, H, W), the anchors.
+            teacher: (N, 3, H, W), the positives.
+            lq: (N, 3, h, w) in [0, 1], the degraded inputs; resized (bicubic) where h x w is not H x W.
+
+        Returns:
+            A scalar, in float32 or better.
+
+        Raises:
+            ValueError: shapes that do not fit, a batch too small for `others`, or more levels than weights.
+        """
+        require_same_shape(self, student, teacher)
+        shifts = self._shifts(len(student))
+        images = self._same_window(student, teacher, self._resized(lq, student))
+        anchors = self.extractor(images[0])
+        with torch.no_grad():
+            known = self.extractor(torch.cat(images[1:]))
+        values = []
+        for weight, anchor, level in zip(self._level_weights(len(anchors)), anchors, known, strict=True):
+            positive, degraded = (_precise(x) for x in level.chunk(2))
+            anchor = _precise(anchor)
+            near = (anchor - positive).abs().flatten(1).mean(1)
+            far = _RolledDistance.apply(anchor, degraded, shifts)
+            values.append(weight * (near / (far + self.eps)).mean())
+        return self.loss_weight * torch.stack(values).sum()
+
+    def _shifts(self, batch: int) -> tuple[int, ...]:
+        own = (0,) if "own" in self.negatives else ()
+        if "others" not in self.negatives:
+            return own
+        count = batch - 1 if self.count is None else self.count
+        if batch < 2 or count > batch - 1:
+            asked = f"negatives={list(self.negatives)}" + (f", count={self.count}" if self.count else "")
+            raise ValueError(
+                f"{type(self).__name__}: {asked}, but a batch of {batch} has {batch - 1} others for each image; "
+                "use a larger batch, a smaller `count`, or `negatives: [own]`"
+            )
+        return (*own, *range(1, count + 1))
+
+    def _resized(self, lq: Tensor, student: Tensor) -> Tensor:
+        if lq.shape[:2] != student.shape[:2]:
+            raise ValueError(
+                f"{type(self).__name__}: lq is {tuple(lq.shape)}, the student's image {tuple(student.shape)}; "
+                "expected as many images of as many channels"
+            )
+        size = student.shape[-2:]
+        if lq.shape[-2:] == size:
+            return lq
+        return F.interpolate(_precise(lq), size, mode="bicubic", antialias=True).clamp(0, 1).to(lq.dtype)
+
+    def _same_window(self, *images: Tensor) -> list[Tensor]:
+        if self.window is None:
+            return list(images)
+        height, width = images[0].shape[-2:]
+        top, left = (int(torch.randint(max(side - self.window, 0) + 1, ())) for side in (height, width))
+        return [image[..., top : top + self.window, left : left + self.window] for image in images]
+
+    def _level_weights(self, levels: int) -> Sequence[float]:
+        if self.weights is None and levels <= len(DEFAULT_WEIGHTS):
+            return DEFAULT_WEIGHTS[-levels:]
+        if self.weights is None or len(self.weights) != levels:
+            given = "no `weights`, and only 5 by default" if self.weights is None else f"weights={list(self.weights)}"
+            raise ValueError(
+                f"{type(self).__name__}: {type(self.extractor).__name__} has {levels} levels, but {given}; expected {levels}"
+            )
+        return self.weights
+
+
+class _RolledDistance(torch.autograd.Function):
+    """The mean absolute difference of each anchor from others[(i + shift) % N], averaged over the shifts: (N,).
+
+    Autograd would keep one tensor of the features' size for each shift, a batch times as much as the features themselves; the sum
+    of the signs is all that the backward pass needs. No gradient to the others.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, others: Tensor, shifts: tuple[int, ...]) -> Tensor:
+        distance = anchor.new_zeros(len(anchor))
+        signs = torch.zeros_like(anchor) if ctx.needs_input_grad[0] else None
+        for shift in shifts:
+            difference = anchor - (others.roll(-shift, 0) if shift else others)
+            if signs is not None:
+                signs += difference.sign()
+            distance += difference.abs_().flatten(1).mean(1)
+        if signs is not None:
+            ctx.save_for_backward(signs)
+            ctx.scale = 1 / (len(shifts) * anchor[0].numel())
+        return distance / len(shifts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (signs,) = ctx.saved_tensors
+        return signs * (grad * ctx.scale).view(-1, 1, 1, 1), None, None
+
+
+def _precise(x: Tensor) -> Tensor:
+    """In float32; float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
