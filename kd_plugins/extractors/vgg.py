@@ -79,7 +79,8 @@ class VGGExtractor(nn.Module):
                 weight, bias = (_take(state, name, part, weights) for part in ("weight", "bias"))
                 if weight.shape != (width, channels, 3, 3) or bias.shape != (width,):
                     raise ValueError(
-                        f"VGGExtractor: weights={str(weights)!r}: {name} is {tuple(weight.shape)}, expected {(width, channels, 3, 3)}"
+                        f"VGGExtractor: weights={str(weights)!r}: {name} is {tuple(weight.shape)}, "
+                        f"expected {(width, channels, 3, 3)}"
                     )
                 self.register_buffer(f"{name}_weight", weight.float(), persistent=False)
                 self.register_buffer(f"{name}_bias", bias.float(), persistent=False)
