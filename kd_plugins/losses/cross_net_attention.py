@@ -13,10 +13,8 @@ _SILENT, _SILENT_ABSOLUTE = 1e-2, 1e-4
 def gaussian_kernel_distance(student: Tensor, teacher: Tensor, sigma: float) -> Tensor:
     """1 - exp(-d² / (2 sigma²)), averaged over samples and positions.
 
-    d² is the mean over channels of (a - b)², both divided by their root mean square over channels at that position, so that
-    d² = 2 (1 - cosine), in [0, 4], whatever the number and the scale of the channels: the exponent cannot underflow. The
-    normalisation is ours, the kernel SKD's. A position whose root mean square is below a hundredth of the teacher's (all
-    samples and positions) counts as silent and is not blown up to 1: a dead student gets a bounded gradient.
+    d² is the mean over channels of (a - b)², both normalised per position (`unit_positions`) [ours], so that d² is
+    2 (1 - cosine), in [0, 4], whatever the number and the scale of the channels: the exponent cannot underflow.
 
     Args:
         student: (N, C, H, W), float32 or float64.
@@ -26,66 +24,82 @@ def gaussian_kernel_distance(student: Tensor, teacher: Tensor, sigma: float) -> 
     Returns:
         A scalar in [0, 1).
     """
-    silent = (_SILENT**2 * teacher.square().mean()).clamp_min(_SILENT_ABSOLUTE**2)
-    return -torch.expm1(squared_distance(student, teacher, silent) / (-2 * sigma**2)).mean()
+    silent = silent_square(teacher)
+    return unit_kernel_distance(unit_positions(student, silent), unit_positions(teacher, silent), sigma)
 
 
-def squared_distance(student: Tensor, teacher: Tensor, silent: Tensor | float = 0.0) -> Tensor:
-    """Mean over channels of the squared difference of two features, each over its root mean square at the position.
+def unit_kernel_distance(student: Tensor, teacher: Tensor, sigma: float) -> Tensor:
+    """`gaussian_kernel_distance` of features that are normalised already."""
+    return -torch.expm1((student - teacher).square().mean(1) / (-2 * sigma**2)).mean()
+
+
+def unit_positions(x: Tensor, silent: Tensor | float = 0.0) -> Tensor:
+    """A feature over its root mean square over channels, position by position.
 
     Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W).
+        x: (N, C, H, W).
         silent: Added to the mean squares.
 
     Returns:
-        (N, H, W), in [0, 4].
+        (N, C, H, W), of root mean square 1 at each position that is not silent.
     """
-    student, teacher = (x * torch.rsqrt(x.square().mean(1, keepdim=True) + silent) for x in (student, teacher))
-    return (student - teacher).square().mean(1)
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + silent)
 
 
-def channel_attention(student: Tensor, teacher: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:
-    """S_c = softmax(T Sᵀ / lambda, over the student's channels) S: each teacher channel asks the student's channels.
+def silent_square(teacher: Tensor) -> Tensor:
+    """The mean square below which a position counts as silent and is not blown up to 1: a dead student's gradient stays bounded.
 
     Args:
-        student: (N, C_S, H, W).
-        teacher: (N, C_T, H, W).
+        teacher: (N, C, H, W).
+
+    Returns:
+        A scalar: the square of a hundredth of the teacher's root mean square, over all samples and positions.
+    """
+    return (_SILENT**2 * teacher.square().mean()).clamp_min(_SILENT_ABSOLUTE**2)
+
+
+def channel_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:
+    """softmax(query keyᵀ / lambda, over the key's channels) value: each teacher channel asks the student's channels.
+
+    Args:
+        query: (N, C_T, H, W), the teacher's.
+        key: (N, C_S, H, W), the student's.
+        value: (N, C_S, H, W), the student's.
         divisor: lambda.
 
     Returns:
-        S_c (N, C_T, H, W), and the attention (N, C_T, C_S), its rows summing to 1.
+        The answer (N, C_T, H, W), and the attention (N, C_T, C_S), its rows summing to 1.
     """
-    keys = student.flatten(2)
-    attention = torch.softmax(torch.bmm(teacher.flatten(2) / divisor, keys.transpose(1, 2)), dim=-1)
-    return torch.bmm(attention, keys).view_as(teacher), attention
+    attention = torch.softmax(torch.bmm(query.flatten(2), key.flatten(2).transpose(1, 2)) / divisor, dim=-1)
+    return torch.bmm(attention, value.flatten(2)).view_as(query), attention
 
 
-def spatial_attention(student: Tensor, teacher: Tensor, divisor: Tensor | float, window: int | None) -> Tensor:
-    """S_s = S softmax(Tᵀ S / lambda, over the student's positions)ᵀ: each teacher position asks the student's positions.
+def spatial_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor | float, window: int | None) -> Tensor:
+    """value softmax(queryᵀ key / lambda, over the key's positions)ᵀ: each teacher position asks the student's positions.
 
     A map larger than the window is parted into windows and a position sees its own window only [ours]. A side that the window
     does not divide is parted into the fewest windows that fit, their lengths differing by at most 1 (33 at window 16: 11, 11, 11):
     every position is in one window, and none is made up. The attention itself is never stored.
 
     Args:
-        student: (N, C, H, W).
-        teacher: (N, C, H, W).
+        query: (N, C, H, W), the teacher's.
+        key: (N, C, H, W), the student's.
+        value: (N, C, H, W), the student's.
         divisor: lambda.
         window: Largest side of a window in positions; None for the whole map.
 
     Returns:
         (N, C, H, W).
     """
-    query = teacher / divisor
-    columns = window_runs(student.shape[-1], window)
+    query = query / divisor
+    columns = window_runs(value.shape[-1], window)
     rows = []
-    for top, down, height in window_runs(student.shape[-2], window):
+    for top, down, height in window_runs(value.shape[-2], window):
         parts = []
         for left, across, width in columns:
             region = (..., slice(top, top + down * height), slice(left, left + across * width))
-            q, k = (_to_windows(x[region], height, width) for x in (query, student))
-            parts.append(_from_windows(_attend(q, k), down, height, width))
+            q, k, v = (_to_windows(x[region], height, width) for x in (query, key, value))
+            parts.append(_from_windows(_attend(q, k, v), down, height, width))
         rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-2)
 
@@ -118,10 +132,10 @@ def _from_windows(x: Tensor, down: int, height: int, width: int) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-def _attend(query: Tensor, key: Tensor) -> Tensor:
-    """The values are the keys, and lambda is in the query already."""
-    channels = key.shape[-1]
-    if key.is_cuda and channels % 8:
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention within windows (N, windows, positions, C); lambda is in the query already."""
+    channels = value.shape[-1]
+    if value.is_cuda and channels % 8:
         # the kernels that do not store the attention ask for aligned channels; zeros add nothing to a dot product
-        query, key = (F.pad(x, (0, -channels % 8)) for x in (query, key))
-    return F.scaled_dot_product_attention(query, key, key, scale=1.0)[..., :channels]
+        query, key, value = (F.pad(x, (0, -channels % 8)) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :channels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,13 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.extractors.nss import as_float, full_precision
-from kd_plugins.losses.cross_net_attention import channel_attention, gaussian_kernel_distance, spatial_attention
+from kd_plugins.losses.cross_net_attention import (
+    channel_attention,
+    silent_square,
+    spatial_attention,
+    unit_kernel_distance,
+    unit_positions,
+)
 from kd_plugins.losses.shapes import require_same_shape
 
 
@@ -23,7 +30,9 @@ class CrossNetAttentionLoss(nn.Module):
 
     - channel attention: S_c = softmax(T Sᵀ / lambda, over C_S) S, at any C_S;
     - spatial attention: S_s = S' softmax(Tᵀ S' / lambda, over positions)ᵀ, in windows on large maps [windows and S': ours];
-    - GK: the Gaussian kernel distance, both sides normalised per position [ours] (`gaussian_kernel_distance`).
+    - GK: the Gaussian kernel distance, both sides normalised per position [ours] (`gaussian_kernel_distance`);
+    - in the softmax, too, both sides are normalised per position [ours]: the features of a Restormer are small (root mean square
+      0.1), and as they are they leave every attention uniform. The values are not normalised.
 
     The form is known from a summary of the paper only; lambda, sigma and the weights are ours, docs/cross_net.md says where they
     come from.
@@ -41,9 +50,10 @@ class CrossNetAttentionLoss(nn.Module):
         sigma: Width of the kernel; distances are in [0, 2], sqrt(2) for features that have nothing in common. The gradient is
             largest at a distance of sigma.
         window: Largest side of a window of the spatial branch, in feature pixels; None for whole maps.
-        channel_lambda: lambda of the channel branch; None for sqrt(N).
-        spatial_lambda: lambda of the spatial branch; None for sqrt(C_T).
+        channel_lambda: lambda of the channel branch, in units of sqrt(N).
+        spatial_lambda: lambda of the spatial branch, in units of sqrt(C_T).
         learnable: Train a factor on each lambda, one for all stages, kept positive as exp of a parameter that starts at 0.
+        normalise: Normalise both sides in the softmax; False takes them as they are, and lambda has the features' units.
         direct_weight: Weight of GK(S', T); 0 leaves it out.
         channel_weight: Weight of GK(S_c, T) beside alpha1; 0 leaves it out.
         spatial_weight: Weight of GK(S_s, T) beside alpha1; 0 leaves it out.
@@ -58,28 +68,22 @@ class CrossNetAttentionLoss(nn.Module):
         alpha1: float = 1.0,
         sigma: float = 1.0,
         window: int | None = 16,
-        channel_lambda: float | None = None,
-        spatial_lambda: float | None = None,
+        channel_lambda: float = 1.0,
+        spatial_lambda: float = 1.0,
         learnable: bool = False,
+        normalise: bool = True,
         direct_weight: float = 1.0,
         channel_weight: float = 1.0,
         spatial_weight: float = 1.0,
     ) -> None:
         super().__init__()
         for key, value in {"sigma": sigma, "channel_lambda": channel_lambda, "spatial_lambda": spatial_lambda}.items():
-            if value is not None and not 0 < value < math.inf:
+            if not 0 < value < math.inf:
                 raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected a positive number")
         if window is not None and (not isinstance(window, int) or window < 1):
-            raise ValueError(
-                f"CrossNetAttentionLoss: window={window!r}, expected a whole number above 0, or nothing for whole maps"
-            )
-        given = {
-            "alpha1": alpha1,
-            "direct_weight": direct_weight,
-            "channel_weight": channel_weight,
-            "spatial_weight": spatial_weight,
-        }
-        for key, value in given.items():
+            raise ValueError(f"CrossNetAttentionLoss: window={window!r}, expected a whole number above 0, or null for whole maps")
+        factors = {"direct_weight": direct_weight, "channel_weight": channel_weight, "spatial_weight": spatial_weight}
+        for key, value in {"alpha1": alpha1, **factors}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected 0 or more")
         self.weights = {"direct": direct_weight, "channel": alpha1 * channel_weight, "spatial": alpha1 * spatial_weight}
@@ -88,6 +92,7 @@ class CrossNetAttentionLoss(nn.Module):
         self.loss_weight = loss_weight
         self.sigma = sigma
         self.window = window
+        self.normalise = normalise
         self.lambdas = {"channel": channel_lambda, "spatial": spatial_lambda}
         branches = [branch for branch in self.lambdas if self.weights[branch]]
         self.log_factors = nn.ParameterDict({branch: nn.Parameter(torch.zeros(())) for branch in branches} if learnable else {})
@@ -122,28 +127,29 @@ class CrossNetAttentionLoss(nn.Module):
         with full_precision(student):
             student = as_float(student)
             teacher, raw = (x.to(student.dtype) for x in (teacher, raw))
-            parts = []
-            if self.weights["direct"]:
-                parts.append(self.weights["direct"] * gaussian_kernel_distance(student, teacher, self.sigma))
-            if self.weights["channel"]:
-                parts.append(self.weights["channel"] * self._channel_distance(raw, teacher))
-            if self.weights["spatial"]:
-                divisor = self._lambda("spatial", teacher.shape[1])
-                answer = spatial_attention(student, teacher, divisor, self.window)
-                parts.append(self.weights["spatial"] * gaussian_kernel_distance(answer, teacher, self.sigma))
-            return self.loss_weight * torch.stack(parts).sum()
+            return self.loss_weight * torch.stack(list(self._distances(student, teacher, raw))).sum()
 
-    def _channel_distance(self, raw: Tensor, teacher: Tensor) -> Tensor:
-        size = teacher.shape[-2:]
-        if raw.shape[-2:] != size:
-            raw = F.interpolate(raw, size=size, mode="bilinear", align_corners=False)
-        answer, attention = channel_attention(raw, teacher, self._lambda("channel", size.numel()))
-        self._attention[(teacher.shape[1], raw.shape[1])] = attention[0].detach().clone()
-        return gaussian_kernel_distance(answer, teacher, self.sigma)
+    def _distances(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Iterator[Tensor]:
+        """The weighted distance of each branch that is in use."""
+        silent = silent_square(teacher)
+        target, mine = unit_positions(teacher, silent), unit_positions(student, silent)
+        if self.weights["direct"]:
+            yield self.weights["direct"] * unit_kernel_distance(mine, target, self.sigma)
+        if self.weights["channel"]:
+            if raw.shape[-2:] != teacher.shape[-2:]:
+                raw = F.interpolate(raw, size=teacher.shape[-2:], mode="bilinear", align_corners=False)
+            query, key = (target, unit_positions(raw, silent)) if self.normalise else (teacher, raw)
+            answer, attention = channel_attention(query, key, raw, self._lambda("channel", teacher.shape[-2:].numel()))
+            self._attention[(teacher.shape[1], raw.shape[1])] = attention[0].detach().clone()
+            yield self.weights["channel"] * unit_kernel_distance(unit_positions(answer, silent), target, self.sigma)
+        if self.weights["spatial"]:
+            query, key = (target, mine) if self.normalise else (teacher, student)
+            answer = spatial_attention(query, key, student, self._lambda("spatial", teacher.shape[1]), self.window)
+            yield self.weights["spatial"] * unit_kernel_distance(unit_positions(answer, silent), target, self.sigma)
 
     def _lambda(self, branch: str, length: int) -> Tensor | float:
-        start = self.lambdas[branch] or math.sqrt(length)
-        return start * self.log_factors[branch].exp() if branch in self.log_factors else start
+        fixed = self.lambdas[branch] * math.sqrt(length)
+        return fixed * self.log_factors[branch].exp() if branch in self.log_factors else fixed
 
     def pictures(self) -> dict[str, Tensor]:
         """The channel attention of the last call, first sample: which student channels answer which teacher channels.
