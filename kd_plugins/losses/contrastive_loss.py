@@ -135,6 +135,7 @@ class ContrastiveImageLoss(nn.Module):
         size = student.shape[-2:]
         if lq.shape[-2:] == size:
             return lq
+        # `antialias` is also what chooses the field's bicubic kernel (a = -0.5, MATLAB's)
         return F.interpolate(_precise(lq), size, mode="bicubic", antialias=True).clamp(0, 1).to(lq.dtype)
 
     def _same_window(self, *images: Tensor) -> list[Tensor]:
