@@ -66,7 +66,7 @@ class CrossNetAttentionLoss(nn.Module):
         self,
         loss_weight: float = 1.0,
         alpha1: float = 1.0,
-        sigma: float = 1.0,
+        sigma: float = 0.85,
         window: int | None = 16,
         channel_lambda: float = 1.0,
         spatial_lambda: float = 1.0,
