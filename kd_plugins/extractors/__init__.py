@@ -5,6 +5,7 @@ from kd_plugins.extractors.brisque_image import BrisqueModel, brisque_features, 
 from kd_plugins.extractors.piqe import PiqeExtractor
 from kd_plugins.extractors.piqe_image import piqe_score
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY, build_extractor
+from kd_plugins.extractors.tokenizer import TokenizerExtractor, load_tokenizer, save_tokenizer
 from kd_plugins.extractors.vgg import VGGExtractor
 
 __all__ = [
@@ -12,10 +13,13 @@ __all__ = [
     "BrisqueExtractor",
     "BrisqueModel",
     "PiqeExtractor",
+    "TokenizerExtractor",
     "VGGExtractor",
     "brisque_features",
     "brisque_score",
     "build_extractor",
     "load_brisque_model",
+    "load_tokenizer",
     "piqe_score",
+    "save_tokenizer",
 ]

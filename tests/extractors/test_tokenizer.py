@@ -1,0 +1,449 @@
+"""The tokenizer has the published layout, reads foreign checkpoints without running them, and looks at images as DCKD does."""
+
+import importlib
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+
+from kd_plugins.extractors import TokenizerExtractor, build_extractor, load_tokenizer, save_tokenizer
+from kd_plugins.extractors.inert_pickle import Inert, load_inert
+from kd_plugins.extractors.vq_encoder import VQTokenizer, layout_of
+
+TINY = {
+    **{"ch": 4, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "attention_levels": [4]},
+    **{"z_channels": 8, "embed_dim": 6, "n_embed": 10, "groups": 2},
+}
+PUBLISHED_GROUPS = {**TINY, "ch": 32, "groups": 32}  # what a raw checkpoint is read as
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    net = VQTokenizer(**{**TINY, **changes})
+    for parameter in net.parameters():  # norms and biases too, that each matters
+        nn.init.normal_(parameter, std=0.2)
+    return net.requires_grad_(False).eval()
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    save_tokenizer(make(), tmp_path / "tiny.safetensors", torch.float32)
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def image():
+    return torch.rand(2, 3, 48, 32, generator=torch.Generator().manual_seed(1))
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in right)
+
+
+# ------------------------------------------------------------------------------------------------ the published layout
+
+
+def published_shapes():
+    """The names and shapes of vqgan_imagenet_f16_1024's three parts, written out from its config (ch 128, 1 1 2 2 4, 2 blocks)."""
+    shapes = {}
+
+    def conv(name, out, into, size):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (out, into, size, size), (out,)
+
+    def norm(name, width):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (width,), (width,)
+
+    def residual(name, into, out):
+        norm(f"{name}.norm1", into)
+        conv(f"{name}.conv1", out, into, 3)
+        norm(f"{name}.norm2", out)
+        conv(f"{name}.conv2", out, out, 3)
+        if into != out:
+            conv(f"{name}.nin_shortcut", out, into, 1)
+
+    def attention(name, width):
+        norm(f"{name}.norm", width)
+        for part in ("q", "k", "v", "proj_out"):
+            conv(f"{name}.{part}", width, width, 1)
+
+    conv("encoder.conv_in", 128, 3, 3)
+    for level, (into, out) in enumerate([(128, 128), (128, 128), (128, 256), (256, 256), (256, 512)]):
+        residual(f"encoder.down.{level}.block.0", into, out)
+        residual(f"encoder.down.{level}.block.1", out, out)
+        if level == 4:
+            attention("encoder.down.4.attn.0", 512)
+            attention("encoder.down.4.attn.1", 512)
+        else:
+            conv(f"encoder.down.{level}.downsample.conv", out, out, 3)
+    residual("encoder.mid.block_1", 512, 512)
+    attention("encoder.mid.attn_1", 512)
+    residual("encoder.mid.block_2", 512, 512)
+    norm("encoder.norm_out", 512)
+    conv("encoder.conv_out", 256, 512, 3)
+    conv("quant_conv", 256, 256, 1)
+    shapes["quantize.embedding.weight"] = (1024, 256)
+    return shapes
+
+
+def test_the_default_has_the_published_names_and_shapes():
+    with torch.device("meta"):
+        net = VQTokenizer()
+    assert {key: tuple(value.shape) for key, value in net.state_dict().items()} == published_shapes()
+    assert sum(p.numel() for p in net.parameters()) == 29_626_112
+    assert net.stride == 16
+
+
+def test_the_layout_is_told_from_the_shapes():
+    weights = {key: torch.empty(shape, device="meta") for key, shape in published_shapes().items()}
+    with torch.device("meta"):
+        assert {**layout_of(weights), "groups": 32} == VQTokenizer().arguments
+    other = make(ch_mult=[1, 2, 2], num_res_blocks=1, attention_levels=[1, 2])
+    assert {**layout_of(other.state_dict()), "groups": 2} == other.arguments
+
+
+def test_the_encoder_computes_what_another_implementation_does():
+    """spandrel's RestoreFormer has the same encoder but for one name; with one head the attention is the same too."""
+    arch = importlib.import_module("spandrel.architectures.RestoreFormer.__arch.restoreformer_arch")
+    other = arch.MultiHeadEncoder(
+        ch=32, out_ch=3, ch_mult=(1, 1, 2, 2, 4), attn_resolutions=(16,), resolution=256, z_channels=8, double_z=False
+    ).eval()
+    net = make(ch=32, groups=32)
+    theirs = {}
+    for key in other.state_dict():
+        ours = (
+            key.replace("attn.0.norm1", "attn.0.norm").replace("attn.1.norm1", "attn.1.norm").replace("attn_1.norm1", "attn_1.norm")
+        )
+        if ".norm2" in key and ".attn" in key:  # of its cross attention, not used here
+            theirs[key] = other.state_dict()[key]
+        else:
+            theirs[key] = net.encoder.state_dict()[ours]
+    assert len(theirs) == len(net.encoder.state_dict()) + 6
+    other.load_state_dict(theirs)
+    x = torch.randn(2, 3, 70, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(net.encoder(x)[1], other(x)["out"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_levels_and_z_are_what_a_plain_reference_gives(image):
+    net = make().double()
+    w = net.state_dict()
+    x = image.double()
+
+    def conv(name, x, **kw):
+        return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **kw)
+
+    def norm(name, x):
+        grouped = x.reshape(len(x), 2, -1)
+        normed = (grouped - grouped.mean(2, keepdim=True)) / (grouped.var(2, unbiased=False, keepdim=True) + 1e-6).sqrt()
+        return normed.reshape(x.shape) * w[f"{name}.weight"][:, None, None] + w[f"{name}.bias"][:, None, None]
+
+    def swish(x):
+        return x * torch.sigmoid(x)
+
+    def residual(name, x):
+        out = conv(f"{name}.conv1", swish(norm(f"{name}.norm1", x)), padding=1)
+        out = conv(f"{name}.conv2", swish(norm(f"{name}.norm2", out)), padding=1)
+        return out + (conv(f"{name}.nin_shortcut", x) if f"{name}.nin_shortcut.weight" in w else x)
+
+    def attention(name, x):
+        q, k, v = (conv(f"{name}.{part}", norm(f"{name}.norm", x)).flatten(2) for part in "qkv")
+        p = torch.softmax(q.transpose(1, 2) @ k / q.shape[1] ** 0.5, dim=2)
+        return x + conv(f"{name}.proj_out", (v @ p.transpose(1, 2)).reshape(x.shape))
+
+    levels = []
+    h = conv("encoder.conv_in", x, padding=1)
+    for i in range(5):
+        h = residual(f"encoder.down.{i}.block.0", h)
+        levels.append(h)
+        h = attention("encoder.down.4.attn.0", h) if i == 4 else h
+        h = residual(f"encoder.down.{i}.block.1", h)
+        h = attention("encoder.down.4.attn.1", h) if i == 4 else h
+        if i < 4:
+            height, width = h.shape[2] // 2 * 2 + 1, h.shape[3] // 2 * 2 + 1
+            padded = h.new_zeros(*h.shape[:2], height, width)
+            padded[:, :, : h.shape[2], : h.shape[3]] = h
+            h = conv(f"encoder.down.{i}.downsample.conv", padded, stride=2)
+    h = residual("encoder.mid.block_2", attention("encoder.mid.attn_1", residual("encoder.mid.block_1", h)))
+    z = conv("quant_conv", conv("encoder.conv_out", swish(norm("encoder.norm_out", h)), padding=1))
+
+    ours, our_z = net(x)
+    for one, other in zip(ours, levels, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(our_z, z)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"groups": 3}, "'groups' is 3, which does not divide a level's width, 4"),
+        ({"ch": 0}, "'ch' is 0"),
+        ({"ch_mult": []}, "'ch_mult' is"),
+        ({"ch_mult": [1, 1.5]}, "'ch_mult' is"),
+        ({"attention_levels": [5]}, "there are 5 levels"),
+    ],
+)
+def test_arguments_out_of_range_are_named(change, said):
+    with pytest.raises(ValueError, match=said):
+        VQTokenizer(**{**TINY, **change})
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def vqgan(net, **more):
+    """The state dict of a whole VQGAN: with a decoder and a loss, that must be left alone."""
+    extra = {
+        "decoder.conv_in.weight": torch.zeros(3),
+        "post_quant_conv.weight": torch.zeros(2),
+        "loss.discriminator.x": torch.ones(1),
+    }
+    return {**net.state_dict(), **extra, **more}
+
+
+class ModelCheckpoint:
+    """Stands for a class of a training framework that is not installed where the file is read."""
+
+    def __init__(self):
+        self.best = [1, 2]
+
+
+class Code:
+    """Pickled, it makes a folder when it is read."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_saved_tokenizer_comes_back_with_its_architecture(tmp_path):
+    net = make()
+    save_tokenizer(net, tmp_path / "a.safetensors", torch.float32)
+    back = load_tokenizer(tmp_path / "a.safetensors")
+    assert same(back.state_dict(), net.state_dict()) and back.arguments == net.arguments
+    assert not back.training and not any(p.requires_grad for p in back.parameters())
+    save_tokenizer(net.to(memory_format=torch.channels_last), tmp_path / "half.safetensors")
+    half = load_tokenizer(tmp_path / "half.safetensors").state_dict()
+    assert all(value.dtype == torch.float32 for value in half.values())
+    assert all(torch.equal(half[key], value.half().float()) for key, value in net.state_dict().items())
+    with pytest.raises(ValueError, match="ends in .safetensors"):
+        save_tokenizer(net, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "params_ema", "params", None])
+def test_a_plain_checkpoint_is_read_by_its_shapes(tmp_path, key):
+    net = make(ch=32, groups=32)
+    content = vqgan(net)
+    torch.save(content if key is None else {key: content, "epoch": 3}, tmp_path / "a.pth")
+    back = load_tokenizer(tmp_path / "a.pth")
+    assert same(back.state_dict(), net.state_dict()) and back.arguments == PUBLISHED_GROUPS
+
+
+def test_safetensors_without_metadata_are_read_by_their_shapes(tmp_path):
+    net = make(ch=32, groups=32)
+    save_file(vqgan(net), tmp_path / "a.safetensors")
+    assert same(load_tokenizer(tmp_path / "a.safetensors").state_dict(), net.state_dict())
+
+
+@pytest.mark.parametrize("foreign", ["class", "object"])
+def test_a_training_checkpoint_with_foreign_classes_is_read(tmp_path, foreign, monkeypatch):
+    net = make(ch=32, groups=32)
+    state = vqgan(net, **{"quantize.embedding.weight": nn.Parameter(net.quantize.embedding.weight)})
+    kept = {ModelCheckpoint: {"best": 1.0}} if foreign == "class" else [ModelCheckpoint(), {3}]
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(5)}}}
+    torch.save({"epoch": 3, "callbacks": kept, "optimizer_states": [optimizer], "state_dict": state}, tmp_path / "last.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "last.ckpt", weights_only=True)
+    monkeypatch.delattr("test_tokenizer.ModelCheckpoint", raising=False)  # the class cannot be had: plain torch.load fails
+    back = load_tokenizer(tmp_path / "last.ckpt")
+    assert same(back.state_dict(), net.state_dict())
+    content = load_inert(tmp_path / "last.ckpt")
+    assert content["epoch"] == 3 and list(content) == ["epoch", "callbacks", "optimizer_states", "state_dict"]
+    assert (next(iter(content["callbacks"])) is Inert) if foreign == "class" else isinstance(content["callbacks"][0], Inert)
+
+
+@pytest.mark.parametrize("place", ["beside", "before", "inside"])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, place):
+    net, ran = make(ch=32, groups=32), tmp_path / "ran"
+    state = vqgan(net)
+    content = {
+        "beside": {"state_dict": state, "hyper_parameters": Code(ran)},
+        "before": {"hyper_parameters": [Code(ran)], "state_dict": state},
+        "inside": {"state_dict": {**state, "code": Code(ran)}},
+    }[place]
+    torch.save(content, tmp_path / "last.ckpt")
+    assert same(load_tokenizer(tmp_path / "last.ckpt").state_dict(), net.state_dict())
+    assert not ran.exists()
+    torch.load(tmp_path / "last.ckpt", weights_only=False)  # the file is as dangerous as it was meant to be
+    assert ran.exists()
+
+
+def with_pickle(folder, commands, **more):
+    """A file as torch.save writes it, with another pickle in it, and more files."""
+    torch.save({}, folder / "plain.pth")
+    with zipfile.ZipFile(folder / "plain.pth") as plain, zipfile.ZipFile(folder / "made.pth", "w") as made:
+        for name in plain.namelist():
+            made.writestr(name, commands if name.endswith("data.pkl") else plain.read(name))
+        for name, content in more.items():
+            made.writestr(f"plain/{name}.pkl", content)
+    return folder / "made.pth"
+
+
+def test_a_pickle_cannot_write_to_what_it_may_call(tmp_path):
+    # A hand-made pickle: GLOBAL _rebuild_tensor_v2, a dict, BUILD, STOP.
+    commands = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x07\x00\x00\x00changedK\x01sb."
+    with pytest.raises(ValueError, match="without running code: a pickle may not change a function"):
+        load_tokenizer(with_pickle(tmp_path, commands))
+    assert not hasattr(torch._utils._rebuild_tensor_v2, "changed")
+
+
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file that looks like a TorchScript archive")
+def test_a_torchscript_archive_is_refused(tmp_path):
+    file = with_pickle(tmp_path, b"\x80\x02}.", constants=b"\x80\x02).")
+    with pytest.raises(ValueError, match=r"made\.pth: cannot be read without running code: a TorchScript archive"):
+        load_tokenizer(file)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_files_that_are_no_weights_are_one_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'.*none\.ckpt' is no file"):
+        load_tokenizer(tmp_path / "none.ckpt")
+    for name, content in (("a.ckpt", b""), ("b.ckpt", b"not weights"), ("c.safetensors", b"not weights")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: cannot be read"):
+            load_tokenizer(tmp_path / name)
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"state_dict": Code(tmp_path / "ran")}))
+    with pytest.raises(ValueError, match=r"plain\.pkl: cannot be read without running code: no zip archive"):
+        load_tokenizer(tmp_path / "plain.pkl")
+    assert not (tmp_path / "ran").exists()
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds list, expected a dict of tensors"):
+        load_tokenizer(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize("part", ["encoder.", "quant_conv.", "quantize.embedding.weight"])
+def test_a_file_without_a_part_is_refused(tmp_path, part):
+    weights = {key: value for key, value in vqgan(make(ch=32, groups=32)).items() if not key.startswith(part)}
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=rf"a\.ckpt: no {part.rstrip('.')}; expected a VQGAN by its published names"):
+        load_tokenizer(tmp_path / "a.ckpt")
+
+
+def test_weights_that_do_not_fit_each_other_are_refused(tmp_path):
+    weights = vqgan(make(ch=32, groups=32))
+    for changed, said in (
+        ({"encoder.mid.block_1.temb_proj.weight": torch.zeros(2)}, "1 problems, first: Unexpected"),
+        ({"quant_conv.weight": torch.zeros(6, 5, 1, 1)}, "1 problems, first: size mismatch for quant_conv.weight"),
+        ({"encoder.down.1.block.0.conv1.weight": torch.zeros(33, 32, 3, 3)}, "expected multiples of the first convolution's, 32"),
+    ):
+        torch.save({**weights, **changed}, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=said):
+            load_tokenizer(tmp_path / "a.pth")
+    torch.save({key: value for key, value in weights.items() if key != "encoder.conv_in.weight"}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"no tokenizer of this layout: no encoder\.conv_in\.weight"):
+        load_tokenizer(tmp_path / "a.pth")
+    torch.save(vqgan(make()), tmp_path / "a.pth")  # 4 channels cannot have the 32 groups of the published ones
+    with pytest.raises(ValueError, match="'groups' is 32, which does not divide"):
+        load_tokenizer(tmp_path / "a.pth")
+
+
+def test_another_networks_safetensors_are_refused(tmp_path):
+    save_file(make().state_dict(), tmp_path / "a.safetensors", metadata={"network": json.dumps({"type": "Restormer", "dim": 4})})
+    with pytest.raises(ValueError, match="its metadata describes another network"):
+        load_tokenizer(tmp_path / "a.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------ the extractor
+
+
+def test_five_levels_are_the_first_residual_blocks_outputs(tiny, image):
+    extractor = build_extractor({"type": "TokenizerExtractor", "weights": str(tiny)})
+    seen = []
+    for level in extractor.net.encoder.down:
+        level.block[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    levels, z = extractor.encode(image)
+    assert [tuple(level.shape) for level in levels] == [(2, 4, 48, 32), (2, 4, 24, 16), (2, 8, 12, 8), (2, 8, 6, 4), (2, 16, 3, 2)]
+    assert all(torch.equal(one, other) for one, other in zip(levels, seen, strict=True))
+    assert z.shape == (2, 6, 3, 2) and extractor.codebook.shape == (10, 6) and extractor.stride == 16
+    alone = extractor(image)
+    assert len(seen) == 10 and all(torch.equal(one, other) for one, other in zip(alone, levels, strict=True))
+
+
+def test_the_levels_alone_leave_the_rest_of_the_encoder_out(tiny, image):
+    extractor = TokenizerExtractor(tiny)
+    ran = []
+    for module in (extractor.net.encoder.mid, extractor.net.encoder.down[-1].attn[0], extractor.net.quant_conv):
+        module.register_forward_hook(lambda module, args, output: ran.append(module))
+    extractor(image)
+    assert not ran
+    extractor.encode(image)
+    assert len(ran) == 3
+
+
+def test_the_range_is_symmetric_or_the_images_own(tiny, image):
+    symmetric, unit = TokenizerExtractor(tiny), TokenizerExtractor(tiny, range="unit")
+    torch.testing.assert_close(symmetric.encode(image)[1], unit.encode(image * 2 - 1)[1])
+    assert not torch.allclose(symmetric.encode(image)[1], unit.encode(image)[1], atol=1e-3)
+    with pytest.raises(ValueError, match="'range' is 'both', expected symmetric or unit"):
+        TokenizerExtractor(tiny, range="both")
+
+
+def test_it_is_frozen_and_stays_in_eval_mode_but_passes_the_gradient(tiny, image):
+    extractor = nn.ModuleList([TokenizerExtractor(tiny)]).train()[0]
+    assert not any(module.training for module in extractor.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+    for pick in range(6):
+        x = image.clone().requires_grad_()
+        levels, z = extractor.encode(x)
+        (*levels, z)[pick].square().mean().backward()
+        assert x.grad is not None and bool(torch.isfinite(x.grad).all()) and (x.grad != 0).float().mean() > 0.9
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    net = make(ch_mult=[1, 2], attention_levels=[1]).double()
+    x = torch.rand(1, 3, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda image: tuple(net(image)[0]) + (net(image)[1],), (x,))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (47, 33), (45, 63)])
+def test_odd_sizes_are_rounded_down_at_each_level(tiny, size):
+    extractor = TokenizerExtractor(tiny)
+    levels, z = extractor.encode(torch.rand(1, 3, *size))
+    assert [level.shape[2:] for level in levels] == [(size[0] >> i, size[1] >> i) for i in range(5)]
+    assert z.shape[2:] == (size[0] // 16, size[1] // 16)
+
+
+def test_the_last_row_of_an_odd_size_is_seen(tiny):
+    extractor = TokenizerExtractor(tiny)
+    x = torch.rand(1, 3, 31, 31).requires_grad_()
+    extractor.encode(x)[1].sum().backward()
+    assert x.grad is not None and (x.grad[..., -1, :] != 0).all() and (x.grad[..., :, -1] != 0).all()
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.rand(1, 3, 15, 64), torch.rand(1, 1, 32, 32), torch.rand(3, 32, 32), torch.ones(1, 3, 32, 32).int()]
+)
+def test_what_is_no_image_is_refused(tiny, bad):
+    extractor = TokenizerExtractor(tiny)
+    for call in (extractor, extractor.encode):
+        with pytest.raises(ValueError, match="H and W from 16 up, got torch"):
+            call(bad)
+
+
+def test_it_runs_under_bf16_autocast(tiny, image):
+    extractor = TokenizerExtractor(tiny)
+    exact = extractor.encode(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        x = image.clone().requires_grad_()
+        levels, z = extractor.encode(x)
+        (sum(level.float().mean() for level in levels) + z.float().mean()).backward()
+    assert x.grad is not None and bool(torch.isfinite(x.grad).all())
+    for one, other in zip([*levels, z], [*exact[0], exact[1]], strict=True):
+        assert (one.float() - other).abs().mean() < 0.05 * other.std()
