@@ -11,6 +11,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils import make_exp_dirs
 
 from kd_plugins.options import option_errors, parse_options
+from kd_plugins.process import prepare_process
 from kd_plugins.train import build_registered_model, start_log
 
 
@@ -28,6 +29,7 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         OptionError: see `parse_options`.
     """
     opt, args = parse_options(root_path, is_train=False, argv=argv)
+    prepare_process(opt)
     make_exp_dirs(opt)
     logger = start_log(opt, "test")
     with option_errors(args.opt):

@@ -27,6 +27,7 @@ import kd_plugins
 from kd_plugins.features import nearest
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
+from kd_plugins.process import prepare_process
 
 
 def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
@@ -46,10 +47,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     for key in ("train", "logger"):
         if key not in opt:
             raise OptionError(f"{args.opt}: missing key {key}")
-    if opt.get("num_threads"):
-        torch.set_num_threads(int(opt["num_threads"]))
-    torch.backends.cudnn.benchmark = True
-
+    prepare_process(opt)
     resume_state = _load_resume_state(opt)
     if resume_state is None:
         make_exp_dirs(opt)

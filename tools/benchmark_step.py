@@ -16,6 +16,7 @@ import torch
 from kd_plugins.data import DegradedPhotoDataset
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import parse_options
+from kd_plugins.process import prepare_process
 from kd_plugins.teachers import observe
 from kd_plugins.train import build_registered_model
 
@@ -32,6 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         forced = ["--force_yml", "manual_seed=0", *args.force_yml]
         opt, _ = parse_options(root, is_train=True, argv=["-opt", args.opt, *forced])
+        prepare_process(opt)
         model = build_registered_model(opt)
     dataset = DegradedPhotoDataset(opt["datasets"]["train"])
     items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.extractors.nss import as_float, block_mean, full_precision, mscn
-from kd_plugins.extractors.products import product_moments, structure_distance
+from kd_plugins.extractors.products import compare_products, product_moments
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 # Smallest map that is halved for the second scale: below, its window would see nothing but borders.
@@ -122,15 +122,15 @@ class BrisqueExtractor(nn.Module):
             if number == 2:
                 x = block_mean(x, 2, 2)
             normalised, mean, deviation, scale = mscn(x, scale, self.c)
+            if reference is None:
+                moments, distance = product_moments(normalised), normalised.new_zeros(normalised.shape[:2])
+                out[f"mscn{number}"] = normalised
+            else:
+                distance, moments = compare_products(normalised, reference[f"mscn{number}"].to(x.dtype))
             if weights["structure"]:
-                if reference is None:
-                    out[f"mscn{number}"] = normalised
-                    out[f"structure{number}"] = normalised.new_zeros(normalised.shape[:2])
-                else:
-                    distance = structure_distance(normalised, reference[f"mscn{number}"].to(x.dtype))
-                    out[f"structure{number}"] = distance * weights["structure"]
+                out[f"structure{number}"] = distance * weights["structure"]
             if weights["statistics"]:
-                out[f"statistics{number}"] = closed_form_statistics(normalised) * weights["statistics"]
+                out[f"statistics{number}"] = closed_form_statistics(moments) * weights["statistics"]
             if weights["colour"] and number == scales:
                 out["colour"] = torch.stack((mean, deviation)) * (weights["colour"] / scale)
         if reference is None and scale is not None:
@@ -138,17 +138,17 @@ class BrisqueExtractor(nn.Module):
         return out
 
 
-def closed_form_statistics(maps: Tensor) -> Tensor:
+def closed_form_statistics(moments: Tensor) -> Tensor:
     """The 18 numbers of BRISQUE for each channel, from moments instead of fits [ours].
 
     Args:
-        maps: MSCN, (N, C, H, W).
+        moments: Of MSCN and its products, (4, 5, N, C): see `product_moments`.
 
     Returns:
         (18, N, C): five moment ratios E|p|² / (E p² + 0.01); the variance of MSCN; for the four products the mean,
         then the left and then the right one-sided second moment.
     """
-    plus, minus, plus_sq, minus_sq = product_moments(maps)
+    mean, size, square, right = moments
     # 0.01 against a variance of about 0.5: without it the ratio of a silent channel is noise over noise.
-    ratio = (plus + minus).square() / (plus_sq + minus_sq + 1e-2)
-    return torch.cat((ratio, plus_sq[:1] + minus_sq[:1], (plus - minus)[1:], minus_sq[1:], plus_sq[1:]))
+    ratio = size.square() / (square + 1e-2)
+    return torch.cat((ratio, square[:1], mean[1:], (square - right)[1:], right[1:]))

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 WINDOW = 7
 SIGMA = 7 / 6
 _SCHARR = (3 / 16, 10 / 16, 3 / 16)
+_SMALL = 64  # positions up to which one product of matrices beats two batches of small ones
 
 
 def gaussian_window(size: int = WINDOW, sigma: float = SIGMA, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -65,10 +66,20 @@ def _operator(kind: str, length: int, dtype: torch.dtype, device: torch.device, 
     return matrix.to(device=device, dtype=dtype)
 
 
+@lru_cache(maxsize=256)
+def _dense_operator(vertical: str, horizontal: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A separable operator on maps of height x width as one matrix on their positions."""
+    return torch.kron(_operator(vertical, height, dtype, device), _operator(horizontal, width, dtype, device))
+
+
 def _separable(x: Tensor, vertical: str, horizontal: str, transpose: bool = False) -> Tensor:
     """Apply one operator along the columns and one along the rows of maps (..., H, W); or the transpose of both."""
-    rows = _operator(vertical, x.shape[-2], x.dtype, x.device)
-    cols = _operator(horizontal, x.shape[-1], x.dtype, x.device)
+    height, width = x.shape[-2:]
+    if height * width <= _SMALL:
+        operator = _dense_operator(vertical, horizontal, height, width, x.dtype, x.device)
+        return torch.matmul(x.reshape(-1, height * width), operator if transpose else operator.t()).view(x.shape)
+    rows = _operator(vertical, height, x.dtype, x.device)
+    cols = _operator(horizontal, width, x.dtype, x.device)
     if transpose:
         rows, cols = rows.t(), cols.t()
     return torch.matmul(rows, torch.matmul(x, cols.t()))
@@ -101,8 +112,8 @@ class _Mscn(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor | None, c: float, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with full_precision(x):
-            mu = gaussian_filter(x)
-            variance = gaussian_filter(x * x).addcmul_(mu, mu, value=-1).clamp_min_(0)
+            mu, square = gaussian_filter(torch.stack((x, x * x)))
+            variance = square.addcmul_(mu, mu, value=-1).clamp_min_(0)
             if scale is None:
                 floor = (x.square().mean().sqrt_() * 1e-2).clamp_min_(1e-2)
                 scale = torch.maximum(variance.mean().sqrt_(), floor)
@@ -126,8 +137,8 @@ class _Mscn(torch.autograd.Function):
             mean = torch.addcmul(centre, mu, second, value=2).neg_()
             if grad_mu is not None:
                 mean = mean.add_(grad_mu)
-            grad = centre.add_(gaussian_filter(mean, transpose=True))
-            grad.addcmul_(x, gaussian_filter(second, transpose=True), value=2)
+            mean, second = gaussian_filter(torch.stack((mean, second)), transpose=True)
+            grad = centre.add_(mean).addcmul_(x, second, value=2)
         return grad, None, None, None
 
 

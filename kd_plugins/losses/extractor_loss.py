@@ -33,7 +33,7 @@ class ExtractorLoss(nn.Module):
         ValueError: the window is smaller than 8.
     """
 
-    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: int | None = 32) -> None:
+    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: int | None = 16) -> None:
         super().__init__()
         if window is not None and window < 8:
             raise ValueError(f"{type(self).__name__}: window={window!r}, expected at least 8, or nothing for whole features")
@@ -74,7 +74,7 @@ class ExtractorLoss(nn.Module):
 class BrisqueFeatureLoss(ExtractorLoss):
     """L_NC of SLKD (arXiv 2501.09268): structure and colour of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 32) -> None:
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 16) -> None:
         super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight, window)
 
 
@@ -82,5 +82,5 @@ class BrisqueFeatureLoss(ExtractorLoss):
 class PiqeFeatureLoss(ExtractorLoss):
     """L_ET of SLKD (arXiv 2501.09268): edges and texture of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 32) -> None:
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 16) -> None:
         super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight, window)

@@ -75,21 +75,27 @@ def test_structure_is_that_of_the_dense_products():
 
     def dense(m):
         p = F.pad(m, (1, 1, 0, 1))
-        shifted = (p[..., :-1, 2:], p[..., 1:, 1:-1], p[..., 1:, 2:], p[..., 1:, :-2])
+        shifted = (p[..., :-1, 2:], p[..., 1:, :-2], p[..., 1:, 1:-1], p[..., 1:, 2:])
         return torch.stack((m, *(m * s for s in shifted)))
 
     expected = (dense(maps) - dense(others)).abs().mean((0, 3, 4))
-    torch.testing.assert_close(products.structure_distance(maps, others), expected)
-    positive, negative = dense(maps).clamp_min(0), (-dense(maps)).clamp_min(0)
-    moments = torch.stack((positive, negative, positive**2, negative**2)).mean((-1, -2))
+    dense_maps = dense(maps)
+    moments = torch.stack((dense_maps, dense_maps.abs(), dense_maps**2, dense_maps.clamp_min(0) ** 2)).mean((-1, -2))
+    distance, described = products.compare_products(maps, others)
+    torch.testing.assert_close(distance, expected)
+    torch.testing.assert_close(described, moments)
     torch.testing.assert_close(products.product_moments(maps), moments)
 
 
 def test_pieces_of_a_large_batch_agree_with_single_samples():
     torch.manual_seed(0)
-    maps, others = torch.randn(2, 3, 40, 64, 64)
-    single = torch.cat([products.structure_distance(maps[i : i + 1], others[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(products.structure_distance(maps, others), single)
+    maps, others = torch.randn(2, 3, 40, 64, 64).requires_grad_()
+    whole = products.compare_products(maps, others)
+    single = [products.compare_products(maps[i : i + 1], others[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(whole[0], torch.cat([distance for distance, _ in single]))
+    torch.testing.assert_close(whole[1], torch.cat([moments for _, moments in single], 2))
+    gradients = [torch.autograd.grad(sum(d.sum() + m.sum() for d, m in each), maps)[0] for each in ([whole], single)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_filter_is_the_7x7_gaussian_with_replicated_borders():
