@@ -121,9 +121,9 @@ def window_runs(side: int, window: int | None) -> list[tuple[int, int, int]]:
 
 
 def _to_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """(N, C, H, W) to (N, windows, positions of a window, C)."""
+    """(N, C, H, W) to (N, windows, positions of a window, C), contiguous, as the kernels that do not store the attention ask."""
     x = x.unflatten(-1, (-1, width)).unflatten(2, (-1, height))
-    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2).contiguous()
 
 
 def _from_windows(x: Tensor, down: int, height: int, width: int) -> Tensor:

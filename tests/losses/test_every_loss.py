@@ -16,6 +16,8 @@ ARGUMENTS = {
     # own negatives: some batches here are of one image; a space of convolutions: a layer norm amplifies black images by itself
     "ContrastiveImageLoss": {"negatives": ["own"], "extractor": {"type": "TeacherExtractor", "layers": ["1", "3"]}},
 }
+# the part of a loss that is a distance, where its other parts are not: cross-net attention mixes channels and positions
+A_DISTANCE = {"CrossNetAttentionLoss": {"alpha1": 0.0}}
 LOSSES = {name: cls for name, cls in LOSS_REGISTRY if cls.__module__.startswith("kd_plugins.losses")}
 
 
@@ -41,10 +43,10 @@ def build(name, **arguments):
     return loss
 
 
-def compare(loss, student, teacher, lq=None):
+def compare(loss, student, teacher, lq=None, raw=None):
     if lq is None:
         lq = torch.rand(student.shape, generator=torch.Generator().manual_seed(2)).to(student.dtype)
-    context = {"stride": 2, "lq": lq}
+    context = {"stride": 2, "lq": lq, **({} if raw is None else {"raw": raw})}
     return loss(student, teacher, **{name: value for name, value in context.items() if asks_for(loss, name)})
 
 
@@ -87,7 +89,7 @@ def first_gradient(name, net, where, x, prepare=None):
         pair = scm({"g": [mine]}, {"g": [theirs]})["g"][0], theirs
     else:
         pair = images
-    loss = compare(build(name), *pair, lq=x)
+    loss = compare(build(name), *pair, lq=x, raw=mine if where == "feature" else None)
     loss.backward()
     return loss.detach(), student.get_submodule(first).weight.grad
 
@@ -101,7 +103,7 @@ def test_the_losses_of_the_package_are_found():
 def test_zero_where_student_and_teacher_agree(name, dtype):
     torch.manual_seed(0)
     for teacher in (torch.randn(2, 3, 16, 12), torch.rand(1, 3, 33, 17), torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)):
-        loss = compare(build(name), teacher.to(dtype).clone(), teacher.to(dtype))
+        loss = compare(build(name, **A_DISTANCE.get(name, {})), teacher.to(dtype).clone(), teacher.to(dtype))
         assert loss.shape == ()
         assert abs(loss.item()) <= 1e-6
 
