@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from kd_plugins.extractors import build_extractor
 from kd_plugins.features import nearest
-from kd_plugins.losses.shapes import require_same_shape
+from kd_plugins.losses.shapes import require_same_shape, same_window
 
 DEFAULT_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 _NEGATIVES = ("own", "others")
@@ -100,7 +100,7 @@ class ContrastiveImageLoss(nn.Module):
         """
         require_same_shape(self, student, teacher)
         shifts = self._shifts(len(student))
-        images = self._same_window(student, teacher, self._resized(lq, student))
+        images = same_window(self.window, student, teacher, self._resized(lq, student))
         anchors = self.extractor(images[0])
         with torch.no_grad():
             known = self.extractor(torch.cat(images[1:]))
@@ -137,13 +137,6 @@ class ContrastiveImageLoss(nn.Module):
             return lq
         # `antialias` is also what chooses the field's bicubic kernel (a = -0.5, MATLAB's)
         return F.interpolate(_precise(lq), size, mode="bicubic", antialias=True).clamp(0, 1).to(lq.dtype)
-
-    def _same_window(self, *images: Tensor) -> list[Tensor]:
-        if self.window is None:
-            return list(images)
-        height, width = images[0].shape[-2:]
-        top, left = (int(torch.randint(max(side - self.window, 0) + 1, ())) for side in (height, width))
-        return [image[..., top : top + self.window, left : left + self.window] for image in images]
 
     def _level_weights(self, levels: int) -> Sequence[float]:
         if self.weights is None and levels <= len(DEFAULT_WEIGHTS):

@@ -10,7 +10,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.extractors import build_extractor
-from kd_plugins.losses.shapes import require_same_shape
+from kd_plugins.losses.shapes import require_same_shape, same_window
 
 
 @LOSS_REGISTRY.register()
@@ -56,18 +56,12 @@ class ExtractorLoss(nn.Module):
             ValueError: the shapes differ.
         """
         require_same_shape(self, student, teacher)
-        student, teacher = self._same_window(student, teacher)
+        student, teacher = same_window(self.window, student, teacher)
         with torch.no_grad():
             target = self.extractor(teacher, stride=stride)
         description = self.extractor(student, reference=target, stride=stride)
         differences = [(value - target[key]).abs().mean() for key, value in description.items()]
         return self.loss_weight * torch.stack(differences).mean()
-
-    def _same_window(self, *features: Tensor) -> list[Tensor]:
-        height, width = features[0].shape[-2:]
-        size = self.window or max(height, width)
-        top, left = (int(torch.randint(max(side - size, 0) + 1, ())) for side in (height, width))
-        return [feature[..., top : top + size, left : left + size] for feature in features]
 
 
 @LOSS_REGISTRY.register()

@@ -1,7 +1,8 @@
-"""The check that every loss between a student's tensor and the teacher's makes first."""
+"""What losses between a student's tensor and the teacher's share: the check they make first, the window they look through."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +22,16 @@ def require_same_shape(loss: object, student: Tensor, teacher: Tensor) -> None:
             f"{type(loss).__name__}: the student's tensor is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}; "
             "expected the same shape"
         )
+
+
+def same_window(size: int | None, *tensors: Tensor) -> list[Tensor]:
+    """One random window of several tensors, at the same place in each.
+
+    Args:
+        size: side of the window; None, or more than a side, for the whole of it.
+        tensors: (..., H, W), of one size.
+    """
+    if size is None:
+        return list(tensors)
+    top, left = (int(torch.randint(max(side - size, 0) + 1, ())) for side in tensors[0].shape[-2:])
+    return [tensor[..., top : top + size, left : left + size] for tensor in tensors]

@@ -16,7 +16,7 @@ from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
-from kd_plugins.models.terms import OUTPUT, Step, Term, build_terms
+from kd_plugins.models.terms import OUTPUT, Step, Term, build_terms, compared
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.students import inherit
 from kd_plugins.teachers import build_teacher, observe
@@ -103,7 +103,7 @@ class DistillationModel(ValidatedModel):
 
     def _build_terms(self, kept: Mapping[str, Tensor]) -> None:
         blocks = {**self.default_terms, **(self.opt["train"].get("distill") or {})}
-        used = {block.get("between", OUTPUT) for block in blocks.values() if isinstance(block, Mapping)} - {OUTPUT}
+        used = {group for block in blocks.values() if isinstance(block, Mapping) for group in compared(block)} - {OUTPUT}
         self.pairs: dict[str, list[Pair]] = {}
         if blocks and not self.teachers:
             raise ValueError("train:distill has terms, but the option file has no `teacher` block")
@@ -195,6 +195,13 @@ class DistillationModel(ValidatedModel):
             {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()},
             {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.pairs.items()},
         )
+
+    def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
+        """As ValidatedModel; then the pictures of the terms that have some, for TensorBoard."""
+        super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
+        for term in self.terms.values() if tb_logger else ():
+            for name, picture in getattr(term.loss, "pictures", dict)().items():
+                tb_logger.add_image(f"terms/{term.name}/{name}", picture, current_iter)
 
     def get_current_log(self) -> Mapping[str, float]:
         """The terms of the last step; read from the device only when they are logged."""

@@ -1,5 +1,7 @@
 """Terms of the `train: distill:` block."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -58,14 +60,14 @@ def test_a_block_becomes_a_term():
     opt = {"type": "SpatialKLLoss", "between": "output", "view": "clean", "loss_weight": 0.5, "tau": 0.1}
     before = dict(opt)
     (term,) = build(kl=opt).values()
-    assert (term.name, term.between, term.view) == ("kl", "output", "clean")
+    assert (term.name, term.between, term.view) == ("kl", ("output",), "clean")
     assert isinstance(term.loss, SpatialKLLoss) and (term.loss.loss_weight, term.loss.tau) == (0.5, 0.1)
     assert opt == before  # the options are saved beside the run
 
 
 def test_between_and_view_have_defaults():
     term = build(kl={"type": "SpatialKLLoss"})["kl"]
-    assert (term.between, term.view) == ("output", "degraded")
+    assert (term.between, term.view) == (("output",), "degraded")
 
 
 def test_terms_keep_their_order_and_a_tilde_takes_one_out():
@@ -83,9 +85,12 @@ def test_upstreams_own_losses_are_terms_too():
     assert build(logits={"type": "L1Loss", "loss_weight": 2.0})["logits"].loss.loss_weight == 2.0
 
 
-@pytest.mark.parametrize("between", ["encodr", "outputs", None, "latent"], ids=str)
+@pytest.mark.parametrize(
+    "between", ["encodr", "outputs", None, "latent", [], ["encoder", "output"], ["encoder", "latent"]], ids=str
+)
 def test_an_unknown_between_lists_the_known(between):
-    with pytest.raises(ValueError, match=rf"train:distill:nc: between={between!r}, expected one of output, encoder, decoder"):
+    message = f"train:distill:nc: between={between!r}, expected output, or one or more of encoder, decoder"
+    with pytest.raises(ValueError, match=re.escape(message)):
         build(nc={"type": "BrisqueFeatureLoss", "between": between})
 
 
@@ -136,7 +141,7 @@ def raw(*layers):
 
 def test_a_term_between_outputs_sees_both_images(seen):
     step = a_step(seen)
-    term = Term("t", Plain(), "output", "degraded")
+    term = Term("t", Plain(), ("output",), "degraded")
     assert term(step) == 1
     ((student, teacher),) = term.loss.seen
     assert student is step.output and teacher is seen.image
@@ -144,41 +149,50 @@ def test_a_term_between_outputs_sees_both_images(seen):
 
 def test_a_term_between_features_is_the_sum_over_stages(seen):
     mine = [torch.rand(2, 4, 4, 4), torch.rand(2, 4, 32, 32)]
-    term = Term("t", Plain(loss_weight=3.0), "encoder", "degraded", pairs("latent", "level1"))
+    term = Term("t", Plain(loss_weight=3.0), ("encoder",), "degraded", pairs("latent", "level1"))
     assert term(a_step(seen, features={"encoder": mine, "decoder": []}, raw=raw("latent", "level1"))) == 6
     assert [student is feature for (student, _), feature in zip(term.loss.seen, mine, strict=True)] == [True, True]
     assert term.loss.seen[0][1] is seen.features["latent"] and term.loss.seen[1][1] is seen.features["level1"]
 
 
+def test_a_term_between_several_groups_is_the_sum_over_their_stages(seen):
+    blocks = {"nc": {"type": "Plain", "between": ["decoder", "encoder"]}}
+    term = build_terms(blocks, {"encoder": pairs("level1", "level2"), "decoder": pairs("latent")}, CPU)["nc"]
+    features = {"encoder": [seen.features["level1"], seen.features["level2"]], "decoder": [seen.features["latent"]]}
+    assert term(a_step(seen, features=features, raw=raw("latent", "level1", "level2"))) == 3
+    for (_, teacher), layer in zip(term.loss.seen, ("latent", "level1", "level2"), strict=True):
+        assert teacher is seen.features[layer]
+
+
 @pytest.mark.parametrize(("layer", "stride"), [("level1", 1), ("level2", 2), ("latent", 8)])
 def test_stride_is_told_to_losses_that_take_it(seen, layer, stride):
     step = a_step(seen, "clean", features={"encoder": [seen.features[layer]]}, raw=raw(layer))
-    assert Term("t", Strided(), "encoder", "clean", pairs(layer))(step) == stride
-    assert Term("t", Plain(), "encoder", "clean", pairs(layer))(step) == 1
+    assert Term("t", Strided(), ("encoder",), "clean", pairs(layer))(step) == stride
+    assert Term("t", Plain(), ("encoder",), "clean", pairs(layer))(step) == 1
 
 
 def test_stride_of_a_map_larger_than_the_image_is_one(seen):
     step = a_step(seen, "clean", torch.rand(2, 3, 8, 8), {"encoder": [seen.features["level1"]]}, raw("level1"))
-    assert Term("t", Strided(), "encoder", "clean", pairs("level1"))(step) == 1
+    assert Term("t", Strided(), ("encoder",), "clean", pairs("level1"))(step) == 1
 
 
 def test_stages_that_do_not_match_are_an_error(seen):
     with pytest.raises(ValueError, match="shorter|longer"):
-        Term("t", Plain(), "encoder", "clean", pairs("level1"))(a_step(seen, "clean", features={"encoder": []}))
+        Term("t", Plain(), ("encoder",), "clean", pairs("level1"))(a_step(seen, "clean", features={"encoder": []}))
 
 
 def test_a_loss_gets_the_students_own_feature_where_it_asks(seen):
     own = raw("latent")
     step = a_step(seen, features={"encoder": [seen.features["latent"]]}, raw=own)
-    assert Term("t", WithRaw(), "encoder", "degraded", pairs("latent"))(step) == own["my_latent"].sum()
+    assert Term("t", WithRaw(), ("encoder",), "degraded", pairs("latent"))(step) == own["my_latent"].sum()
 
 
 def test_a_loss_gets_the_degraded_input_where_it_asks(seen):
     step = a_step(seen)
-    assert Term("t", WithInput(), "output", "degraded")(step) == (step.output - step.lq).abs().sum()
+    assert Term("t", WithInput(), ("output",), "degraded")(step) == (step.output - step.lq).abs().sum()
 
 
 @pytest.mark.parametrize(("loss", "between", "lacks"), [(WithRaw, "output", "raw"), (WithInput, "encoder", "lq")])
 def test_what_a_term_does_not_have_is_refused_when_it_is_built(loss, between, lacks):
-    with pytest.raises(ValueError, match=f"between='{between}': the loss needs '{lacks}'"):
-        Term("t", loss(), between, "degraded", pairs("latent"))
+    with pytest.raises(ValueError, match=f"between: {between}: the loss needs '{lacks}'"):
+        Term("t", loss(), (between,), "degraded", pairs("latent"))
