@@ -18,7 +18,7 @@ from kd_plugins.losses.cross_net_attention import (
     unit_kernel_distance,
     unit_positions,
 )
-from kd_plugins.losses.shapes import require_same_shape
+from kd_plugins.losses.shapes import require_same_shape, same_window
 
 
 @LOSS_REGISTRY.register()
@@ -50,6 +50,8 @@ class CrossNetAttentionLoss(nn.Module):
         sigma: Width of the kernel; distances are in [0, 2], sqrt(2) for features that have nothing in common. The gradient is
             largest at a distance of sigma.
         window: Largest side of a window of the spatial branch, in feature pixels; None for whole maps.
+        crop: A larger feature is compared in one random square of this side, the same for all and a new one at each call [ours]:
+            the full-size stages cost most and say much the same everywhere. None for whole features.
         channel_lambda: lambda of the channel branch, in units of sqrt(N).
         spatial_lambda: lambda of the spatial branch, in units of sqrt(C_T).
         learnable: Train a factor on each lambda, one for all stages, kept positive as exp of a parameter that starts at 0.
@@ -68,6 +70,7 @@ class CrossNetAttentionLoss(nn.Module):
         alpha1: float = 1.0,
         sigma: float = 0.85,
         window: int | None = 16,
+        crop: int | None = 16,
         channel_lambda: float = 1.0,
         spatial_lambda: float = 1.0,
         learnable: bool = False,
@@ -80,8 +83,9 @@ class CrossNetAttentionLoss(nn.Module):
         for key, value in {"sigma": sigma, "channel_lambda": channel_lambda, "spatial_lambda": spatial_lambda}.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected a positive number")
-        if window is not None and (not isinstance(window, int) or window < 1):
-            raise ValueError(f"CrossNetAttentionLoss: window={window!r}, expected a whole number above 0, or null for whole maps")
+        for key, value in {"window": window, "crop": crop}.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected a whole number above 0, or null for whole maps")
         factors = {"direct_weight": direct_weight, "channel_weight": channel_weight, "spatial_weight": spatial_weight}
         for key, value in {"alpha1": alpha1, **factors}.items():
             if not 0 <= value < math.inf:
@@ -92,6 +96,7 @@ class CrossNetAttentionLoss(nn.Module):
         self.loss_weight = loss_weight
         self.sigma = sigma
         self.window = window
+        self.crop = crop
         self.normalise = normalise
         self.lambdas = {"channel": channel_lambda, "spatial": spatial_lambda}
         branches = [branch for branch in self.lambdas if self.weights[branch]]
@@ -127,6 +132,9 @@ class CrossNetAttentionLoss(nn.Module):
         with full_precision(student):
             student = as_float(student)
             teacher, raw = (x.to(student.dtype) for x in (teacher, raw))
+            if raw.shape[-2:] != teacher.shape[-2:]:
+                raw = F.interpolate(raw, size=teacher.shape[-2:], mode="bilinear", align_corners=False)
+            student, teacher, raw = same_window(self.crop, student, teacher, raw)
             return self.loss_weight * torch.stack(list(self._distances(student, teacher, raw))).sum()
 
     def _distances(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Iterator[Tensor]:
@@ -136,8 +144,6 @@ class CrossNetAttentionLoss(nn.Module):
         if self.weights["direct"]:
             yield self.weights["direct"] * unit_kernel_distance(mine, target, self.sigma)
         if self.weights["channel"]:
-            if raw.shape[-2:] != teacher.shape[-2:]:
-                raw = F.interpolate(raw, size=teacher.shape[-2:], mode="bilinear", align_corners=False)
             query, key = (target, unit_positions(raw, silent)) if self.normalise else (teacher, raw)
             answer, attention = channel_attention(query, key, raw, self._lambda("channel", teacher.shape[-2:].numel()))
             self._attention[(teacher.shape[1], raw.shape[1])] = attention[0].detach().clone()

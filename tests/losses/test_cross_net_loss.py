@@ -222,15 +222,29 @@ def test_each_branch_has_a_gradient_at_what_it_reads(branch):
     assert other.grad is None
 
 
+def test_a_large_feature_is_compared_in_one_square_that_moves():
+    student, teacher, raw = features(height=20, width=18, dtype=torch.float32)
+    loss = CrossNetAttentionLoss(crop=8)
+    values = {loss(student, teacher, raw).item() for _ in range(8)}
+    squares = {
+        CrossNetAttentionLoss(crop=None)(*(x[..., top : top + 8, left : left + 8] for x in (student, teacher, raw))).item()
+        for top in range(13)
+        for left in range(11)
+    }
+    assert len(values) > 1
+    assert all(min(abs(value - square) for square in squares) < 1e-5 for value in values)
+    assert CrossNetAttentionLoss(crop=20)(student, teacher, raw) == CrossNetAttentionLoss(crop=None)(student, teacher, raw)
+
+
 @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
 def test_bf16_features_are_compared_in_float32(autocast):
     student, teacher, raw = features(height=20, width=18, dtype=torch.float32)
-    expected = CrossNetAttentionLoss()(student, teacher, raw)
+    expected = CrossNetAttentionLoss(crop=None)(student, teacher, raw)
     halves = [x.bfloat16() for x in (student, teacher, raw)]
     halves[0].requires_grad_(), halves[2].requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = CrossNetAttentionLoss()(*halves)
-        assert torch.equal(CrossNetAttentionLoss()(student, teacher, raw), expected)
+        loss = CrossNetAttentionLoss(crop=None)(*halves)
+        assert torch.equal(CrossNetAttentionLoss(crop=None)(student, teacher, raw), expected)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=0.01, atol=0)
     loss.backward()

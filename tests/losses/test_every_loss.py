@@ -95,7 +95,14 @@ def first_gradient(name, net, where, x, prepare=None):
 
 
 def test_the_losses_of_the_package_are_found():
-    assert {"BrisqueFeatureLoss", "ExtractorLoss", "PiqeFeatureLoss", "SpatialKLLoss"} <= set(LOSSES)
+    assert {
+        "BrisqueFeatureLoss",
+        "ContrastiveImageLoss",
+        "CrossNetAttentionLoss",
+        "ExtractorLoss",
+        "PiqeFeatureLoss",
+        "SpatialKLLoss",
+    } <= set(LOSSES)
 
 
 @every_loss
