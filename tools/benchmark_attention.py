@@ -53,7 +53,7 @@ def child(kind: str, size: int) -> tuple[float, float]:
 def peak(kind: str, size: int, channels: list[int], window: int, device: torch.device) -> tuple[float, float]:
     """Peak megabytes of a forward and backward over what was held before its inputs were made, and its seconds."""
     torch.set_num_threads(1)
-    loss = CrossNetAttentionLoss(window=window)
+    loss = CrossNetAttentionLoss(crop=None, window=window)
     compare = (
         loss
         if kind == "loss"

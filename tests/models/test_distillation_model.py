@@ -137,3 +137,23 @@ def test_wrong_options_are_named_before_training(options, build, change, said):
     with pytest.raises((ValueError, KeyError, FileNotFoundError)) as error:
         build({**options, **change})
     assert said in str(error.value)
+
+
+def test_skd_logs_its_three_terms_and_shows_the_teacher_the_degraded_view_only(options, build):
+    options["model_type"] = "SKDModel"
+    model = build(options)
+    passes = []
+    model.teachers["degraded"].net.register_forward_hook(lambda module, args, out: passes.append(len(args[0])))
+    model.optimize_parameters(1)
+    assert passes == [2]  # its encoder, for the contrast, ends early
+    assert list(model.get_current_log()) == ["l_pix", "l_gk", "l_cl"]
+    assert all(value > 0 for value in model.get_current_log().values())
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in model.net_g.patch_embed.parameters())
+
+
+def test_skd_without_others_in_the_batch_says_so(options, build):
+    options["model_type"] = "SKDModel"
+    model = build(options)
+    model.feed_data({"lq": model.lq[:1], "gt": model.gt[:1]})
+    with pytest.raises(ValueError, match="batch of 1"):
+        model.optimize_parameters(1)

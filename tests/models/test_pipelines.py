@@ -65,6 +65,26 @@ def test_auto_resume_goes_on_from_the_newest_state(options, write, in_folder, ca
     assert 0 < drift < 0.01  # two steps of lr 1e-3 away, not a new start
 
 
+def test_skd_trains_shows_its_attention_and_goes_on_with_what_it_learnt(with_validation, write, in_folder, capfd):
+    with_validation["model_type"] = "SKDModel"
+    attention = {"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "loss_weight": 0.1, "learnable": True}
+    with_validation["train"]["distill"] = {"gk": attention}
+    file = write(with_validation)
+    assert main(["train", "-opt", file]) == 0
+    log = capfd.readouterr().err
+    assert "l_gk:" in log and "l_cl:" in log
+    events = EventAccumulator(str(in_folder / "tb_logger/tiny"), size_guidance={"images": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["images"] if tag.startswith("terms/gk/channel_attention")]
+    assert tags and [event.step for event in events.Images(tags[0])] == [2, 4]
+
+    learnt = torch.load("experiments/tiny/models/net_terms_4.pth", weights_only=True)["params"]
+    assert learnt and all(value != 0 for value in learnt.values())  # a factor of 1 at the start is exp(0)
+    assert main(["train", "-opt", file, "--auto_resume", "--force_yml", "train:total_iter=6"]) == 0
+    later = torch.load("experiments/tiny/models/net_terms_6.pth", weights_only=True)["params"]
+    assert all(0 < abs(later[key] - learnt[key]) < 0.01 for key in learnt)
+
+
 def test_upstreams_own_pipeline_trains_a_model_of_ours(with_validation, write, tmp_path):
     script = "import kd_plugins, sys; from basicsr.train import train_pipeline; train_pipeline(sys.argv.pop(1))"
     result = subprocess.run(
