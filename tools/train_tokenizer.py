@@ -112,9 +112,9 @@ def train(net: VQTokenizer, decoder: VQDecoder, crops: Crops, args: argparse.Nam
         x = crops.batch(args.batch)
         z = net(x)[1]
         quantised, tokens = z, flat(z)
-        if book is None:  # at first without codes: they would settle on the features of a random network
+        if book is None:  # at first without codes: they would hold the encoder to the little that it has learnt by then
             recent = [*recent, tokens.detach()][-16:]
-            if progress >= 0.05:
+            if progress >= args.without_codes:
                 book = Codebook(torch.cat(recent), args.codes, args.decay, rng)
         else:
             index = nearest_codes(tokens.detach(), book.codes)
@@ -209,6 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--edges", type=float, default=0.5, help="weight of the L1 between neighbours' differences")
     parser.add_argument("--commitment", type=float, default=0.25, help="weight of the distance between z and its code")
+    parser.add_argument("--without_codes", type=float, default=0.25, help="share of the run before the codes come in")
     parser.add_argument("--decay", type=float, default=0.98, help="of the codes' moving average")
     parser.add_argument("--soft_codes", type=float, default=8, help="scale z so that the soft assignment takes so many codes")
     parser.add_argument("--ch", type=int, default=16, help="width of the first level")
@@ -236,7 +237,8 @@ def main(arguments: list[str] | None = None) -> None:
     with torch.no_grad():
         scale = scale_codes(net, flat(net(crops.batch(4 * args.batch))[1]), args.soft_codes)
     save_tokenizer(net, args.out)
-    rows = [f"| trained on | {len(photos)} photos, {steps} steps of batch {args.batch} x {args.crop}², {minutes:.0f} minutes of processor time |"]
+    size = f"{steps} steps of batch {args.batch} x {args.crop}², {minutes:.0f} minutes of processor time"
+    rows = [f"| trained on | {len(photos)} photos, {size} |"]
     print(*rows, *card(args.out, decoder, scale, validation), sep="\n")
 
 
