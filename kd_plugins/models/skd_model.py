@@ -18,6 +18,6 @@ class SKDModel(DistillationModel):
 
     default_pixel = {"type": "L1Loss"}
     default_terms = {
-        "gk": {"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "view": "degraded", "loss_weight": 0.01},
-        "cl": {"type": "ContrastiveImageLoss", "between": "output", "view": "degraded", "loss_weight": 0.02},
+        "gk": {"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "view": "degraded", "loss_weight": 0.03},
+        "cl": {"type": "ContrastiveImageLoss", "between": "output", "view": "degraded", "loss_weight": 0.02, "window": 32},
     }
