@@ -7,13 +7,19 @@ feature pixel stands for.
 from kd_plugins.losses.contrastive_loss import ContrastiveImageLoss
 from kd_plugins.losses.cross_net_loss import CrossNetAttentionLoss
 from kd_plugins.losses.extractor_loss import BrisqueFeatureLoss, ExtractorLoss, PiqeFeatureLoss
+from kd_plugins.losses.feature_loss import ChannelWiseKLLoss, FitNetFeatureLoss
 from kd_plugins.losses.output_loss import SpatialKLLoss
+from kd_plugins.losses.relation_loss import AttentionTransferFeatureLoss, SpatialAffinityFeatureLoss
 
 __all__ = [
+    "AttentionTransferFeatureLoss",
     "BrisqueFeatureLoss",
+    "ChannelWiseKLLoss",
     "ContrastiveImageLoss",
     "CrossNetAttentionLoss",
     "ExtractorLoss",
+    "FitNetFeatureLoss",
     "PiqeFeatureLoss",
+    "SpatialAffinityFeatureLoss",
     "SpatialKLLoss",
 ]
