@@ -33,32 +33,46 @@ def _shape_table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tens
     return shape.to(device=device, dtype=dtype), ratio.to(device=device, dtype=dtype)
 
 
-def fit_aggd(maps: list[Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
+def aggd_sums(lines: Tensor, shifts: tuple[int, ...]) -> Tensor:
+    """What the fit of a map and of its products with neighbours needs.
+
+    Size, square and sign of a product are those of its factors, multiplied: each sum is one scalar product of the map with
+    itself, shifted, and no product is stored.
+
+    Args:
+        lines: Maps (N, L), with zeros where a neighbour would lie outside.
+        shifts: Distances in memory to the neighbours.
+
+    Returns:
+        (N, 1 + len(shifts), 5): sums of |p|, p², p |p|, sign(p) and of the values that are not 0.
+    """
+    lines = lines.squeeze(0)  # the scalar product of two vectors is several times faster than that of two batches
+    size, sign = lines.abs(), lines.detach().sign()
+    sums = []
+    for values in (size, lines.square(), lines * size, sign, sign.abs()):
+        products = [torch.linalg.vecdot(values[..., :-shift], values[..., shift:]) for shift in shifts]
+        sums.append(torch.stack([values.sum(-1), *products], dim=-1))
+    return torch.stack(sums, dim=-1).view(-1, 1 + len(shifts), 5)
+
+
+def fit_aggd(sums: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Fit asymmetric generalised Gaussians by moments, the shape by search in the published table.
 
     The shape's gradient is that of the exact solution (implicit function), not of the table, which has none.
 
     Args:
-        maps: Each (N, 1, h, w), zeros outside it left out.
-        count: Values of each with those zeros.
+        sums: (..., 5), see :func:`aggd_sums`.
+        count: Values summed, with the zeros; (...) or what broadcasts to it.
 
     Returns:
-        Shape, left variance and right variance, each (N, len(maps)), float64.
+        Shape, left variance and right variance, each (...), float64.
     """
-    moments = []
-    for values in maps:
-        flat = values.flatten(1)
-        positive, sign = flat.clamp_min(0), flat.detach().sign()
-        plus_sq, square, nonzero = (torch.linalg.vecdot(v, v) for v in (positive, flat, sign))
-        balance, absolute = sign.sum(1), 2 * positive.sum(1) - flat.sum(1)
-        sums = (plus_sq, square - plus_sq, absolute, nonzero + balance, nonzero - balance)
-        moments.append(torch.stack(sums))
-    plus_sq, minus_sq, absolute, above, below = torch.stack(moments, dim=2).double()
-    above, below = above / 2, below / 2
+    absolute, square, signed, balance, nonzero = sums.double().unbind(-1)
     tiny = 1e-12
-    left, right = minus_sq.clamp_min(0) / below.clamp_min(1), plus_sq / above.clamp_min(1)
+    left = (square - signed).clamp_min(0) / (nonzero - balance).clamp_min(2)
+    right = (square + signed).clamp_min(0) / (nonzero + balance).clamp_min(2)
     gamma = ((left + tiny) / (right + tiny)).sqrt()
-    ratio = (absolute / count).square() / ((plus_sq + minus_sq) / count + tiny)
+    ratio = (absolute / count).square() / (square / count + tiny)
     ratio = ratio * (gamma.pow(3) + 1) * (gamma + 1) / (gamma.square() + 1).square()
 
     shapes, table = _shape_table(torch.float64, ratio.device)
@@ -71,27 +85,18 @@ def fit_aggd(maps: list[Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
     return shape, left, right
 
 
-def _features(gray: Tensor) -> Tensor:
-    """(N, 1, H, W) gray in 0..255 -> (N, 36)."""
-    features = []
+def _sums(gray: Tensor) -> Tensor:
+    """(N, 1, H, W) gray in 0..255 -> (N, 2, 5, 5): two scales, MSCN and its products H, V, D1, D2."""
+    sums = []
     for scale in (1, 2):
         if scale == 2:
             # OpenCV's cubic resize has no anti-aliasing and the same kernel (a = -0.75).
             size = (gray.shape[-2] // 2, gray.shape[-1] // 2)
             gray = F.interpolate(gray, size, mode="bicubic", align_corners=False, antialias=False)
-        m = mscn_image(gray)
-        products = [
-            m[..., :, :-1] * m[..., :, 1:],
-            m[..., :-1, :] * m[..., 1:, :],
-            m[..., :-1, :-1] * m[..., 1:, 1:],
-            m[..., 1:, :-1] * m[..., :-1, 1:],
-        ]
-        shape, left, right = fit_aggd([m, *products], m.shape[-2] * m.shape[-1])
-        log = [torch.lgamma(k / shape[:, 1:]) for k in (1, 2, 3)]
-        mean = ((right + 1e-12).sqrt() - (left + 1e-12).sqrt())[:, 1:] * torch.exp(log[1] - log[0] / 2 - log[2] / 2)
-        pairs = torch.stack((shape[:, 1:], mean, left[:, 1:], right[:, 1:]), dim=2).flatten(1)
-        features += [shape[:, :1], (left[:, :1] + right[:, :1]) / 2, pairs]
-    return torch.cat(features, dim=1).to(gray.dtype)
+        maps = mscn_image(gray)
+        row = maps.shape[-1]
+        sums.append(aggd_sums(maps.flatten(1), (1, row, row + 1, row - 1)))
+    return torch.stack(sums, dim=1)
 
 
 def brisque_features(x: Tensor) -> Tensor:
@@ -115,7 +120,14 @@ def brisque_features(x: Tensor) -> Tensor:
     if x.dim() == 4 and x.numel() and min(x.shape[-2:]) < 4:
         raise ValueError(f"brisque_features: images must be at least 4 x 4, got {x.shape[-2]} x {x.shape[-1]}.")
     with torch.autocast(x.device.type, enabled=False):
-        return each_image(lambda image: _features(to_gray("brisque_features", image)), x)
+        sums = each_image(lambda image: _sums(to_gray("brisque_features", image)), x)
+        count = [[x.shape[-2] * x.shape[-1]], [(x.shape[-2] // 2) * (x.shape[-1] // 2)]]
+        shape, left, right = fit_aggd(sums, torch.tensor(count, device=x.device))
+        log = [torch.lgamma(k / shape) for k in (1, 2, 3)]
+        mean = ((right + 1e-12).sqrt() - (left + 1e-12).sqrt()) * torch.exp(log[1] - log[0] / 2 - log[2] / 2)
+        pairs = torch.stack((shape, mean, left, right), dim=-1)[:, :, 1:].flatten(2)
+        own = torch.stack((shape, (left + right) / 2), dim=-1)[:, :, 0]
+        return torch.cat((own, pairs), dim=-1).flatten(1).to(sums.dtype)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _score(gray: Tensor) -> Tensor:
     if len(rows) != gray.shape[-2] or len(cols) != gray.shape[-1]:
         gray = gray.index_select(-2, rows).index_select(-1, cols)
     gray = round_through(gray * (255 / gray.amax((-3, -2, -1), keepdim=True).clamp_min(1)))
-    maps = mscn_image(gray)
+    maps = mscn_image(gray)[..., : gray.shape[-1]]
     blocks = maps.unflatten(-1, (-1, _BLOCK)).unflatten(-3, (-1, _BLOCK)).transpose(-3, -2)  # (N, 1, i, j, 16, 16)
     blocks = blocks.flatten(1, 3)
     variance = _variance(blocks.flatten(-2))

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from kd_plugins.extractors import BrisqueModel, brisque_features, brisque_score, load_brisque_model, piqe_score
-from kd_plugins.extractors.brisque_image import fit_aggd
+from kd_plugins.extractors.brisque_image import aggd_sums, fit_aggd
+from kd_plugins.extractors.image import MARGIN, mscn_image
+from kd_plugins.extractors.nss import gaussian_window
 
 data = pytest.importorskip("skimage.data", reason="scikit-image brings the photos")
 
@@ -96,6 +98,38 @@ def test_images_of_a_batch_do_not_see_each_other():
         torch.testing.assert_close(function(pair)[:1], function(pair[:1]))
 
 
+@pytest.mark.parametrize(("height", "width"), [(45, 33), (16, 16), (10, 90), (4, 5)])
+def test_mscn_of_a_batch_is_that_by_convolution(height, width):
+    torch.manual_seed(0)
+    x = torch.rand(3, 1, height, width).mul(255).round()
+    kernel = torch.outer(gaussian_window(), gaussian_window())[None, None]
+    padded = torch.nn.functional.pad(x.double(), (3, 3, 3, 3), mode="replicate")
+    mu = torch.conv2d(padded, kernel)
+    expected = (x - mu) / ((torch.conv2d(padded.square(), kernel) - mu.square()).clamp_min(0).sqrt() + 1)
+    ours = mscn_image(x)
+    torch.testing.assert_close(ours[..., :width], expected.float(), rtol=1e-4, atol=1e-4)
+    assert ours.shape[-1] == width + MARGIN and not ours[..., width:].any()
+
+
+@pytest.mark.parametrize("level", [0, 77, 255])
+def test_flat_areas_have_no_sign(level):
+    x = torch.full((1, 1, 40, 50), float(level))
+    x[..., 30:] = 128
+    assert not mscn_image(x)[..., :27].any() and mscn_image(x)[..., 27:33].all()
+
+
+def test_sums_are_those_of_the_stored_products():
+    torch.manual_seed(0)
+    maps = torch.nn.functional.pad(torch.randn(2, 20, 30), (0, 1)).double()
+    maps[:, 3, 4:9] = 0
+    sums = aggd_sums(maps.flatten(1), (1, 31, 32, 30))
+    m = maps[..., :-1]
+    products = [m, m[..., :-1] * m[..., 1:], m[:, :-1] * m[:, 1:], m[:, :-1, :-1] * m[:, 1:, 1:], m[:, :-1, 1:] * m[:, 1:, :-1]]
+    for ours, p in zip(sums.unbind(1), products, strict=True):
+        expected = torch.stack((p.abs(), p * p, p * p.abs(), p.sign(), p.sign().abs())).sum((-2, -1)).T
+        torch.testing.assert_close(ours, expected)
+
+
 @pytest.mark.parametrize("function", [brisque_features, piqe_score])
 def test_finite_with_finite_gradients_on_hard_images(function):
     hard = {name: batch(image) for name, image in variants().items()}
@@ -131,7 +165,8 @@ def test_shape_gradient_is_that_of_the_moment_equation():
     values = values.sign() * values.abs() ** 1.3
 
     def shape_at(power: torch.Tensor) -> torch.Tensor:
-        return fit_aggd([values.sign() * values.abs() ** power], values.numel())[0][0, 0]
+        sums = aggd_sums((values.sign() * values.abs() ** power).flatten(1), ())
+        return fit_aggd(sums, torch.tensor(values.numel()))[0][0, 0]
 
     power = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(shape_at(power), power)
