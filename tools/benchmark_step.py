@@ -17,7 +17,6 @@ from kd_plugins.data import DegradedPhotoDataset
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import parse_options
 from kd_plugins.process import prepare_process
-from kd_plugins.teachers import observe
 from kd_plugins.train import build_registered_model
 
 
@@ -66,9 +65,9 @@ def measure(model: DistillationModel, rounds: int) -> dict[str, float]:
 
 def teacher(model: DistillationModel, terms: dict) -> None:
     """The teacher on the views that the terms ask for."""
-    views = {term.view: model.lq if term.view == "degraded" else model.gt for term in terms.values()}
+    model.terms = terms
     with model.precision.autocast(model.device):
-        observe(model.teachers, views)
+        model.show()
 
 
 def step(model: DistillationModel, terms: dict) -> None:

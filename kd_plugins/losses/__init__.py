@@ -6,6 +6,7 @@ feature pixel stands for.
 
 from kd_plugins.losses.contrastive_loss import ContrastiveImageLoss
 from kd_plugins.losses.cross_net_loss import CrossNetAttentionLoss
+from kd_plugins.losses.dckd_loss import CodeDistributionLoss, ContrastRatioLoss
 from kd_plugins.losses.extractor_loss import BrisqueFeatureLoss, ExtractorLoss, PiqeFeatureLoss
 from kd_plugins.losses.feature_loss import ChannelWiseKLLoss, FitNetFeatureLoss
 from kd_plugins.losses.output_loss import SpatialKLLoss
@@ -15,6 +16,8 @@ __all__ = [
     "AttentionTransferFeatureLoss",
     "BrisqueFeatureLoss",
     "ChannelWiseKLLoss",
+    "CodeDistributionLoss",
+    "ContrastRatioLoss",
     "ContrastiveImageLoss",
     "CrossNetAttentionLoss",
     "ExtractorLoss",

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from kd_plugins.extractors import build_extractor
 from kd_plugins.features import nearest
+from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.shapes import require_same_shape, same_window
 
-DEFAULT_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 _NEGATIVES = ("own", "others")
 
 
@@ -105,11 +104,11 @@ class ContrastiveImageLoss(nn.Module):
         with torch.no_grad():
             known = self.extractor(torch.cat(images[1:]))
         values = []
-        for weight, anchor, level in zip(self._level_weights(len(anchors)), anchors, known, strict=True):
-            positive, degraded = (_precise(x) for x in level.chunk(2))
-            anchor = _precise(anchor)
+        for weight, anchor, level in zip(level_weights(self, self.weights, len(anchors)), anchors, known, strict=True):
+            positive, degraded = (precise(x) for x in level.chunk(2))
+            anchor = precise(anchor)
             near = (anchor - positive).abs().flatten(1).mean(1)
-            far = _RolledDistance.apply(anchor, degraded, shifts)
+            far = summed_distance(anchor, (degraded.roll(-shift, 0) for shift in shifts)) / len(shifts)
             values.append(weight * (near / (far + self.eps)).mean())
         return self.loss_weight * torch.stack(values).sum()
 
@@ -136,47 +135,4 @@ class ContrastiveImageLoss(nn.Module):
         if lq.shape[-2:] == size:
             return lq
         # `antialias` is also what chooses the field's bicubic kernel (a = -0.5, MATLAB's)
-        return F.interpolate(_precise(lq), size, mode="bicubic", antialias=True).clamp(0, 1).to(lq.dtype)
-
-    def _level_weights(self, levels: int) -> Sequence[float]:
-        if self.weights is None and levels <= len(DEFAULT_WEIGHTS):
-            return DEFAULT_WEIGHTS[-levels:]
-        if self.weights is None or len(self.weights) != levels:
-            given = "no `weights`, and only 5 by default" if self.weights is None else f"weights={list(self.weights)}"
-            raise ValueError(
-                f"{type(self).__name__}: {type(self.extractor).__name__} has {levels} levels, but {given}; expected {levels}"
-            )
-        return self.weights
-
-
-class _RolledDistance(torch.autograd.Function):
-    """The mean absolute difference of each anchor from others[(i + shift) % N], averaged over the shifts: (N,).
-
-    Autograd would keep one tensor of the features' size for each shift, a batch times as much as the features themselves; the sum
-    of the signs is all that the backward pass needs. No gradient to the others.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, others: Tensor, shifts: tuple[int, ...]) -> Tensor:
-        distance = anchor.new_zeros(len(anchor))
-        signs = torch.zeros_like(anchor) if ctx.needs_input_grad[0] else None
-        for shift in shifts:
-            difference = anchor - (others.roll(-shift, 0) if shift else others)
-            if signs is not None:
-                signs += difference.sign()
-            distance += difference.abs_().flatten(1).mean(1)
-        if signs is not None:
-            ctx.save_for_backward(signs)
-            ctx.scale = 1 / (len(shifts) * anchor[0].numel())
-        return distance / len(shifts)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (signs,) = ctx.saved_tensors
-        return signs * (grad * ctx.scale).view(-1, 1, 1, 1), None, None
-
-
-def _precise(x: Tensor) -> Tensor:
-    """In float32; float64 stays float64."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.interpolate(precise(lq), size, mode="bicubic", antialias=True).clamp(0, 1).to(lq.dtype)

@@ -16,10 +16,10 @@ from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
-from kd_plugins.models.terms import OUTPUT, Step, Term, build_terms, compared
+from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.students import inherit
-from kd_plugins.teachers import build_teacher, observe
+from kd_plugins.teachers import Observation, ViewTransform, build_teacher, observe
 
 
 @MODEL_REGISTRY.register()
@@ -32,6 +32,7 @@ class DistillationModel(ValidatedModel):
         init: `teacher` starts the student from the teacher's weights, `random` (default) does not.
         features: the pairs of layers by group (see `find_pairs`).
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
+        train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
         train: grad_clip: bound on the gradient's norm (`use_grad_clip: true`, as forks write it, means 0.01).
         amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
 
@@ -40,6 +41,7 @@ class DistillationModel(ValidatedModel):
 
     default_pixel: ClassVar[Mapping[str, Any] | None] = None
     default_terms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    makes_negatives: ClassVar[bool] = False  # whether its terms may ask for them: see `make_negatives`
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.precision = Precision(opt)
@@ -80,7 +82,7 @@ class DistillationModel(ValidatedModel):
                 raise ValueError(f"{self.opt['model_type']}: no `teacher` block in the option file, expected {{checkpoint: FILE}}")
             return
         teacher = self.precision.place(build_teacher(self.opt["teacher"])).to(self.device)
-        self.teachers = {"degraded": teacher, "clean": teacher}
+        self.teachers = dict.fromkeys(VIEWS, teacher)
         if self.opt.get("teacher_clean"):
             self.teachers["clean"] = self.precision.place(build_teacher(self.opt["teacher_clean"])).to(self.device)
         student = self.get_bare_model(self.net_g)
@@ -101,8 +103,12 @@ class DistillationModel(ValidatedModel):
         get_root_logger().info("The student starts from the teacher's weights.")
         return kept
 
+    def term_blocks(self) -> dict[str, Any]:
+        """The blocks of the terms by name: the class's own, changed and added to by the option file."""
+        return {**self.default_terms, **(self.opt["train"].get("distill") or {})}
+
     def _build_terms(self, kept: Mapping[str, Tensor]) -> None:
-        blocks = {**self.default_terms, **(self.opt["train"].get("distill") or {})}
+        blocks = self.term_blocks()
         used = {group for block in blocks.values() if isinstance(block, Mapping) for group in compared(block)} - {OUTPUT}
         self.pairs: dict[str, list[Pair]] = {}
         if blocks and not self.teachers:
@@ -112,6 +118,12 @@ class DistillationModel(ValidatedModel):
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
         self.terms = build_terms(blocks, self.pairs, self.device)
+        if self.wants_negatives and not self.makes_negatives:
+            asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
+            raise ValueError(
+                f"train:distill:{asking}: it needs negatives, which {type(self).__name__} does not make; DCKDModel does"
+            )
+        self.transform = self._build_transform()
         for term in self.terms.values():
             for module in term.loss.modules():
                 if use_teacher := getattr(module, "use_teacher", None):  # an extractor that looks through the teacher's own network
@@ -121,6 +133,18 @@ class DistillationModel(ValidatedModel):
             teacher.tap(pair.teacher for pairs in self.pairs.values() for pair in pairs)
         if self.pairs:
             self._build_scm(student, kept)
+
+    @property
+    def wants_negatives(self) -> bool:
+        """Whether a term asks for negatives."""
+        return any("negatives" in term.asks for term in self.terms.values())
+
+    def _build_transform(self) -> ViewTransform:
+        options = self.opt["train"].get("transforms") or {}
+        try:
+            return ViewTransform(**options)
+        except TypeError as error:
+            raise ValueError(f"train:transforms: {options!r}: {error}") from None
 
     @torch.no_grad()
     def _build_scm(self, student: nn.Module, kept: Mapping[str, Tensor]) -> None:
@@ -182,11 +206,24 @@ class DistillationModel(ValidatedModel):
             losses.update({f"l_{term.name}": term(step) for term in self.terms.values()})
         return losses
 
+    def show(self) -> dict[str, Observation]:
+        """Show the teacher, in one batch, every view that a term asks for: what it made of each."""
+        make = {"degraded": lambda: self.lq, "clean": lambda: self.gt, "transformed": lambda: self.transform.apply(self.lq)}
+        targets = observe(self.teachers, {view: make[view]() for view in {term.view: None for term in self.terms.values()}})
+        if "transformed" in targets:
+            seen = targets["transformed"]
+            targets["transformed"] = Observation(self.transform.undo(seen.image), seen.features)
+        return targets
+
+    def make_negatives(self) -> Tensor:
+        """Images to be unlike of, (J, N, C, H, W), without gradient; for classes with `makes_negatives`."""
+        raise NotImplementedError
+
     def _observe(self) -> Step:
-        views = {term.view: self.lq if term.view == "degraded" else self.gt for term in self.terms.values()}
-        targets = observe(self.teachers, views)
-        raw = self.taps.collect()
-        return Step(self.output, self.lq, raw, self._convert(raw, next(iter(targets.values())).features), targets)
+        targets, raw = self.show(), self.taps.collect()
+        features = self._convert(raw, next(iter(targets.values())).features)
+        negatives = self.make_negatives() if self.wants_negatives else None
+        return Step(self.output, self.lq, raw, features, targets, negatives, list(self.terms.values()))
 
     def _convert(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         if self.scm is None:
@@ -210,19 +247,19 @@ class DistillationModel(ValidatedModel):
     # ------------------------------------------------------------------------------------------------ saving
 
     def _beside(self) -> dict[str, nn.Module]:
-        """What is trained beside the student, by the label of its checkpoint."""
+        """What is kept beside the student, by the label of its checkpoint; what asks for a gradient is trained."""
         trained = {name: term.loss for name, term in self.terms.items() if any(p.requires_grad for p in term.loss.parameters())}
         beside = {"net_scm": self.scm, "net_terms": nn.ModuleDict(trained) if trained else None}
         return {label: module for label, module in beside.items() if module is not None}
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """As SRModel, and beside it the conversion module and the terms that learn (net_scm_*.pth, net_terms_*.pth)."""
+        """As SRModel, and what is kept beside it (net_scm_*.pth: the conversion module, net_terms_*.pth: the terms that learn)."""
         for label, module in self._beside().items():
             self.save_network(module, label, current_iter)
         super().save(epoch, current_iter)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """As SRModel, with what is trained beside the student."""
+        """As SRModel, with what is kept beside the student."""
         super().resume_training(resume_state)
         for label, module in self._beside().items():
             self.load_network(module, osp.join(self.opt["path"]["models"], f"{label}_{resume_state['iter']}.pth"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,14 +12,18 @@ from basicsr.losses import build_loss
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.extractors.sharing import sharing_extractors
 from kd_plugins.features import Pair, nearest
+from kd_plugins.losses.encodings import Encodings
 from kd_plugins.teachers import Observation
 
-VIEWS = ("degraded", "clean")
+VIEWS = ("degraded", "clean", "transformed")
 OUTPUT = "output"
-CONTEXT = {"output": ("lq",), "features": ("raw", "stride")}
-"""What a loss may ask for beside (student, teacher): `lq`, the degraded input; `raw`, the student's feature before the conversion
-to the teacher's scale; `stride`, image pixels per feature pixel."""
+CONTEXT = {"output": ("lq", "negatives", "encodings"), "features": ("raw", "stride")}
+"""What a loss may ask for beside (student, teacher): `lq`, the degraded input; `negatives`, images to be unlike of,
+(J, N, C, H, W); `encodings`, all these images in the space of its `extractor`, computed once for all losses that name the same
+one (`Encodings`); `raw`, the student's feature before the conversion to the teacher's scale; `stride`, image pixels per feature
+pixel."""
 
 
 @dataclass
@@ -31,7 +35,9 @@ class Step:
         lq: the degraded input, (N, C, h, w).
         raw: the student's features as they are, by layer.
         features: the student's features at the teacher's scale, by group, in the order of its pairs.
-        targets: the teacher's observation of each view.
+        targets: the teacher's observation of each view; that of 'transformed' with the transform undone on its image.
+        negatives: images to be unlike of, (J, N, C, H, W), if a term asks for them.
+        terms: the terms of the step: what they read decides what is encoded.
     """
 
     output: Tensor
@@ -39,6 +45,17 @@ class Step:
     raw: Mapping[str, Tensor]
     features: Mapping[str, list[Tensor]]
     targets: Mapping[str, Observation]
+    negatives: Tensor | None = None
+    terms: Sequence[Term] = ()
+    _encodings: dict[str, Encodings | None] = field(default_factory=dict, init=False, repr=False)
+
+    def encodings(self, view: str) -> Encodings | None:
+        """The student's images, the teacher's of a view, and the negatives, in the spaces of the terms with that view, if any."""
+        if view not in self._encodings:
+            losses = [term.loss for term in self.terms if term.view == view and "encodings" in term.asks]
+            images = (self.output, self.targets[view].image, self.negatives)
+            self._encodings[view] = Encodings(*images, losses) if losses else None
+        return self._encodings[view]
 
 
 @dataclass
@@ -50,7 +67,8 @@ class Term:
         loss: called with (student, teacher), for features once for each stage, and with what else its forward asks for by name
             (`CONTEXT`).
         between: ('output',) (the restored images), or groups of the `features` block: ('encoder',), ('encoder', 'decoder'), ...
-        view: what the teacher sees: 'degraded' (as the student does) or 'clean'.
+        view: what the teacher sees: 'degraded' (as the student does), 'clean', or 'transformed', the degraded image in another
+            guise, which is undone on what the teacher makes of it (output terms only).
         pairs: the layers of the groups, in their order.
 
     Raises:
@@ -72,13 +90,18 @@ class Term:
                 raise ValueError(
                     f"between: {', '.join(self.between)}: the loss needs {parameter.name!r}; here it can have {', '.join(offered)}"
                 )
-        self._asked = {parameter.name for parameter in asked}
+        if self.view == "transformed" and OUTPUT not in self.between:
+            raise ValueError(
+                f"view: transformed: between: {', '.join(self.between)}, expected output: features cannot be transformed back"
+            )
+        self.asks = {parameter.name for parameter in asked} & set(offered)
 
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""
         target = step.targets[self.view]
         if OUTPUT in self.between:
-            return self._compare(step.output, target.image, lq=step.lq)
+            context = {"lq": step.lq, "negatives": step.negatives, "encodings": step.encodings(self.view)}
+            return self._compare(step.output, target.image, **context)
         stages = [feature for group in self.between for feature in step.features[group]]
         values = []
         for feature, pair in zip(stages, self.pairs, strict=True):
@@ -88,7 +111,7 @@ class Term:
         return torch.stack(values).sum()
 
     def _compare(self, student: Tensor, teacher: Tensor, **context: Any) -> Tensor:
-        return self.loss(student, teacher, **{name: value for name, value in context.items() if name in self._asked})
+        return self.loss(student, teacher, **{name: value for name, value in context.items() if name in self.asks})
 
 
 def compared(block: Mapping[str, Any]) -> tuple[str, ...]:
@@ -112,25 +135,25 @@ def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], de
         ValueError: a term that is not a mapping, or an unknown `between`, `view` or argument.
         KeyError: an unknown loss.
     """
-    terms = {}
-    for name, value in opt.items():
-        if value is None:
-            continue
-        key = f"train:distill:{name}"
-        if not isinstance(value, Mapping) or "type" not in value:
-            raise ValueError(f"{key}: {value!r}, expected {{type: LOSS, between: ..., view: ..., loss_weight: ...}} or ~")
-        block = dict(value)
-        between, view = compared(block), block.pop("view", "degraded")
-        block.pop("between", None)
-        if between != (OUTPUT,) and (not between or not set(between) <= set(groups)):
-            raise ValueError(f"{key}: between={value['between']!r}, expected {OUTPUT}, or one or more of {', '.join(groups)}")
-        if view not in VIEWS:
-            raise ValueError(f"{key}: view={view!r}, expected one of {', '.join(VIEWS)}")
-        if block["type"] not in LOSS_REGISTRY:
-            raise KeyError(f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}")
-        try:
-            pairs = [pair for group in between for pair in groups.get(group, ())]
-            terms[name] = Term(name, build_loss(block).to(device), between, view, pairs)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{key}: {block['type']}: {error}") from None
-    return terms
+    with sharing_extractors():
+        return {name: _build_term(name, value, groups, device) for name, value in opt.items() if value is not None}
+
+
+def _build_term(name: str, value: Any, groups: Mapping[str, Sequence[Pair]], device: torch.device) -> Term:
+    key = f"train:distill:{name}"
+    if not isinstance(value, Mapping) or "type" not in value:
+        raise ValueError(f"{key}: {value!r}, expected {{type: LOSS, between: ..., view: ..., loss_weight: ...}} or ~")
+    block = dict(value)
+    between, view = compared(block), block.pop("view", "degraded")
+    block.pop("between", None)
+    if between != (OUTPUT,) and (not between or not set(between) <= set(groups)):
+        raise ValueError(f"{key}: between={value['between']!r}, expected {OUTPUT}, or one or more of {', '.join(groups)}")
+    if view not in VIEWS:
+        raise ValueError(f"{key}: view={view!r}, expected one of {', '.join(VIEWS)}")
+    if block["type"] not in LOSS_REGISTRY:
+        raise KeyError(f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}")
+    try:
+        pairs = [pair for group in between for pair in groups.get(group, ())]
+        return Term(name, build_loss(block).to(device), between, view, pairs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {block['type']}: {error}") from None

@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from basicsr.data import build_dataset
+from basicsr.models import build_model
 from safetensors.torch import save_file
 
 from kd_plugins.archs import Restormer
+from kd_plugins.extractors import save_tokenizer
+from kd_plugins.extractors.vq_encoder import VQTokenizer
+from kd_plugins.options import parse_options
 
 TEACHER = {"dim": 8, "num_blocks": [1, 1, 1, 2], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
 STUDENT = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 0, "heads": [1, 1, 2, 2]}
@@ -63,6 +68,43 @@ def options(teacher_file) -> dict:
         },
         "logger": {"print_freq": 2, "save_checkpoint_freq": 2, "use_tb_logger": True},
     }
+
+
+@pytest.fixture
+def build(write, tmp_path):
+    """A model of the options, fed with a batch."""
+
+    def make(options):
+        torch.manual_seed(0)
+        opt, _ = parse_options(str(tmp_path), True, ["-opt", write(options)])
+        model = build_model(opt)
+        dataset = build_dataset(opt["datasets"]["train"])
+        items = [dataset[index] for index in range(2)]
+        model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory) -> Path:
+    """A tokenizer of random weights."""
+    layout = {"ch": 4, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 1, "attention_levels": [4]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = VQTokenizer(**layout, z_channels=8, embed_dim=6, n_embed=12, groups=2)
+        torch.nn.init.normal_(net.quantize.embedding.weight, std=0.7)
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.safetensors"
+    save_tokenizer(net, file, torch.float32)
+    return file
+
+
+@pytest.fixture
+def dckd_options(options, tokenizer_file) -> dict:
+    """The options of a DCKD run whose history model follows every second step."""
+    options.update(model_type="DCKDModel", features=None)
+    options["dckd"] = {"tokenizer": {"weights": str(tokenizer_file)}, "history": {"every": 2}}
+    return options
 
 
 @pytest.fixture

@@ -3,26 +3,6 @@
 import pytest
 import torch
 from basicsr.archs import build_network
-from basicsr.data import build_dataset
-from basicsr.models import build_model
-
-from kd_plugins.options import parse_options
-
-
-@pytest.fixture
-def build(write, tmp_path):
-    """A model of the options, fed with a batch."""
-
-    def make(options):
-        torch.manual_seed(0)
-        opt, _ = parse_options(str(tmp_path), True, ["-opt", write(options)])
-        model = build_model(opt)
-        dataset = build_dataset(opt["datasets"]["train"])
-        items = [dataset[index] for index in range(2)]
-        model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
-        return model
-
-    return make
 
 
 def snapshot(net):

@@ -1,0 +1,69 @@
+"""A transformed view for the teacher, and the way back: label consistency."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_NAMES = ("invert", "hflip", "vflip", "transpose")
+
+
+class ViewTransform:
+    """Shows the teacher each sample inverted, flipped, transposed at random, and undoes it on what the teacher makes of it.
+
+    The label consistency of DUKD, as the released option files of DCKD (arXiv 2412.08939) switch it on: the student's output on
+    x is compared with the teacher's opinion of the same content in another guise.
+
+    Args:
+        invert: probability of 1 - x, for each sample.
+        hflip: of the mirror image.
+        vflip: of the image upside down.
+        transpose: of rows and columns exchanged; square images only.
+
+    Raises:
+        ValueError: no probability.
+    """
+
+    def __init__(self, invert: float = 0.5, hflip: float = 0.5, vflip: float = 0.5, transpose: float = 0.5) -> None:
+        self.probabilities = dict(zip(_NAMES, (invert, hflip, vflip, transpose), strict=True))
+        for name, value in self.probabilities.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise ValueError(f"train:transforms:{name} is {value!r}, expected a probability from 0 to 1")
+        self._drawn: dict[str, Tensor] = {}
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Draw a transform for each sample, and transform.
+
+        Args:
+            x: (N, C, H, W) in [0, 1]; not modified.
+
+        Returns:
+            The same shape.
+
+        Raises:
+            ValueError: images that are not square, with a probability of `transpose`.
+        """
+        if self.probabilities["transpose"] and x.shape[-2] != x.shape[-1]:
+            raise ValueError(
+                f"view: transformed: the images are {x.shape[-2]} x {x.shape[-1]}, and of one size only if square when some are "
+                "transposed; use square crops, or train: transforms: {transpose: 0}"
+            )
+        each = (len(x), 1, 1, 1)
+        self._drawn = {name: torch.rand(each, device=x.device) < p for name, p in self.probabilities.items() if p}
+        return self._transform(x, _NAMES)
+
+    def undo(self, x: Tensor) -> Tensor:
+        """Take back what `apply` did last, on images of the same samples; they may be larger than those it was given."""
+        return self._transform(x, _NAMES[::-1])
+
+    def _transform(self, x: Tensor, order: tuple[str, ...]) -> Tensor:
+        how = {
+            "invert": lambda x: 1 - x,
+            "hflip": lambda x: x.flip(-1),
+            "vflip": lambda x: x.flip(-2),
+            "transpose": lambda x: x.transpose(-1, -2),
+        }
+        for name in order:
+            if name in self._drawn:
+                x = torch.where(self._drawn[name], how[name](x), x)
+        return x
