@@ -1,0 +1,81 @@
+"""Option files under options/baselines build, and those of one family differ by their terms alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kd_plugins.extractors.vgg import LAYERS
+from kd_plugins.features import Pair
+from kd_plugins.models.terms import Step, build_terms
+from kd_plugins.options import read_options
+from kd_plugins.teachers import Observation
+
+FOLDER = Path(__file__).parents[1] / "options" / "baselines"
+FILES = sorted(FOLDER.glob("*.yml")) if FOLDER.is_dir() else []
+OURS = {"no_distillation", "logits_l1", "logits_l2", "logits_charbonnier", "fitnet", "at", "fakd", "channel_kl", "csd"}
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+each_of_ours = pytest.mark.parametrize("file", [FOLDER / f"{name}_derain.yml" for name in sorted(OURS)], ids=lambda file: file.stem)
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    """VGG19 up to relu5_1 in its own layout: the real weights are a download."""
+    torch.manual_seed(0)
+    state, channels = {}, 3
+    for name, index in LAYERS.items():
+        if name.startswith("conv") and name <= "conv5_1":
+            width = min(32 * 2 ** int(name[4]), 512)
+            state[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3) * (2 / (9 * channels)) ** 0.5
+            state[f"features.{index}.bias"] = torch.zeros(width)
+            channels = width
+    file = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file(state, file)
+    return str(file)
+
+
+def terms_of(file, vgg_file):
+    blocks = read_options(str(file))["train"].get("distill") or {}
+    for block in blocks.values():
+        if (block.get("extractor") or {}).get("type") == "VGGExtractor":
+            block["extractor"]["weights"] = vgg_file
+    groups = {group: [Pair(group, group)] for group in ("encoder", "decoder")}
+    return build_terms(blocks, groups, torch.device("cpu"))
+
+
+@every_file
+def test_its_terms_build(file, vgg_file):
+    blocks = read_options(str(file))["train"].get("distill") or {}
+    assert list(terms_of(file, vgg_file)) == list(blocks)
+
+
+@each_of_ours
+def test_its_terms_reach_the_student(file, vgg_file):
+    """A student's image and features, half as wide as the teacher's, each a leaf: what a term compares gets a gradient."""
+    terms = terms_of(file, vgg_file)
+    assert bool(terms) == (file.stem != "no_distillation_derain")
+    torch.manual_seed(0)
+    output = torch.rand(2, 3, 16, 16, requires_grad=True)
+    raw = {group: torch.randn(2, 4, 16, 16, requires_grad=True) for group in ("encoder", "decoder")}
+    features = {group: [feature.repeat(1, 2, 1, 1)] for group, feature in raw.items()}
+    seen = Observation(torch.rand(2, 3, 16, 16), {group: torch.randn(2, 8, 16, 16) for group in raw})
+    step = Step(output, torch.rand(2, 3, 16, 16), raw, features, {"degraded": seen, "clean": seen})
+    for term in terms.values():
+        leaves = [output] if term.between == ("output",) else [raw[group] for group in term.between]
+        value = term(step)
+        assert value.shape == () and value > 0
+        for gradient in torch.autograd.grad(value, leaves):
+            assert gradient.isfinite().all() and gradient.any()
+
+
+@each_of_ours
+def test_it_is_a_run_under_equal_conditions(file):
+    """Same data, student, teacher, start and schedule: what a table compares is the term."""
+    options = read_options(str(file))
+    reference = read_options(str(FOLDER.parent / "slkd_derain.yml"))
+    assert options.pop("name") == file.stem
+    assert options.pop("model_type") == "DistillationModel"
+    options["train"].pop("distill", None)
+    reference = {key: value for key, value in reference.items() if key not in ("name", "model_type")}
+    assert options == reference
