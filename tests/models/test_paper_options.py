@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from basicsr.archs import build_network
 from basicsr.models import build_model
+from basicsr.utils import get_root_logger
 
 from kd_plugins.options import parse_options, read_options
 
@@ -51,7 +51,7 @@ def test_the_recipe_holds_the_published_constants(name):
 
 
 @every_recipe
-def test_a_step_of_the_recipe(name, tokenizer_file, tmp_path, caplog):
+def test_a_step_of_the_recipe(name, tokenizer_file, tmp_path, write):
     options = read_options(str(FOLDER / f"{name}.yml"))
     teacher = network(options, "teacher")
     torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
@@ -60,19 +60,20 @@ def test_a_step_of_the_recipe(name, tokenizer_file, tmp_path, caplog):
     options["teacher"]["checkpoint"] = str(tmp_path / "teacher.pth")
     options["dckd"]["tokenizer"]["weights"] = str(tokenizer_file)
     options["datasets"]["train"]["gt_size"] = size * options["scale"]
-    (tmp_path / "options.yml").write_text(yaml.safe_dump(options))
+    file = write(options)
 
-    opt, _ = parse_options(str(tmp_path), True, ["-opt", str(tmp_path / "options.yml")])
-    with caplog.at_level("INFO"):
-        model = build_model(opt)
+    opt, _ = parse_options(str(tmp_path), True, ["-opt", file])
+    get_root_logger(log_file=str(tmp_path / "log.txt"))
+    model = build_model(opt)
+    log = (tmp_path / "log.txt").read_text()
     assert (millions(teacher), millions(model.net_g)) == PUBLISHED[name]
     large, small = (sum(p.numel() for p in net.parameters()) / 1e6 for net in (teacher, model.net_g))
-    assert f"{large:.3f} M" in caplog.text and f"{small:.3f} M" in caplog.text  # printed
+    assert f"{large:.3f} M" in log and f"{small:.3f} M" in log  # printed
 
     side = size * options["scale"]
     model.feed_data({"lq": torch.rand(1, 3, size, size), "gt": torch.rand(1, 3, side, side)})
     model.optimize_parameters(1)
-    log = model.get_current_log()
-    assert list(log) == ["l_pix", "l_logits", "l_dcl", "l_ce"] and all(0 < value < 1e3 for value in log.values())
+    losses = model.get_current_log()
+    assert list(losses) == ["l_pix", "l_logits", "l_dcl", "l_ce"] and all(0 < value < 1e3 for value in losses.values())
     first = next(p for p in model.net_g.parameters() if p.dim() == 4)
     assert first.grad.isfinite().all() and first.grad.any()
