@@ -21,7 +21,7 @@ class NegativeInputs:
     the authors' code has one pattern for the batch. The random numbers are torch's global ones.
 
     Args:
-        count: how many degraded copies.
+        count: how many degraded copies, at least one: on x alone the history model's image is the student's own at the start.
         own: whether x itself is one more.
         noise: probability of noise in a copy.
         sigma: its standard deviation of 255, uniform in [lo, hi] for each sample; clipped to [0, 1] afterwards.
@@ -31,7 +31,7 @@ class NegativeInputs:
             bilinear or bicubic.
 
     Raises:
-        ValueError: an argument is out of range, or there would be no negative.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class NegativeInputs:
         resize: float = 0.0,
     ) -> None:
         check_flag("negatives", "own", own)
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0 or count + own < 1:
-            raise ValueError(f"negatives: count is {count!r}; expected a whole number from {0 if own else 1} up")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"negatives: count is {count!r}; expected a whole number from 1 up")
         for key, value in (("noise", noise), ("gray", gray), ("blur", blur), ("resize", resize)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise ValueError(f"negatives: {key} is {value!r}; expected a probability from 0 to 1")

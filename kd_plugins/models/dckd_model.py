@@ -49,6 +49,8 @@ class DCKDModel(DistillationModel):
         unknown = [key for key in block if key not in known] if isinstance(block, Mapping) else [block]
         if unknown:
             raise ValueError(f"dckd: {unknown[0]!r} is no key of it, expected {', '.join(known)}")
+        if not isinstance(block.get("tokenizer") or {}, Mapping):
+            raise ValueError(f"dckd:tokenizer: {block['tokenizer']!r}, expected {{weights: FILE}}")
         self.settings = dict(block)
         self.negative_inputs = _build(NegativeInputs, "negatives", block)
         super().__init__(opt)

@@ -98,7 +98,7 @@ def test_a_seed_repeats_them():
     ("options", "said"),
     [
         ({"count": -1}, "count is -1"),
-        ({"count": 0, "own": False}, "from 1 up"),
+        ({"count": 0}, "from 1 up"),
         ({"count": 2.5}, "count is 2.5"),
         ({"noise": 1.5}, "noise is 1.5; expected a probability"),
         ({"gray": True}, "gray is True"),

@@ -112,6 +112,7 @@ def test_negatives_and_history_take_their_options(dckd_options, build):
         ({"history": {"decay": 2}}, "dckd:history: decay=2"),
         ({"history": {"step": 2}}, "dckd:history: .*'step'"),
         ({"tokenizer": {"weights": "nowhere.ckpt"}}, "nowhere.ckpt"),
+        ({"tokenizer": "nowhere.ckpt"}, "dckd:tokenizer: 'nowhere.ckpt', expected"),
     ],
 )
 def test_wrong_options_are_named_before_training(dckd_options, build, block, said):
