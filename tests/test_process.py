@@ -15,8 +15,9 @@ from kd_plugins.process import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def step():
-    for _ in range(20):
-        torch.ones(2 << 20) + 1  # two maps of 8 MiB
+    for _ in range(5):
+        maps = [torch.ones(6 << 20) for _ in range(4)]  # of 24 MiB
+        del maps
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 step()
@@ -39,4 +40,4 @@ def test_freed_memory_is_kept_for_the_next_step():
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True, text=True).stdout)
         for how in ("returned", "kept")
     }
-    assert faults["kept"] < faults["returned"] / 10, faults
+    assert faults["kept"] <= faults["returned"] / 10, faults

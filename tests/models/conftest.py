@@ -1,6 +1,8 @@
 """A tiny teacher, a tinier student, and their option file: a real run in seconds."""
 
+import io
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,16 @@ def write(tmp_path):
         return str(file)
 
     return to_file
+
+
+@pytest.fixture
+def log():
+    """What BasicSR's logger has said so far, as a function."""
+    from basicsr.utils import get_root_logger
+
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = get_root_logger()
+    logger.addHandler(handler)
+    yield stream.getvalue
+    logger.removeHandler(handler)

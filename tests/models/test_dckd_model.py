@@ -3,7 +3,6 @@
 import pytest
 import torch
 from basicsr.archs import build_network
-from basicsr.utils import get_root_logger
 from torch import nn
 
 from kd_plugins.cli import main
@@ -127,11 +126,10 @@ def test_a_model_that_makes_no_negatives_refuses_a_term_that_needs_them(options,
         build(options)
 
 
-def test_an_update_that_never_comes_is_said(dckd_options, build, tmp_path):
-    get_root_logger(log_file=str(tmp_path / "log.txt"))
+def test_an_update_that_never_comes_is_said(dckd_options, build, log):
     dckd_options["dckd"]["history"] = {}
     build(dckd_options)
-    assert "dckd:history:every: 1000 is more than train:total_iter, 4" in (tmp_path / "log.txt").read_text()
+    assert "dckd:history:every: 1000 is more than train:total_iter, 4" in log()
 
 
 # ------------------------------------------------------------------------------------------------ the history model

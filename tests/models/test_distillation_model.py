@@ -87,6 +87,7 @@ def test_precision_and_layout_change_a_step_only_slightly(options, build, key):
     reference = build(options)
     other = build({**options, key: "bf16" if key == "amp" else True})
     for model in (reference, other):
+        torch.manual_seed(0)  # the same windows of the features
         model.optimize_parameters(1)
     if key == "channels_last":
         assert other.net_g.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last)
