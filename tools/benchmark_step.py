@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -76,7 +77,7 @@ def dckd_parts(model: DistillationModel) -> dict[str, Callable[[], None]]:
     """The history model's forward, and the tokenizer's passes, forward and back to the student's image, as they are and apart."""
     if not model.wants_negatives:
         return {}
-    losses = [term.loss for term in model.terms.values() if "encodings" in term.asks]
+    losses: list[Any] = [term.loss for term in model.terms.values() if "encodings" in term.asks]
     with torch.no_grad(), model.precision.autocast(model.device):
         mine, theirs, negatives = model.net_g(model.lq), model.show()["degraded"].image, model.make_negatives()
     mine.requires_grad_()

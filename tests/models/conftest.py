@@ -156,6 +156,9 @@ def log():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.INFO)  # as basicsr does only for a log with a file
     logger.addHandler(handler)
     yield stream.getvalue
     logger.removeHandler(handler)
+    logger.setLevel(level)
