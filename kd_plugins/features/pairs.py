@@ -16,7 +16,7 @@ class Pair(NamedTuple):
 
 
 # the stages of architectures whose layout is known, encoder from the input on, decoder from the bottleneck on
-_STAGES = {
+STAGES = {
     "Restormer": {
         "encoder": ("encoder_level1", "encoder_level2", "encoder_level3", "latent"),
         "decoder": ("decoder_level3", "decoder_level2", "decoder_level1"),
@@ -53,10 +53,10 @@ def find_pairs(opt: Mapping[str, Any] | None, student: nn.Module, teacher: nn.Mo
 
 def _auto(group: str, student: nn.Module, teacher: nn.Module) -> list[Pair]:
     names = type(student).__name__, type(teacher).__name__
-    if names[0] != names[1] or group not in _STAGES.get(names[0], {}):
-        known = ", ".join(f"{name} ({'/'.join(groups)})" for name, groups in _STAGES.items())
+    if names[0] != names[1] or group not in STAGES.get(names[0], {}):
+        known = ", ".join(f"{name} ({'/'.join(groups)})" for name, groups in STAGES.items())
         raise ValueError(
             f"features:{group}: 'auto' does not know how {names[0]} answers {names[1]} (known: {known}); "
             "write the pairs: [[student layer, teacher layer], ...]"
         )
-    return [Pair(layer, layer) for layer in _STAGES[names[0]][group]]
+    return [Pair(layer, layer) for layer in STAGES[names[0]][group]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
-from kd_plugins.features.pairs import _STAGES
+from kd_plugins.features.pairs import STAGES
 from kd_plugins.features.taps import EarlyStop
 
 
@@ -50,12 +50,12 @@ class TeacherExtractor(nn.Module):
             raise ValueError(f"TeacherExtractor: {name} is not frozen; expected net.requires_grad_(False).eval()")
         layers = self.layers
         if layers == "auto":
-            if name not in _STAGES:
+            if name not in STAGES:
                 raise ValueError(
-                    f"TeacherExtractor: layers='auto', but the layout of {name} is not known (known: {', '.join(_STAGES)}); "
+                    f"TeacherExtractor: layers='auto', but the layout of {name} is not known (known: {', '.join(STAGES)}); "
                     "name the layers: [shallow, ..., deep]"
                 )
-            layers = _STAGES[name]["encoder"]
+            layers = STAGES[name]["encoder"]
         if self._teacher:
             self._teacher[1].remove()
         self._teacher = net, EarlyStop(net, layers)
