@@ -1,6 +1,6 @@
 """Plot how far apart the features of a real student and teacher are, and what the Gaussian kernel makes of such distances.
 
-python tools/plot_kernel_distance.py [-opt options/slkd_derain.yml] [--steps 60] [--out docs/images/kernel_distance.svg]
+python tools/plot_kernel_distance.py [-opt options/skd_derain.yml] [--steps 60] [--out docs/images/kernel_distance.svg]
 
 Distances of CrossNetAttentionLoss (direct, channel and spatial branch) at every stage, from random and inherited starts, before and
 after a few steps of training with the loss; then the kernel and its gradient. Prints the tables of docs/cross_net.md and the sigma
@@ -32,7 +32,7 @@ Distances = dict[tuple[str, str], Tensor]  # by stage and branch
 def main() -> None:
     """Measure, print, plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-opt", default="options/slkd_derain.yml", help="photos, degradation, teacher and student")
+    parser.add_argument("-opt", default="options/skd_derain.yml", help="photos, degradation, teacher and student")
     parser.add_argument("--steps", type=int, default=60, help="training steps after which the distances are taken again")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25, 0.5, 0.85, 1.5])
     parser.add_argument("--crops", type=int, default=14, help="training crops that are measured")

@@ -20,8 +20,8 @@ class TeacherExtractor(nn.Module):
     of its own, and the teacher is no submodule of it: nothing of it is saved, optimized, moved or switched with this extractor.
 
     Args:
-        layers: names of modules as in `net.named_modules()`, shallow to deep, or `auto`: the encoder's stages, for networks whose
-            layout is known (Restormer).
+        layers: names of modules as in `net.named_modules()`, shallow to deep, or `auto`: the encoder's stages above the
+            bottleneck, which is a few positions wide on a small window, for networks whose layout is known (Restormer).
 
     Raises:
         ValueError: no layers.
@@ -55,7 +55,7 @@ class TeacherExtractor(nn.Module):
                     f"TeacherExtractor: layers='auto', but the layout of {name} is not known (known: {', '.join(STAGES)}); "
                     "name the layers: [shallow, ..., deep]"
                 )
-            layers = STAGES[name]["encoder"]
+            layers = STAGES[name]["encoder"][:-1]
         if self._teacher:
             self._teacher[1].remove()
         self._teacher = net, EarlyStop(net, layers)

@@ -70,7 +70,7 @@ class CrossNetAttentionLoss(nn.Module):
         alpha1: float = 1.0,
         sigma: float = 0.85,
         window: int | None = 16,
-        crop: int | None = 16,
+        crop: int | None = 12,
         channel_lambda: float = 1.0,
         spatial_lambda: float = 1.0,
         learnable: bool = False,

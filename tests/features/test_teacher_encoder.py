@@ -12,7 +12,7 @@ from kd_plugins.extractors import build_extractor
 from kd_plugins.features import EarlyStop, FeatureTaps, TeacherExtractor
 from kd_plugins.teachers import build_teacher
 
-ENCODER = ["encoder_level1", "encoder_level2", "encoder_level3", "latent"]
+ENCODER = ["encoder_level1", "encoder_level2", "encoder_level3"]
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def direct(net, image):
     first = net.encoder_level1(net.patch_embed(image))
     second = net.encoder_level2(net.down1_2(first))
     third = net.encoder_level3(net.down2_3(second))
-    return [first, second, third, net.latent(net.down3_4(third))]
+    return [first, second, third]
 
 
-def test_auto_is_the_encoder_of_a_known_layout(teacher):
+def test_auto_is_the_encoder_of_a_known_layout_above_its_bottleneck(teacher):
     image = torch.rand(2, 3, 24, 32)
     with torch.no_grad():
         found, expected = built(teacher.net)(image), direct(teacher.net, image)
-    assert [x.shape[1] for x in found] == [16, 32, 64, 128]
+    assert [x.shape[1] for x in found] == [16, 32, 64]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -47,8 +47,9 @@ def test_the_decoder_does_not_run(teacher):
     for name, module in teacher.net.named_modules():
         module.register_forward_hook(lambda module, args, output, name=name: calls.append(name))
     built(teacher.net)(torch.rand(1, 3, 16, 16))
-    assert "latent.0" in calls
-    late = {"", "output", *(n for n, _ in teacher.net.named_modules() if n.startswith(("up", "decoder", "reduce", "refinement")))}
+    assert "encoder_level3.0" in calls
+    after = ("down3", "latent", "up", "decoder", "reduce", "refinement")
+    late = {"", "output", *(name for name, _ in teacher.net.named_modules() if name.startswith(after))}
     assert not late & set(calls)
     calls.clear()
     built(teacher.net, layers=["encoder_level1"])(torch.rand(1, 3, 16, 16))
@@ -114,11 +115,11 @@ def test_the_teachers_own_taps_hear_nothing_of_it(teacher):
 def test_it_keeps_nothing_of_the_teachers_own_passes(teacher):
     extractor = built(teacher.net)
     alive = []
-    teacher.net.latent.register_forward_hook(lambda module, args, output: alive.append(weakref.ref(output)))
+    teacher.net.encoder_level3.register_forward_hook(lambda module, args, output: alive.append(weakref.ref(output)))
     teacher(torch.rand(1, 3, 16, 16))
     gc.collect()
     assert len(alive) == 1 and alive[0]() is None
-    assert extractor(torch.rand(1, 3, 16, 16))[3].shape == (1, 128, 2, 2)
+    assert extractor(torch.rand(1, 3, 16, 16))[2].shape == (1, 64, 4, 4)
 
 
 def test_two_of_them_on_one_network(teacher):
@@ -127,7 +128,7 @@ def test_two_of_them_on_one_network(teacher):
     with torch.no_grad():
         for _ in range(2):
             assert torch.equal(shallow(image)[0], whole(image)[0])
-            assert len(whole(image)) == 4
+            assert len(whole(image)) == 3
 
 
 def test_an_error_inside_the_network_passes_and_the_taps_work_again(teacher):
@@ -136,7 +137,7 @@ def test_an_error_inside_the_network_passes_and_the_taps_work_again(teacher):
         extractor(torch.rand(1, 5, 16, 16))  # no such number of channels
     teacher(torch.rand(1, 3, 16, 16))
     assert taps.collect()["latent"].shape == (1, 128, 2, 2)
-    assert len(extractor(torch.rand(1, 3, 16, 16))) == 4
+    assert len(extractor(torch.rand(1, 3, 16, 16))) == 3
 
 
 class Overwriting(nn.Module):
