@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="base, force_yml, starts, seeds, variants")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--base", help="the option file of the runs, in place of the file's own: another task")
     parser.add_argument("--share", default="1/1", help="k/n: every n-th run, from the k-th on")
     parser.add_argument("--force_yml", nargs="+", default=[], help="for every run, after the file's own")
     for axis in AXES:
@@ -41,7 +42,7 @@ def main() -> None:
     for index, (seed, start, variant) in enumerate(runs):
         if index % shares == share - 1 and (start, variant, str(seed)) not in {tuple(row[:3]) for row in read(results)}:
             entries = [*plan["force_yml"], *args.force_yml, *plan["variants"][variant], f"init={start}", f"manual_seed={seed}"]
-            for metric, value, seconds in run(plan["base"], entries, args.out, f"run_{share}"):
+            for metric, value, seconds in run(args.base or plan["base"], entries, args.out, f"run_{share}"):
                 append(results, [start, variant, str(seed), metric, f"{value:.4f}", f"{seconds:.0f}"])
             print(table(read(results)), flush=True)
     print(table(read(results)))
