@@ -10,6 +10,9 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -56,6 +59,32 @@ def restore_functional_tensor() -> None:
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # find_spec refuses a loaded module without one
     module.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
     sys.modules[name] = module
+
+
+class _FirstStays(dict):
+    """A registry's map in which a name that is taken keeps its object."""
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+    def __setitem__(self, name: Any, value: Any) -> None:
+        self.setdefault(name, value)
+
+
+@contextmanager
+def tolerant_registry(registry: Any) -> Iterator[None]:
+    """While code of others is imported: registering a name that is taken does nothing.
+
+    basicsr/utils/registry.py line 42 asserts that the name is free; the class files of BasicSR's forks register names that BasicSR
+    itself, or another fork's file, has already.
+    """
+    names = registry._obj_map
+    registry._obj_map = _FirstStays(names)
+    try:
+        yield
+    finally:
+        names.update(registry._obj_map)
+        registry._obj_map = names
 
 
 def require_basicsr() -> None:

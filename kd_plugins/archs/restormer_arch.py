@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor
 
+from kd_plugins.archs.adapter import pad
+
 _STRIDE = 8  # three halvings
 
 
@@ -202,7 +204,7 @@ class Restormer(nn.Module):
             (N, out_channels, H, W), not clipped.
         """
         height, width = inp_img.shape[-2:]
-        x = _pad(inp_img)
+        x = pad(inp_img, -height % _STRIDE, -width % _STRIDE)
 
         embedded = self.patch_embed(x)
         level1 = self.encoder_level1(embedded)
@@ -217,15 +219,6 @@ class Restormer(nn.Module):
 
         restored = self.output(refined + self.skip_conv(embedded)) if self.dual_pixel_task else self.output(refined) + x
         return restored[..., :height, :width]
-
-
-def _pad(x: Tensor) -> Tensor:
-    height, width = x.shape[-2:]
-    bottom, right = -height % _STRIDE, -width % _STRIDE
-    if not (bottom or right):
-        return x
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
 def _check(

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from kd_plugins.features.taps import refuse_untappable
+
 
 class Pair(NamedTuple):
     """One stage: the student's layer and the teacher's."""
@@ -37,8 +39,10 @@ def find_pairs(opt: Mapping[str, Any] | None, student: nn.Module, teacher: nn.Mo
         The pairs of each group. The layers themselves are checked by the taps.
 
     Raises:
-        ValueError: a group that is neither a list of pairs nor 'auto', or 'auto' where the layout is not known.
+        ValueError: a group that is neither a list of pairs nor 'auto', 'auto' where the layout is not known, or a teacher without
+            layers.
     """
+    refuse_untappable(teacher)
     opt = {"encoder": "auto", "decoder": "auto"} if opt is None else opt
     pairs = {}
     for group, value in opt.items():

@@ -15,6 +15,16 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     return ", ".join(found) if found else "none is near"
 
 
+def refuse_untappable(net: nn.Module) -> None:
+    """Say so where a network has no layers that could be tapped: a program, an ensemble.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if reason := getattr(net, "untappable", None):
+        raise ValueError(f"features: {reason}; expected terms `between: output` only, or one teacher from its class and weights")
+
+
 class FeatureTaps:
     """Keeps what named modules of a network return, until it is collected.
 
@@ -27,6 +37,7 @@ class FeatureTaps:
 
     Raises:
         KeyError: a name that the network does not have; the nearest ones are named.
+        ValueError: the network is a program or an ensemble.
     """
 
     _running: ClassVar[EarlyStop | None] = None  # whose own pass is running
@@ -34,6 +45,8 @@ class FeatureTaps:
     def __init__(self, net: nn.Module, layers: Iterable[str]) -> None:
         self.layers = list(dict.fromkeys(layers))
         modules = dict(net.named_modules())
+        if self.layers:
+            refuse_untappable(net)
         for layer in self.layers:
             if layer not in modules or not layer:
                 raise KeyError(

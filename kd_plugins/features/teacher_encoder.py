@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
 from kd_plugins.features.pairs import STAGES
-from kd_plugins.features.taps import EarlyStop
+from kd_plugins.features.taps import EarlyStop, refuse_untappable
 
 
 @EXTRACTOR_REGISTRY.register()
@@ -42,12 +42,13 @@ class TeacherExtractor(nn.Module):
 
         Raises:
             KeyError: a layer that the network does not have; the nearest ones are named.
-            ValueError: `layers: auto` for a network whose layout is not known, or a network that is not frozen.
+            ValueError: `layers: auto` for a network whose layout is not known, a network that is not frozen, or one without layers.
         """
         net = getattr(net, "_orig_mod", net)  # a compiled one has neither hooks nor an early end
         name = type(net).__name__
         if net.training or any(parameter.requires_grad for parameter in net.parameters()):
             raise ValueError(f"TeacherExtractor: {name} is not frozen; expected net.requires_grad_(False).eval()")
+        refuse_untappable(net)
         layers = self.layers
         if layers == "auto":
             if name not in STAGES:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -24,7 +26,19 @@ class Complexity(NamedTuple):
     latency: float
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """The network in eval mode and without gradient; its modes are given back, one by one: parts of it may be frozen."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
     """Measure a network.
 
@@ -40,18 +54,15 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
     from mmengine.logging import MMLogger
 
     MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    flops = get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"]
     times = []
-    for _ in range(runs + 1):
-        _wait(x)
-        start = time.perf_counter()
-        net(x)
-        _wait(x)
-        times.append(time.perf_counter() - start)
-    for module, training in modes:  # one by one: parts of a network may be frozen
-        module.training = training
+    with evaluating(net):
+        flops = get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"]
+        for _ in range(runs + 1):
+            _wait(x)
+            start = time.perf_counter()
+            net(x)
+            _wait(x)
+            times.append(time.perf_counter() - start)
     return Complexity(sum(p.numel() for p in net.parameters()), int(flops), statistics.median(times[1:]))
 
 

@@ -19,7 +19,7 @@ from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.students import inherit
-from kd_plugins.teachers import Observation, ViewTransform, build_teacher, observe
+from kd_plugins.teachers import Observation, ViewTransform, build_teacher, observe, student_block
 
 
 @MODEL_REGISTRY.register()
@@ -27,6 +27,7 @@ class DistillationModel(ValidatedModel):
     """Trains a student under a frozen teacher; the terms come from the option file.
 
     Option keys beside SRModel's:
+        network_g: also from the sources of a teacher (docs/teachers.md).
         teacher: the teacher (see `build_teacher`); without it this is plain training.
         teacher_clean: a second teacher, of the same layout, for the clean view.
         init: `teacher` starts the student from the teacher's weights, `random` (default) does not.
@@ -48,7 +49,7 @@ class DistillationModel(ValidatedModel):
         self.teachers = {}
         self.terms: dict[str, Term] = {}
         self.scm: nn.Module | None = None
-        super().__init__(opt)
+        super().__init__({**opt, "network_g": student_block(opt["network_g"])})
         if not self.is_train and opt.get("teacher"):
             self._build_teachers()
 
@@ -86,7 +87,9 @@ class DistillationModel(ValidatedModel):
         if self.opt.get("teacher_clean"):
             self.teachers["clean"] = self.precision.place(build_teacher(self.opt["teacher_clean"])).to(self.device)
         student = self.get_bare_model(self.net_g)
-        compare_networks(teacher.net, student, example_input(student, self.opt, self.device))
+        x = example_input(student, self.opt, self.device)
+        compare_networks(teacher.net, student, x)
+        teacher(x)  # says here, and not in the first step, whether it returns an image
 
     def _start_student(self) -> dict[str, Tensor]:
         init = self.opt.get("init", "random")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from kd_plugins.metrics.complexity import measure_complexity
+from kd_plugins.metrics.complexity import Complexity, evaluating, measure_complexity
 
 ROLES = ("input", "student", "teacher")
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
@@ -38,15 +38,33 @@ def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) 
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     size = int(opt["datasets"].get("train", {}).get("gt_size") or 64) // int(opt.get("scale") or 1)
     # its own generator: looking at the networks leaves the run's random numbers as they are
-    image = torch.rand(1, first.in_channels if first else 3, size, size, generator=torch.Generator().manual_seed(0))
-    return image.to(device)
+    generator = torch.Generator().manual_seed(0)
+    channels = [first.in_channels if first else 3]
+    if channels[0] not in (1, 3):  # a noise level beside the image, pixels unshuffled into channels, or several images
+        channels = [3, 1, *channels]
+    images = [torch.rand(1, count, size, size, generator=generator).to(device) for count in channels]
+    return next((image for image in images[:-1] if _takes(net, image)), images[-1])
+
+
+def _takes(net: nn.Module, x: Tensor) -> bool:
+    try:
+        with evaluating(net):
+            net(x)
+    except Exception:  # what a network says of other channels is its own affair
+        return False
+    return True
 
 
 @master_only
 def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor) -> None:
-    """Log what teacher and student cost, and what the student saves."""
-    costs = [measure_complexity(net, x) for net in (teacher, student)]
-    names = [f"{role} ({type(net).__name__})" for role, net in (("teacher", teacher), ("student", student))]
+    """Log what teacher and student cost, and what the student saves.
+
+    Raises:
+        ValueError: one of them does not take the image.
+    """
+    roles = {"teacher": teacher, "student": student}
+    costs = [_cost(role, net, x) for role, net in roles.items()]
+    names = [f"{role} ({type(net).__name__})" for role, net in roles.items()]
     rows = [
         [name, f"{c.params / 1e6:.3f} M", f"{c.flops / 1e9:.3f} G", f"{c.latency * 1e3:.1f} ms"]
         for name, c in zip(names, costs, strict=True)
@@ -54,6 +72,19 @@ def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor) -> None:
     rows.append(["reduction", *(f"{100 * (1 - mine / theirs):.1f} %" for theirs, mine in zip(*costs, strict=True))])
     size = "x".join(map(str, x.shape[-2:]))
     get_root_logger().info(render(f"Networks at {size} on {x.device}", ["", "parameters", "FLOPs", "latency"], rows))
+
+
+def _cost(role: str, net: nn.Module, x: Tensor) -> Complexity:
+    try:
+        return measure_complexity(net, x)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{role}: {type(net).__name__} does not take an image of shape {tuple(x.shape)} ({reason}); where it is the size, "
+            "`pad_to: 8` (or 16, 32, 64) in its block pads it"
+        ) from error
 
 
 def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:

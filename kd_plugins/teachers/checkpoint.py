@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from kd_plugins.features import nearest
 
 BUNDLED = Path(__file__).parent.parent / "weights"
-_PARAM_KEYS = ("params_ema", "params", "state_dict")
+_PARAM_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
+
+_NAMED = 3  # keys that a message names
 
 
 def find_checkpoint(name: str) -> Path:
@@ -43,7 +45,8 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str,
 
     Args:
         path: the file.
-        param_key: which dict of a BasicSR checkpoint; by default params_ema, else params, else the file's own top level.
+        param_key: which dict of a BasicSR checkpoint; by default params_ema, else params, else another usual name, else the
+            file's own top level.
 
     Returns:
         The weights (a `module.` prefix is removed), in float32 where they are stored in half precision, and the network's options
@@ -92,24 +95,35 @@ def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) ->
     """Load weights, or say how they differ from the network.
 
     Raises:
-        ValueError: names or shapes differ; the message counts them and names the first.
+        ValueError: names or shapes differ; the message counts them, names a few, and says what likely happened.
     """
     own = net.state_dict()
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]
-    shapes = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    shapes = [
+        f"{key}: network {tuple(own[key].shape)}, file {tuple(weights[key].shape)}"
+        for key in own
+        if key in weights and own[key].shape != weights[key].shape
+    ]
     if missing or unexpected or shapes:
         parts = [
-            f"{len(found)} {what} (first: {found[0]}{_shapes(own, weights, found[0])})"
+            f"{len(found)} {what} ({', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''})"
             for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
             if found
         ]
         raise ValueError(
-            f"checkpoint {source} does not fit {type(net).__name__}: {'; '.join(parts)}. "
-            "Wrong architecture, wrong arguments (width, depth), or wrong param_key?"
+            f"checkpoint {source} does not fit {type(net).__name__}: {'; '.join(parts)}. {_likely(own, missing, unexpected)}"
         )
     net.load_state_dict(weights)
 
 
-def _shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], key: str) -> str:
-    return f", network {tuple(own[key].shape)}, file {tuple(weights[key].shape)}" if key in own and key in weights else ""
+def _likely(own: Mapping[str, Tensor], missing: list[str], unexpected: list[str]) -> str:
+    """What likely happened where weights do not fit."""
+    if not missing and not unexpected:
+        return "All names agree: likely other arguments (width, kernel size, scale)"
+    if len(missing) < len(own):
+        return "Some names agree: likely other arguments (depth, a switch), or another version of the architecture"
+    prefix = unexpected[0].partition(".")[0] + "." if unexpected else ""
+    if prefix and all(key.startswith(prefix) for key in unexpected) and any(key.removeprefix(prefix) in own for key in unexpected):
+        return f"The file's names have {prefix!r} in front: likely part of a larger model; save that part's state_dict() alone"
+    return "No name agrees: likely another architecture, or another `param_key`"

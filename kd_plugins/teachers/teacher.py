@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from basicsr.archs import build_network
 from torch import Tensor, nn
 
-from kd_plugins.features import FeatureTaps, nearest
-from kd_plugins.teachers.checkpoint import find_checkpoint, load_strictly, read_checkpoint
+from kd_plugins.archs.adapter import describe_output
+from kd_plugins.features import FeatureTaps
+from kd_plugins.teachers.network import build_source
 
 
 class Observation(NamedTuple):
@@ -61,8 +61,13 @@ class Teacher(nn.Module):
 
         Returns:
             The image (N, C', H', W') and the tapped features, all detached.
+
+        Raises:
+            ValueError: the network returns several outputs.
         """
         image = self.net(x)
+        if not isinstance(image, Tensor):
+            raise ValueError(f"teacher: {describe_output(self.net, image)}; choose one: `output: 0`, or a key")
         return Observation(image, self._taps.collect())
 
 
@@ -92,47 +97,16 @@ def build_teacher(opt: Mapping[str, Any]) -> Teacher:
     """Build a teacher from its block of an option file.
 
     Args:
-        opt: `checkpoint`: a path, or the name of a bundled teacher; `param_key`: optional, for BasicSR checkpoints; `type` and its
-            arguments, as in `network_g`: may be left out where the checkpoint's metadata holds them.
+        opt: see `build_source`; with weights: `checkpoint` (a path, or the name of a bundled teacher), `program` or `ensemble`.
 
     Returns:
         The teacher, on the CPU; its call returns the restored image and the tapped features (`Teacher.tap`).
 
     Raises:
-        ValueError: no checkpoint, no architecture, or weights that do not fit.
+        ValueError: no weights, no architecture, or weights that do not fit.
         FileNotFoundError: no such checkpoint.
-        KeyError: an architecture that is not registered.
+        KeyError: no such architecture.
     """
-    if not isinstance(opt, Mapping) or not opt.get("checkpoint"):
+    if not isinstance(opt, Mapping) or not any(opt.get(name) for name in ("checkpoint", "program", "ensemble")):
         raise ValueError(f"teacher: {opt!r}, expected at least `checkpoint: FILE` (or the name of a bundled teacher)")
-    network = {key: value for key, value in opt.items() if key not in ("checkpoint", "param_key")}
-    path = find_checkpoint(str(opt["checkpoint"]))
-    weights, described = read_checkpoint(path, opt.get("param_key"))
-    if "type" not in network:
-        if network or described is None:
-            raise ValueError(f"teacher: {dict(opt)}: no `type`, and {path.name} does not describe its architecture by itself")
-        network = described
-    net = build_registered(network, "teacher")
-    load_strictly(net, weights, str(path))
-    return Teacher(net)
-
-
-def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
-    """Build a registered architecture, naming the nearest one where there is no such.
-
-    Args:
-        opt: `type` and arguments.
-        key: the block's name in the option file, for the message.
-
-    Raises:
-        KeyError: not registered.
-        ValueError: arguments that the architecture does not take.
-    """
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    if opt["type"] not in ARCH_REGISTRY:
-        raise KeyError(f"{key}: type: no architecture {opt['type']!r}; nearest: {nearest(str(opt['type']), ARCH_REGISTRY.keys())}")
-    try:
-        return build_network(dict(opt))
-    except TypeError as error:
-        raise ValueError(f"{key}: {opt['type']}: {error}") from None
+    return Teacher(build_source(opt, "teacher"))

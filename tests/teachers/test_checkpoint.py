@@ -27,7 +27,7 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in right)
 
 
-@pytest.mark.parametrize("key", ["params_ema", "params", "state_dict"])
+@pytest.mark.parametrize("key", ["params_ema", "params", "state_dict", "model_state_dict", "model", "net"])
 def test_the_usual_keys_are_found(tmp_path, weights, key):
     torch.save({key: weights, "iter": 5}, tmp_path / "net.pth")
     read, network = read_checkpoint(tmp_path / "net.pth")
@@ -183,9 +183,9 @@ def test_what_does_not_fit_is_counted_and_the_first_is_named(weights):
         load_strictly(net, weights, "a.pth")
     text = str(error.value)
     assert "checkpoint a.pth does not fit Sequential" in text
-    assert "2 missing (first: 0.bias)" in text
-    assert "3 unexpected (first: 1.running_mean)" in text
-    assert "2 of another shape (first: 0.weight, network (4, 3, 5, 5), file (4, 3, 3, 3))" in text
+    assert "2 missing (0.bias, 1.bias)" in text
+    assert "3 unexpected (1.running_mean, 1.running_var, 1.num_batches_tracked)" in text
+    assert "2 of another shape (0.weight: network (4, 3, 5, 5), file (4, 3, 3, 3), 1.weight: " in text
     assert same(net.state_dict(), before)  # not half loaded
 
 
@@ -193,5 +193,25 @@ def test_only_what_is_wrong_is_said(weights):
     del weights["0.weight"]
     with pytest.raises(ValueError) as error:
         load_strictly(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), weights, "a.pth")
-    assert "1 missing (first: 0.weight)." in str(error.value)
+    assert "1 missing (0.weight)." in str(error.value)
     assert "unexpected" not in str(error.value) and "shape" not in str(error.value)
+
+
+def test_a_few_names_are_said_and_the_rest_is_counted(weights):
+    with pytest.raises(ValueError, match=r"7 unexpected \(0\.weight, 0\.bias, 1\.weight, \.\.\.\)"):
+        load_strictly(nn.Identity(), weights, "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "likely"),
+    [
+        (lambda weights: {key: value[:1] if value.dim() else value for key, value in weights.items()}, "likely other arguments"),
+        (lambda weights: {key: weights[key] for key in list(weights)[:3]}, "Some names agree: .* another version"),
+        (lambda weights: {f"x.{key}": value for key, value in weights.items()}, "names have 'x.' in front"),
+        (lambda weights: {"a": weights["0.weight"]}, "No name agrees: likely another architecture, or another `param_key`"),
+    ],
+    ids=["shapes", "some", "prefix", "none"],
+)
+def test_what_does_not_fit_says_what_likely_happened(weights, change, likely):
+    with pytest.raises(ValueError, match=likely):
+        load_strictly(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), change(weights), "a.pth")

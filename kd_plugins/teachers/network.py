@@ -1,0 +1,202 @@
+"""A network from its block of an option file, wherever it comes from (docs/teachers.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from basicsr.archs import build_network
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+from kd_plugins.archs.adapter import Adapter, Sizes
+from kd_plugins.archs.file_arch import import_file, import_module, networks_of
+from kd_plugins.archs.spandrel_arch import recognise, required_sizes, spandrel_networks
+from kd_plugins.features import nearest
+from kd_plugins.teachers.checkpoint import find_checkpoint, load_strictly, read_checkpoint
+from kd_plugins.teachers.ensemble import Ensemble
+from kd_plugins.teachers.programs import load_program, program_kind
+
+_ADAPTER_KEYS = ("pad_to", "output", "noise_level")
+_SOURCE_KEYS = ("checkpoint", "param_key", "file", "class", "program", "ensemble", *_ADAPTER_KEYS)
+
+
+def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
+    """Build a network from its block.
+
+    Args:
+        opt: one of
+            `type` (a registered architecture, one of spandrel's, or an importable `package.module.Class`) and its arguments;
+            `file` (a .py file) and `class` in it, and its arguments;
+            `checkpoint` alone: a file that describes its network, or whose network spandrel recognises;
+            `program`: a TorchScript or torch.export file;
+            `ensemble`: a list of such blocks, each with a `weight` (default 1).
+            With the first two, `checkpoint` names the weights, and `param_key` the dict of them that is meant. With all but the
+            last: `pad_to`, sizes are padded to a multiple of it and cropped back; `output`, which of several outputs is the
+            image; `noise_level`, a further input channel of this value, of 255.
+        key: the block's name in the option file, for messages.
+
+    Returns:
+        The network, on the CPU. Hooks on it do what `pad_to` and its like say: its layers keep their names.
+
+    Raises:
+        ValueError: keys that do not go together, arguments that the class does not take, weights that do not fit or that nothing
+            is known about, a file that cannot be read or imported.
+        FileNotFoundError: no such file.
+        KeyError: no such architecture or class.
+    """
+    block = dict(opt)
+    if "ensemble" in block:
+        return _build_ensemble(block, key)
+    adapter = {name: block.pop(name) for name in _ADAPTER_KEYS if name in block}
+    if "program" in block:
+        path = block.pop("program")
+        if block:
+            raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {', '.join(_ADAPTER_KEYS)} at most")
+        net, found = load_program(find_checkpoint(str(path))), {}
+    else:
+        net, found = _build(block, key)
+    _adapt(net, {**found, **adapter}, key)
+    return net
+
+
+def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights, if any are named, and what is known of how it is run."""
+    checkpoint, param_key = block.pop("checkpoint", None), block.pop("param_key", None)
+    if not checkpoint:
+        net = _construct(block, key)
+        return net, {"sizes": required_sizes(net)}
+    path = find_checkpoint(str(checkpoint))
+    if kind := program_kind(path):
+        raise ValueError(
+            f"{key}: checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`"
+        )
+    weights, described = read_checkpoint(path, param_key)
+    if not block and described is None:
+        if recognised := recognise(weights, str(path)):
+            return recognised.net, {name: value for name, value in recognised._asdict().items() if name != "net"}
+        raise ValueError(
+            f"{key}: no `type`, and {path.name} does not describe its architecture by itself, nor does spandrel "
+            "recognise it; expected `type: NAME` or `file: FILE.py, class: NAME`"
+        )
+    net = _construct(block, key) if block else build_registered(described or {}, key)
+    load_strictly(net, weights, str(path))
+    return net, {"sizes": required_sizes(net)}
+
+
+def _construct(block: dict[str, Any], key: str) -> nn.Module:
+    """A network out of its class and arguments."""
+    if "file" in block:
+        if "type" in block or not block.get("class"):
+            raise ValueError(f"{key}: file: {block['file']!r}, expected `class: NAME` beside it, and no `type`")
+        file, name = str(block.pop("file")), str(block.pop("class"))
+        return _call(_pick(import_file(file), name, f"{key}: class", f"in {file}"), block, f"{key}: {name}")
+    if "type" not in block:
+        raise ValueError(f"{key}: {block!r}: no `type`")
+    name = str(block["type"])
+    if _is_registered(name):
+        return build_registered(block, key)
+    arguments = {argument: value for argument, value in block.items() if argument != "type"}
+    module, dot, attribute = name.rpartition(".")
+    if dot:
+        try:
+            found = import_module(module)
+        except ValueError as error:
+            raise ValueError(f"{key}: type: {error}") from error
+        return _call(_pick(found, attribute, f"{key}: type", f"in {module}"), arguments, f"{key}: {name}")
+    networks = spandrel_networks()
+    if name not in networks:
+        near = nearest(name, {**dict.fromkeys(ARCH_REGISTRY.keys()), **networks})
+        raise KeyError(f"{key}: type: no architecture {name!r}; nearest: {near}")
+    return _call(networks[name], arguments, f"{key}: {name}")
+
+
+def _pick(module: ModuleType, name: str, key: str, where: str) -> type[nn.Module]:
+    classes = networks_of(module)
+    if name not in classes:
+        raise KeyError(f"{key}: no network {name!r} {where}; nearest: {nearest(name, classes)}")
+    return classes[name]
+
+
+def _call(make: type[nn.Module], arguments: Mapping[str, Any], key: str) -> nn.Module:
+    try:
+        return make(**arguments)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f"{key}: {error or 'it refuses these arguments'}") from error
+
+
+def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
+    members = block["ensemble"]
+    if len(block) > 1 or not isinstance(members, list) or not members or not all(isinstance(m, Mapping) for m in members):
+        raise ValueError(f"{key}: {dict(block)}, expected nothing but `ensemble: [{{checkpoint: FILE, weight: 0.7}}, ...]`")
+    blocks = [{name: value for name, value in member.items() if name != "weight"} for member in members]
+    nets = [build_source(block, f"{key}:ensemble:{number}") for number, block in enumerate(blocks)]
+    try:
+        return Ensemble(nets, [member.get("weight", 1) for member in members])
+    except ValueError as error:
+        raise ValueError(f"{key}:{error}") from None
+
+
+def _adapt(net: nn.Module, options: dict[str, Any], key: str) -> None:
+    """Put the hooks on a network that its options ask for, and none where they ask for nothing."""
+    multiple = options.pop("pad_to", None)
+    if multiple is not None:
+        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+            raise ValueError(f"{key}: pad_to: {multiple!r}, expected a whole number of at least 1")
+        options["sizes"] = Sizes(multiple)
+    if options.get("sizes", Sizes()) == Sizes() and options.get("output") is None and options.get("noise_level") is None:
+        return
+    try:
+        Adapter(**options).attach(net)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
+    """Build a registered architecture, naming the nearest one where there is no such.
+
+    Args:
+        opt: `type` and arguments.
+        key: the block's name in the option file, for the message.
+
+    Raises:
+        KeyError: not registered.
+        ValueError: arguments that the architecture does not take.
+    """
+    if not _is_registered(opt["type"]):
+        raise KeyError(f"{key}: type: no architecture {opt['type']!r}; nearest: {nearest(str(opt['type']), ARCH_REGISTRY.keys())}")
+    try:
+        return build_network(dict(opt))
+    except TypeError as error:
+        raise ValueError(f"{key}: {opt['type']}: {error}") from None
+
+
+def _is_registered(name: object) -> bool:
+    return name in ARCH_REGISTRY or f"{name}_basicsr" in ARCH_REGISTRY  # the suffix of some of BasicSR's own, which it looks for
+
+
+@ARCH_REGISTRY.register()
+def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (named as an architecture)
+    """A student from any source, for `network_g` of any model of BasicSR.
+
+    Args:
+        network: its block, see `build_source`.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a source that is for teachers only, or see `build_source`.
+    """
+    for name in ("program", "ensemble"):
+        if name in network:
+            raise ValueError(f"network_g: {name}: {network[name]!r} can be a teacher only, expected a class: `type` or `file`")
+    return build_source(network, "network_g")
+
+
+def student_block(opt: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A `network_g` block as BasicSR's build_network takes it: itself, or a SourcedNetwork where it is not one of BasicSR's."""
+    if _is_registered(opt.get("type")) and not any(name in opt for name in _SOURCE_KEYS):
+        return opt
+    return {"type": SourcedNetwork.__name__, "network": dict(opt)}

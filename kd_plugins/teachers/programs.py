@@ -1,0 +1,101 @@
+"""Programs as teachers: TorchScript and torch.export files, which hold a network's weights and what it computes with them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class Program(nn.Module):
+    """A network out of a program file. It has an output, and no layers that could be tapped.
+
+    Args:
+        run: what the file holds.
+        path: the file.
+    """
+
+    def __init__(self, run: nn.Module, path: Path) -> None:
+        super().__init__()
+        self.run = run
+        self.path = path
+        self.untappable = f"{path.name} is a program, which has an output but no layers to compare"
+
+    def train(self, mode: bool = True) -> Program:
+        """Stay as it was saved: an exported program cannot be switched."""
+        self.training = False
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the program makes of (N, C, H, W).
+
+        Raises:
+            ValueError: it does not take a batch of this shape.
+        """
+        try:
+            return self.run(x)
+        except (RuntimeError, AssertionError) as error:
+            reason = next((line.strip() for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)
+            raise ValueError(
+                f"program: {self.path.name} does not take a batch of shape {tuple(x.shape)} ({reason}); expected a file that was "
+                "saved for any batch size, height and width"
+            ) from error
+
+
+def program_kind(path: Path) -> str | None:
+    """What a file is: 'TorchScript', 'torch.export', or None: no program."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    if "archive_format" in names and any(name.startswith("models/") for name in names):
+        return "torch.export"
+    return "TorchScript" if "constants.pkl" in names and any(name.startswith("code/") for name in names) else None
+
+
+def load_program(path: Path) -> Program:
+    """Load a program, on the CPU, frozen in the mode it was saved in (TorchScript: in eval mode).
+
+    Raises:
+        ValueError: no program, one that cannot be loaded, or one with pickled code.
+    """
+    kind = program_kind(path)
+    if kind is None:
+        raise ValueError(f"program: {path} is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`?")
+    try:
+        if kind == "TorchScript":
+            return Program(torch.jit.load(path, map_location="cpu").eval(), path).eval()
+        _refuse_pickles(path)
+        return Program(torch.export.load(path).module(), path).eval()
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"program: {path} cannot be loaded by PyTorch {torch.__version__} ({kind}: {reason})") from error
+
+
+def _refuse_pickles(path: Path) -> None:
+    """torch.export.load unpickles some parts of its file: let them be tensors only.
+
+    Raises:
+        ValueError: a part needs pickled code.
+    """
+    with zipfile.ZipFile(path) as archive:
+        parts = {name.partition("/")[2]: name for name in archive.namelist()}
+        pickled = [part for part in parts if part.endswith(".pt")]
+        for config in [part for part in parts if part.endswith("_config.json")]:
+            folder = config.rpartition("/")[0]
+            entries = json.loads(archive.read(parts[config]))["config"].values()
+            pickled += [f"{folder}/{entry['path_name']}" for entry in entries if entry["use_pickle"]]
+        for part in pickled:
+            try:
+                torch.load(io.BytesIO(archive.read(parts[part])), map_location="cpu", weights_only=True)
+            except Exception:
+                raise ValueError(
+                    f"program: {path}: its part {part} needs pickled code, which is refused: export the network again, without "
+                    "custom objects"
+                ) from None
