@@ -78,9 +78,11 @@ class Adapter:
 
     def _choose(self, net: nn.Module, outputs: object) -> object:
         try:
-            return outputs[self.output]  # type: ignore[index]
+            if not isinstance(outputs, Tensor):  # of which [0] is an image of the batch
+                return outputs[self.output]  # type: ignore[index]
         except (IndexError, KeyError, TypeError):
-            raise ValueError(f"output: {self.output!r}, but {describe_output(net, outputs)}") from None
+            pass
+        raise ValueError(f"output: {self.output!r}, but {describe_output(net, outputs)}")
 
 
 def describe_output(net: nn.Module, output: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ class Complexity(NamedTuple):
 
     Attributes:
         params: number of parameters.
-        flops: multiply-adds of one forward pass, counted by mmengine (one multiply-add is one FLOP there).
+        flops: multiply-adds of one forward pass, counted by mmengine (one multiply-add is one FLOP there); nan for TorchScript,
+            which it cannot look into.
         latency: median seconds of one forward pass on the input's device.
     """
 
     params: int
-    flops: int
+    flops: float
     latency: float
 
 
@@ -56,14 +58,17 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
     MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
     times = []
     with evaluating(net):
-        flops = get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"]
+        if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
+            flops = math.nan
+        else:
+            flops = int(get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"])
         for _ in range(runs + 1):
             _wait(x)
             start = time.perf_counter()
             net(x)
             _wait(x)
             times.append(time.perf_counter() - start)
-    return Complexity(sum(p.numel() for p in net.parameters()), int(flops), statistics.median(times[1:]))
+    return Complexity(sum(p.numel() for p in net.parameters()), flops, statistics.median(times[1:]))
 
 
 def _wait(x: Tensor) -> None:

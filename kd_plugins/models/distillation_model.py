@@ -19,7 +19,7 @@ from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.students import inherit
-from kd_plugins.teachers import Observation, ViewTransform, build_teacher, observe, student_block
+from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
 
 
 @MODEL_REGISTRY.register()
@@ -82,14 +82,17 @@ class DistillationModel(ValidatedModel):
             if self.default_terms:
                 raise ValueError(f"{self.opt['model_type']}: no `teacher` block in the option file, expected {{checkpoint: FILE}}")
             return
-        teacher = self.precision.place(build_teacher(self.opt["teacher"])).to(self.device)
+        teacher = self._build_teacher("teacher")
         self.teachers = dict.fromkeys(VIEWS, teacher)
         if self.opt.get("teacher_clean"):
-            self.teachers["clean"] = self.precision.place(build_teacher(self.opt["teacher_clean"])).to(self.device)
+            self.teachers["clean"] = self._build_teacher("teacher_clean")
         student = self.get_bare_model(self.net_g)
         x = example_input(student, self.opt, self.device)
         compare_networks(teacher.net, student, x)
         teacher(x)  # says here, and not in the first step, whether it returns an image
+
+    def _build_teacher(self, key: str) -> Teacher:
+        return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)
 
     def _start_student(self) -> dict[str, Tensor]:
         init = self.opt.get("init", "random")

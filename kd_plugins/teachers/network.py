@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -54,11 +55,22 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
         path = block.pop("program")
         if block:
             raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {', '.join(_ADAPTER_KEYS)} at most")
-        net, found = load_program(find_checkpoint(str(path))), {}
+        net, found = load_program(Path(str(path)).expanduser()), {}
     else:
         net, found = _build(block, key)
     _adapt(net, {**found, **adapter}, key)
     return net
+
+
+def build_trained(opt: Any, key: str) -> nn.Module:
+    """Build a network from a block that names its weights, as a teacher's has to.
+
+    Raises:
+        ValueError: it names none, or see `build_source`, as for the other errors.
+    """
+    if not isinstance(opt, Mapping) or not any(opt.get(name) for name in ("checkpoint", "program", "ensemble")):
+        raise ValueError(f"{key}: {opt!r}, expected at least `checkpoint: FILE` (or the name of a bundled teacher)")
+    return build_source(opt, key)
 
 
 def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -131,7 +143,7 @@ def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
     if len(block) > 1 or not isinstance(members, list) or not members or not all(isinstance(m, Mapping) for m in members):
         raise ValueError(f"{key}: {dict(block)}, expected nothing but `ensemble: [{{checkpoint: FILE, weight: 0.7}}, ...]`")
     blocks = [{name: value for name, value in member.items() if name != "weight"} for member in members]
-    nets = [build_source(block, f"{key}:ensemble:{number}") for number, block in enumerate(blocks)]
+    nets = [build_trained(block, f"{key}:ensemble:{number}") for number, block in enumerate(blocks)]
     try:
         return Ensemble(nets, [member.get("weight", 1) for member in members])
     except ValueError as error:
@@ -164,12 +176,13 @@ def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
         KeyError: not registered.
         ValueError: arguments that the architecture does not take.
     """
-    if not _is_registered(opt["type"]):
-        raise KeyError(f"{key}: type: no architecture {opt['type']!r}; nearest: {nearest(str(opt['type']), ARCH_REGISTRY.keys())}")
+    name = opt.get("type")
+    if not _is_registered(name):
+        raise KeyError(f"{key}: type: no architecture {name!r}; nearest: {nearest(str(name), ARCH_REGISTRY.keys())}")
     try:
         return build_network(dict(opt))
     except TypeError as error:
-        raise ValueError(f"{key}: {opt['type']}: {error}") from None
+        raise ValueError(f"{key}: {name}: {error}") from None
 
 
 def _is_registered(name: object) -> bool:

@@ -61,8 +61,11 @@ def load_program(path: Path) -> Program:
     """Load a program, on the CPU, frozen in the mode it was saved in (TorchScript: in eval mode).
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: no program, one that cannot be loaded, or one with pickled code.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"program: {str(path)!r} is no file (looked from {Path.cwd()})")
     kind = program_kind(path)
     if kind is None:
         raise ValueError(f"program: {path} is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`?")

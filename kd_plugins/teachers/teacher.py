@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import describe_output
 from kd_plugins.features import FeatureTaps
-from kd_plugins.teachers.network import build_source
+from kd_plugins.teachers.network import build_trained
 
 
 class Observation(NamedTuple):
@@ -93,11 +93,12 @@ def observe(teachers: Mapping[str, Teacher], views: Mapping[str, Tensor]) -> dic
     return observations
 
 
-def build_teacher(opt: Mapping[str, Any]) -> Teacher:
+def build_teacher(opt: Mapping[str, Any], key: str = "teacher") -> Teacher:
     """Build a teacher from its block of an option file.
 
     Args:
         opt: see `build_source`; with weights: `checkpoint` (a path, or the name of a bundled teacher), `program` or `ensemble`.
+        key: the block's name in the option file, for messages.
 
     Returns:
         The teacher, on the CPU; its call returns the restored image and the tapped features (`Teacher.tap`).
@@ -107,6 +108,4 @@ def build_teacher(opt: Mapping[str, Any]) -> Teacher:
         FileNotFoundError: no such checkpoint.
         KeyError: no such architecture.
     """
-    if not isinstance(opt, Mapping) or not any(opt.get(name) for name in ("checkpoint", "program", "ensemble")):
-        raise ValueError(f"teacher: {opt!r}, expected at least `checkpoint: FILE` (or the name of a bundled teacher)")
-    return Teacher(build_source(opt, "teacher"))
+    return Teacher(build_trained(opt, key))

@@ -1,5 +1,7 @@
 """Parameters, multiply-adds and latency of a network."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -63,3 +65,10 @@ def test_a_wider_network_costs_more():
     x = torch.rand(1, 3, 8, 8)
     narrow, wide = (measure_complexity(nn.Sequential(nn.Conv2d(3, c, 3), nn.Conv2d(c, 3, 3)), x, runs=1) for c in (2, 4))
     assert wide.flops == 2 * narrow.flops and wide.params > narrow.params
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
+def test_flops_of_torchscript_are_not_known_the_rest_is():
+    net = nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)))
+    cost = measure_complexity(net, torch.rand(1, 3, 8, 8), runs=1)
+    assert math.isnan(cost.flops) and cost.params == 16 and cost.latency > 0

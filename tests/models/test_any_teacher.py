@@ -1,0 +1,173 @@
+"""Any architecture teaches, and learns: one training step of each, out of nothing but option blocks."""
+
+import json
+
+import pytest
+import torch
+from basicsr.models import build_model
+
+from kd_plugins.teachers import build_source
+
+RGB = {"num_in_ch": 3, "num_out_ch": 3}
+ARCHITECTURES = {
+    "EDSR": {"type": "EDSR", **RGB, "num_feat": 4, "num_block": 1, "upscale": 2},
+    "RCAN": {"type": "RCAN", **RGB, "num_feat": 4, "num_group": 1, "num_block": 1, "squeeze_factor": 2, "upscale": 2},
+    "RRDBNet": {"type": "RRDBNet", **RGB, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2, "pad_to": 2},
+    "SwinIR": {
+        "type": "SwinIR", "upscale": 2, "img_size": 12, "window_size": 4, "embed_dim": 4, "depths": [1], "num_heads": [1],
+        "mlp_ratio": 1, "upsampler": "pixelshuffledirect", "pad_to": 4,
+    },
+    "SRVGGNetCompact": {"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1, "upscale": 2},
+    "Restormer": {"type": "Restormer", "dim": 2, "num_blocks": [1] * 4, "num_refinement_blocks": 1, "heads": [1] * 4},
+    "NAFNet": {"type": "NAFNet", "width": 2, "enc_blk_nums": [1], "dec_blk_nums": [1]},
+    "Uformer": {"type": "Uformer", "embed_dim": 2, "depths": [1] * 9, "num_heads": [1] * 9},
+    "SCUNet": {"type": "SCUNet", "config": [1] * 7, "dim": 64},
+    "DRUNet": {"type": "DRUNet", "in_nc": 4, "out_nc": 3, "nc": [4] * 4, "nb": 2, "noise_level": 25},
+    "DnCNN": {"type": "DnCNN", "in_nc": 3, "out_nc": 3, "nc": 4, "nb": 8, "act_mode": "R"},
+    "FFTformer": {"type": "FFTformer", "dim": 4, "num_blocks": [1] * 3, "num_refinement_blocks": 1},
+    "SPAN": {"type": "SPAN", **RGB, "feature_channels": 4, "upscale": 2},
+    "SAFMN": {"type": "SAFMN", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
+    "PLKSR": {"type": "spandrel.architectures.PLKSR.PLKSR", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
+}  # fmt: skip
+ENLARGING = ("EDSR", "RCAN", "RRDBNet", "SwinIR", "SRVGGNetCompact", "SPAN", "SAFMN", "PLKSR")
+LOGITS = {"logits": {"type": "L1Loss", "between": "output", "view": "degraded", "loss_weight": 1.0}}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Save random weights of a block; its path."""
+
+    def save(block, name="teacher"):
+        torch.manual_seed(0)
+        torch.save({"params": build_source(block, "teacher").state_dict()}, tmp_path / f"{name}.pth")
+        return str(tmp_path / f"{name}.pth")
+
+    return save
+
+
+def step(teacher, student, scale=1, terms=LOGITS, **options):
+    """The model after one step on an image of 18 x 18, or half of it, which few of them take as it is."""
+    model = build_model(
+        {
+            "name": "any", "model_type": "DistillationModel", "is_train": True, "dist": False, "num_gpu": 0, "rank": 0, "path": {},
+            "scale": scale, "datasets": {"train": {"gt_size": 18}}, "network_g": student, "teacher": teacher,
+            "train": {
+                "ema_decay": 0.9, "optim_g": {"type": "SGD", "lr": 1e-2}, "pixel_opt": {"type": "L1Loss"},
+                "scheduler": {"type": "MultiStepLR", "milestones": [10]}, "distill": terms,
+            },
+            **options,
+        }
+    )  # fmt: skip
+    before = [p.detach().clone() for p in model.net_g.parameters()]
+    frozen = [p.detach().clone() for p in model.teachers["degraded"].parameters()]
+    size = 18 // scale
+    model.feed_data({"lq": torch.rand(1, 3, size, size), "gt": torch.rand(1, 3, 18, 18)})
+    model.optimize_parameters(1)
+    assert model.output.shape == (1, 3, 18, 18)
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.net_g.parameters(), strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(frozen, model.teachers["degraded"].parameters(), strict=True))
+    return model
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_architecture_teaches_another_of_its_own(name, checkpoint):
+    block = ARCHITECTURES[name]
+    model = step({**block, "checkpoint": checkpoint(block)}, block, 2 if name in ENLARGING else 1)
+    assert model.losses["l_logits"] > 0
+    assert type(model.net_g_ema) is type(model.net_g)
+
+
+def test_weights_alone_teach_and_are_what_a_student_starts_from(checkpoint):
+    file = checkpoint(ARCHITECTURES["DRUNet"])
+    model = step({"checkpoint": file}, {"checkpoint": file})
+    assert model.losses["l_logits"] == 0  # before the step they were the same network
+
+
+def test_a_students_past_comes_from_the_same_source(checkpoint, tokenizer_file):
+    file = checkpoint(ARCHITECTURES["DRUNet"])
+    dckd = {"tokenizer": {"weights": str(tokenizer_file)}}
+    model = step({"checkpoint": file}, {"checkpoint": file}, terms={"ce": None}, model_type="DCKDModel", dckd=dckd)
+    assert type(model.history.net) is type(model.net_g) and model.losses["l_dcl"] >= 0
+
+
+def test_a_padded_teacher_with_an_added_channel_is_tapped(checkpoint):
+    block = ARCHITECTURES["DRUNet"]
+    terms = {"fit": {"type": "MSELoss", "between": "encoder", "view": "degraded", "loss_weight": 1.0}}
+    features = {"encoder": [["body.0", "m_down1.0"]]}
+    model = step({**block, "checkpoint": checkpoint(block)}, ARCHITECTURES["EDSR"] | {"upscale": 1}, 1, terms, features=features)
+    assert model.losses["l_fit"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
+@pytest.mark.parametrize("kind", ["TorchScript", "torch.export", "ensemble"])
+def test_what_has_only_an_output_teaches_and_has_no_features(checkpoint, tmp_path, log, kind):
+    student, file, program = ARCHITECTURES["DnCNN"], checkpoint(ARCHITECTURES["DnCNN"]), str(tmp_path / "program")
+    net = build_source({"checkpoint": file}, "teacher").eval()
+    if kind == "torch.export":
+        torch.export.save(torch.export.export(net, (torch.rand(1, 3, 18, 18),)), program)
+    else:
+        torch.jit.trace(net, torch.rand(1, 3, 8, 8)).save(program)
+    members = [{"program": program, "weight": 1}, {"checkpoint": file, "weight": 3}]
+    teacher = {"ensemble": members} if kind == "ensemble" else {"program": program}
+    assert step(teacher, student).losses["l_logits"] > 0
+    assert f"teacher ({'Ensemble' if kind == 'ensemble' else 'Program'})" in log()
+    assert "nan" not in log()
+    for features in (None, {"encoder": [["model.0", "model.0"]], "decoder": [["model.2", "model.2"]]}):
+        with pytest.raises(ValueError, match="features: .* no layers to compare; expected terms `between: output` only"):
+            step(teacher, student, model_type="SLKDModel", features=features)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [
+        ({"pad_to": 1}, r"teacher: SwinIR does not take an image of shape \(1, 3, 9, 9\) .*`pad_to: 8`"),
+        ({"output": 0}, "output: 0, but SwinIR returns one Tensor"),
+    ],
+    ids=["size", "output"],
+)
+def test_what_the_teacher_does_not_take_is_said_before_the_first_step(checkpoint, teacher, said):
+    block = ARCHITECTURES["SwinIR"]
+    with pytest.raises(ValueError, match=said):
+        step({**block, "checkpoint": checkpoint(block), **teacher}, ARCHITECTURES["EDSR"], 2)
+
+
+def test_an_option_file_alone_trains_and_tests_a_student_of_a_class_file(options, write, tmp_path, photo_folder):
+    """Both from files, the teacher with several outputs; then the test of what was saved."""
+    from kd_plugins.test import test_pipeline
+    from kd_plugins.train import train_pipeline
+
+    (tmp_path / "net.py").write_text(
+        "from basicsr.utils.registry import ARCH_REGISTRY\n"
+        "from torch import nn\n\n"
+        "@ARCH_REGISTRY.register()\n"
+        "class EDSR(nn.Module):\n"  # a taken name
+        "    def __init__(self, width):\n"
+        "        super().__init__()\n"
+        "        self.body = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))\n\n"
+        "    def forward(self, x):\n"
+        "        return {'image': x + self.body(x)}\n"
+    )
+    network = {"file": str(tmp_path / "net.py"), "class": "EDSR", "output": "image"}
+    teacher = build_source({**network, "width": 8}, "teacher")
+    torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
+    options.update(
+        model_type="DistillationModel",
+        network_g={**network, "width": 4},
+        teacher={**network, "width": 8, "checkpoint": str(tmp_path / "teacher.pth")},
+        init="random",
+    )
+    options["features"] = {"body": [["body.0", "body.0"]]}
+    fit = {"type": "MSELoss", "between": "body", "view": "degraded", "loss_weight": 0.1}
+    options["train"].update(total_iter=2, pixel_opt={"type": "L1Loss"}, distill={**LOGITS, "fit": fit})
+    options["logger"]["use_tb_logger"] = False
+    trained = train_pipeline(str(tmp_path), ["-opt", write(json.loads(json.dumps(options)))])
+    assert {"l_pix", "l_logits", "l_fit"} <= set(trained.losses)
+
+    saved = str(tmp_path / "experiments/tiny/models/net_g_latest.pth")
+    options["datasets"] = {
+        "test": {"name": "small", "type": "DegradedPhotoDataset", "photos": str(photo_folder), "degradation": {"type": "rain"}}
+    }
+    options["path"] = {"pretrain_network_g": saved, "param_key_g": "params_ema", "strict_load_g": True}
+    options["val"] = {"save_img": False, "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}}}
+    tested = test_pipeline(str(tmp_path), ["-opt", write(options, "test.yml")])
+    assert set(tested.scores["small"]) == {"input", "student", "teacher"}
