@@ -53,8 +53,8 @@ def required_sizes(net: nn.Module) -> Sizes:
             with torch.random.fork_rng(devices=[]):  # it builds the network anew: the run's random numbers stay as they are
                 try:
                     return _sizes(support.architecture.load(net.state_dict()))
-                except Exception:  # arguments that spandrel does not read back from weights: nothing is known
-                    return Sizes()
+                except Exception:  # arguments that spandrel cannot read back from weights: nothing is known
+                    break
     return Sizes()
 
 

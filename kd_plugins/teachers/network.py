@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,45 +97,50 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
     return net, {"sizes": required_sizes(net)}
 
 
-def _construct(block: dict[str, Any], key: str) -> nn.Module:
+def _construct(block: Mapping[str, Any], key: str) -> nn.Module:
     """A network out of its class and arguments."""
     if "file" in block:
         if "type" in block or not block.get("class"):
             raise ValueError(f"{key}: file: {block['file']!r}, expected `class: NAME` beside it, and no `type`")
-        file, name = str(block.pop("file")), str(block.pop("class"))
-        return _call(_pick(import_file(file), name, f"{key}: class", f"in {file}"), block, f"{key}: {name}")
-    if "type" not in block:
-        raise ValueError(f"{key}: {block!r}: no `type`")
-    name = str(block["type"])
-    if _is_registered(name):
+        file, name = str(block["file"]), str(block["class"])
+        network = _pick(import_file(file), name, f"{key}: class", file)
+    elif "type" not in block:
+        raise ValueError(f"{key}: {dict(block)!r}: no `type`")
+    elif _is_registered(name := str(block["type"])):
         return build_registered(block, key)
-    arguments = {argument: value for argument, value in block.items() if argument != "type"}
+    else:
+        network = _find(name, f"{key}: type")
+    arguments = {argument: value for argument, value in block.items() if argument not in ("type", "file", "class")}
+    return _call(network, arguments, f"{key}: {name}")
+
+
+def _find(name: str, key: str) -> type[nn.Module]:
+    """An importable class, or one of spandrel's."""
     module, dot, attribute = name.rpartition(".")
     if dot:
         try:
-            found = import_module(module)
+            return _pick(import_module(module), attribute, key, module)
         except ValueError as error:
-            raise ValueError(f"{key}: type: {error}") from error
-        return _call(_pick(found, attribute, f"{key}: type", f"in {module}"), arguments, f"{key}: {name}")
+            raise ValueError(f"{key}: {error}") from error
     networks = spandrel_networks()
     if name not in networks:
-        near = nearest(name, {**dict.fromkeys(ARCH_REGISTRY.keys()), **networks})
-        raise KeyError(f"{key}: type: no architecture {name!r}; nearest: {near}")
-    return _call(networks[name], arguments, f"{key}: {name}")
+        raise KeyError(f"{key}: no architecture {name!r}; nearest: {nearest(name, [*ARCH_REGISTRY.keys(), *networks])}")
+    return networks[name]
 
 
-def _pick(module: ModuleType, name: str, key: str, where: str) -> type[nn.Module]:
+def _pick(module: ModuleType, name: str, key: str, source: str) -> type[nn.Module]:
     classes = networks_of(module)
     if name not in classes:
-        raise KeyError(f"{key}: no network {name!r} {where}; nearest: {nearest(name, classes)}")
+        raise KeyError(f"{key}: no network {name!r} in {source}; nearest: {nearest(name, classes)}")
     return classes[name]
 
 
-def _call(make: type[nn.Module], arguments: Mapping[str, Any], key: str) -> nn.Module:
+def _call(make: Callable[..., nn.Module], arguments: Mapping[str, Any], key: str) -> nn.Module:
     try:
         return make(**arguments)
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f"{key}: {error or 'it refuses these arguments'}") from error
+    except (TypeError, AssertionError, RuntimeError, LookupError) as error:
+        reason = str(error) or f"{type(error).__name__}, with {dict(arguments)}"
+        raise ValueError(f"{key}: {reason}") from error
 
 
 def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
@@ -179,10 +184,7 @@ def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
     name = opt.get("type")
     if not _is_registered(name):
         raise KeyError(f"{key}: type: no architecture {name!r}; nearest: {nearest(str(name), ARCH_REGISTRY.keys())}")
-    try:
-        return build_network(dict(opt))
-    except TypeError as error:
-        raise ValueError(f"{key}: {name}: {error}") from None
+    return _call(build_network, {"opt": dict(opt)}, f"{key}: {name}")
 
 
 def _is_registered(name: object) -> bool:

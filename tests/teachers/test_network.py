@@ -139,6 +139,8 @@ def test_what_can_only_teach_is_refused_as_a_student(block):
     [
         ({"type": "SCUNte"}, KeyError, "teacher: type: no architecture 'SCUNte'; nearest: SCUNet"),
         ({"type": "DnCNN", "depth": 3}, ValueError, "teacher: DnCNN: .*'depth'"),
+        ({"type": "SwinIR", "img_size": 64, "window_size": 7}, ValueError, "teacher: SwinIR: shape .*is invalid"),
+        ({"type": "MixDehazeNet", "depths": [1]}, ValueError, "teacher: MixDehazeNet: "),
         ({"type": "torch.nn.Conv2D"}, KeyError, "teacher: type: no network 'Conv2D' in torch.nn; nearest: Conv2d"),
         ({"type": "no.such.Net"}, ValueError, "teacher: type: module 'no.such' cannot be imported: .*`file: FILE.py"),
         ({"type": "os.system", "command": "exit"}, KeyError, "teacher: type: no network 'system' in os"),
