@@ -70,7 +70,7 @@ def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor) -> None:
         for name, c in zip(names, costs, strict=True)
     ]
     rows.append(["reduction", *(f"{100 * (1 - mine / theirs):.1f} %" for theirs, mine in zip(*costs, strict=True))])
-    rows = [["unknown" if "nan" in cell else cell for cell in row] for row in rows]
+    rows = [[name, *("unknown" if cell.startswith("nan") else cell for cell in cells)] for name, *cells in rows]
     size = "x".join(map(str, x.shape[-2:]))
     get_root_logger().info(render(f"Networks at {size} on {x.device}", ["", "parameters", "FLOPs", "latency"], rows))
 
