@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os import path as osp
 from typing import Any
 
@@ -56,19 +57,88 @@ def read_options(file: str) -> dict[str, Any]:
     Raises:
         OptionError: no such file, no valid or safe YAML, or not a mapping.
     """
-    if not osp.isfile(file):
-        raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)})")
-    with open(file, encoding="utf-8") as stream:
-        try:
-            opt = yaml.load(stream, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2025-13-01
-            raise OptionError(f"{file}: not a valid option file: {error}") from None
-    if not isinstance(opt, dict):
-        raise OptionError(f"{file}: expected `key: value` lines at the top, got {type(opt).__name__}")
+    opt = _load(file)
     missing = [key for key in ("name", "model_type", "datasets", "network_g") if opt.get(key) is None]
     if missing:
         raise OptionError(f"{file}: missing key(s) {', '.join(missing)}")
     return opt
+
+
+def _load(file: str, read: Callable[[Any], Any] = _Loader.get_single_data, kind: type = dict) -> Any:
+    if not osp.isfile(file):
+        raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)})")
+    with open(file, encoding="utf-8") as stream:
+        try:
+            content = read(_Loader(stream))
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2025-13-01
+            raise OptionError(f"{file}: not a valid option file: {error}") from None
+    if not isinstance(content, kind):
+        raise OptionError(f"{file}: expected `key: value` lines at the top, got {type(content).__name__}")
+    return content
+
+
+Path = tuple[str, ...]
+
+
+@dataclass
+class OptionFile:
+    """An option file as it was read, `--force_yml` entries applied, for a check of the whole.
+
+    Attributes:
+        file: its path.
+        opt: the options.
+        lines: the line of each key, by the keys that lead there; 0 for what `--force_yml` says.
+        twice: the keys that stand twice in one mapping, where YAML takes the last.
+    """
+
+    file: str
+    opt: dict[str, Any]
+    lines: dict[Path, int]
+    twice: dict[Path, int]
+
+    def line(self, path: Path) -> int:
+        """The line that a key stands in, or the nearest one above it that does."""
+        return next((self.lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in self.lines), 1)
+
+    def place(self, path: Path) -> str:
+        """Where a key comes from."""
+        line = self.line(path)
+        return f"{self.file}:{line}" if line else "--force_yml"
+
+
+def read_option_file(file: str, entries: Sequence[str] = ()) -> OptionFile:
+    """Read an option file with the line of each key; a key that is missing is no error yet.
+
+    Args:
+        file: path of the YAML file.
+        entries: `--force_yml` entries.
+
+    Raises:
+        OptionError: see `read_options` and `force_options`.
+    """
+    found = OptionFile(file, _load(file), {}, {})
+    _note_lines(_load(file, _Loader.get_single_node, yaml.MappingNode), (), found, set())
+    force_options(found.opt, entries)
+    for entry in entries:
+        path = tuple(key.strip() for key in entry.partition("=")[0].split(":"))
+        found.lines = {key: line for key, line in found.lines.items() if key[: len(path)] != path}
+        found.lines[path] = 0
+    return found
+
+
+def _note_lines(node: yaml.Node, path: Path, found: OptionFile, seen: set[int]) -> None:
+    if id(node) in seen:  # an alias: its lines are those of the anchor, and it may hold itself
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = path if key.tag == "tag:yaml.org,2002:merge" else (*path, str(key.value))
+            if below != path:
+                (found.twice if below in found.lines else found.lines)[below] = key.start_mark.line + 1
+            _note_lines(value, below, found, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _note_lines(value, (*path, str(index)), found, seen)
 
 
 def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
@@ -100,13 +170,20 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         node[keys[-1]] = value
 
 
-def parse_options(root_path: str, is_train: bool, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], argparse.Namespace]:
+def parse_options(
+    root_path: str,
+    is_train: bool,
+    argv: Sequence[str] | None = None,
+    check: Callable[[OptionFile, argparse.Namespace], list[str]] | None = None,
+) -> tuple[dict[str, Any], argparse.Namespace]:
     """Read the command line and the option file it names, and complete them as BasicSR does.
 
     Args:
         root_path: the folder that experiments/, tb_logger/ and results/ are made in.
         is_train: training, or test.
         argv: the arguments; those of the process by default.
+        check: looks at the whole before anything is done with it; called with the file and the parsed arguments, it returns
+            warnings, which are then the arguments' `warnings`, or raises OptionError.
 
     Returns:
         The options and the parsed arguments.
@@ -127,8 +204,13 @@ def parse_options(root_path: str, is_train: bool, argv: Sequence[str] | None = N
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
     args = parser.parse_args(argv)
 
-    opt = read_options(args.opt)
-    force_options(opt, args.force_yml)
+    if check is None:
+        opt = read_options(args.opt)
+        force_options(opt, args.force_yml)
+    else:
+        found = read_option_file(args.opt, args.force_yml)
+        args.warnings = check(found, args)
+        opt = found.opt
 
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:

@@ -23,14 +23,15 @@ class _InTokenizerSpace(nn.Module):
     """What the two share: the variant, the extractor it implies, and the encodings of a step."""
 
     reads: tuple[str, ...]
+    default_extractor = "TokenizerExtractor"  # what an `extractor` without `type` is
 
     def __init__(self, loss_weight: float, variant: str, extractor: Mapping[str, Any] | None) -> None:
         super().__init__()
         if variant not in VARIANTS:
             near = nearest(str(variant), VARIANTS)
             raise ValueError(f"{type(self).__name__}: variant={variant!r}, expected paper or official; nearest: {near}")
-        block = {"type": "TokenizerExtractor", **(extractor or {})}
-        if block["type"] == "TokenizerExtractor":
+        block = {"type": self.default_extractor, **(extractor or {})}
+        if block["type"] == self.default_extractor:
             block = {"range": VARIANTS[variant], **block}
         self.loss_weight = loss_weight
         self.variant = variant

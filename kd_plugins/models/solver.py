@@ -11,7 +11,8 @@ from torch import nn
 
 from kd_plugins.features import nearest
 
-_SCHEDULERS: dict[str, Any] = {
+OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name != "Optimizer"}
+SCHEDULERS: dict[str, Any] = {
     "MultiStepLR": upstream.MultiStepRestartLR,
     "MultiStepRestartLR": upstream.MultiStepRestartLR,
     "CosineAnnealingRestartLR": upstream.CosineAnnealingRestartLR,
@@ -26,8 +27,7 @@ def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter]) 
     Raises:
         ValueError: no such optimizer, or arguments that it does not take.
     """
-    known = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name != "Optimizer"}
-    return _build("train:optim_g", opt, known, list(parameters))
+    return _build("train:optim_g", opt, OPTIMIZERS, list(parameters))
 
 
 def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
@@ -36,7 +36,7 @@ def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Op
     Raises:
         ValueError: no such scheduler, or arguments that it does not take.
     """
-    return [_build("train:scheduler", opt, _SCHEDULERS, optimizer) for optimizer in optimizers]
+    return [_build("train:scheduler", opt, SCHEDULERS, optimizer) for optimizer in optimizers]
 
 
 def gradient_bound(train_opt: Mapping[str, Any]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,19 +82,7 @@ class Term:
     pairs: Sequence[Pair] = ()
 
     def __post_init__(self) -> None:
-        asked = list(inspect.signature(self.loss.forward).parameters.values())[2:]
-        offered = CONTEXT["output" if OUTPUT in self.between else "features"]
-        for parameter in asked:
-            needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-            if needed and parameter.name not in offered:
-                raise ValueError(
-                    f"between: {', '.join(self.between)}: the loss needs {parameter.name!r}; here it can have {', '.join(offered)}"
-                )
-        if self.view == "transformed" and OUTPUT not in self.between:
-            raise ValueError(
-                f"view: transformed: between: {', '.join(self.between)}, expected output: features cannot be transformed back"
-            )
-        self.asks = {parameter.name for parameter in asked} & set(offered)
+        self.asks = asked(self.loss.forward, self.between, self.view)
 
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""
@@ -112,6 +100,25 @@ class Term:
 
     def _compare(self, student: Tensor, teacher: Tensor, **context: Any) -> Tensor:
         return self.loss(student, teacher, **{name: value for name, value in context.items() if name in self.asks})
+
+
+def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> set[str]:
+    """What a loss is given beside (student, teacher), told from its bound `forward`.
+
+    Raises:
+        ValueError: it asks for what a term between these two does not have.
+    """
+    parameters = list(inspect.signature(forward).parameters.values())[2:]
+    offered = CONTEXT["output" if OUTPUT in between else "features"]
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if needed and parameter.name not in offered:
+            raise ValueError(
+                f"between: {', '.join(between)}: the loss needs {parameter.name!r}; here it can have {', '.join(offered)}"
+            )
+    if view == "transformed" and OUTPUT not in between:
+        raise ValueError(f"view: transformed: between: {', '.join(between)}, expected output: features cannot be transformed back")
+    return {parameter.name for parameter in parameters} & set(offered)
 
 
 def compared(block: Mapping[str, Any]) -> tuple[str, ...]:
