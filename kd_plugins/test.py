@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils import make_exp_dirs
 
+from kd_plugins.checks import check_file
 from kd_plugins.options import option_errors, parse_options
 from kd_plugins.process import prepare_process
 from kd_plugins.train import build_registered_model, start_log
@@ -28,10 +30,10 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     Raises:
         OptionError: see `parse_options`.
     """
-    opt, args = parse_options(root_path, is_train=False, argv=argv)
+    opt, args = parse_options(root_path, is_train=False, argv=argv, check=partial(check_file, is_train=False))
     prepare_process(opt)
     make_exp_dirs(opt)
-    logger = start_log(opt, "test")
+    logger = start_log(opt, "test", args.warnings)
     with option_errors(args.opt):
         loaders = [_build_loader(dataset_opt, opt, logger) for dataset_opt in opt["datasets"].values()]
         model = build_registered_model(opt)

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from os import path as osp
 from typing import Any
 
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import kd_plugins
+from kd_plugins.checks import check_file
 from kd_plugins.features import nearest
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
@@ -43,10 +45,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     Raises:
         OptionError: see `parse_options`.
     """
-    opt, args = parse_options(root_path, is_train=True, argv=argv)
-    for key in ("train", "logger"):
-        if key not in opt:
-            raise OptionError(f"{args.opt}: missing key {key}")
+    opt, args = parse_options(root_path, is_train=True, argv=argv, check=partial(check_file, is_train=True))
     prepare_process(opt)
     resume_state = _load_resume_state(opt)
     if resume_state is None:
@@ -54,7 +53,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
             mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
     copy_opt_file(args.opt, opt["path"]["experiments_root"])
-    logger = start_log(opt, "train")
+    logger = start_log(opt, "train", args.warnings)
     tb_logger = init_tb_loggers(opt)
 
     with option_errors(args.opt):
@@ -120,12 +119,14 @@ def build_registered_model(opt: dict[str, Any]) -> Any:
     return build_model(opt)
 
 
-def start_log(opt: dict[str, Any], task: str) -> logging.Logger:
-    """The run's log, on the terminal and in the experiment's folder, opened with the versions and the options."""
+def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str]) -> logging.Logger:
+    """The run's log, on the terminal and in the experiment's folder, opened with versions, options and warnings about them."""
     file = osp.join(opt["path"]["log"], f"{task}_{opt['name']}_{get_time_str()}.log")
     logger = get_root_logger(logger_name="basicsr", log_level=logging.INFO, log_file=file)
     logger.info(f"kd_plugins {kd_plugins.__version__}, BasicSR {basicsr.__version__}, PyTorch {torch.__version__}")
     logger.info(dict2str(opt))
+    for warning in warnings:
+        logger.warning(warning)
     return logger
 
 

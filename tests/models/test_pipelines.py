@@ -19,9 +19,17 @@ def in_folder(tmp_path, monkeypatch):
 
 def test_train_leaves_checkpoint_curves_pictures_and_tables_and_test_scores_it_alike(with_validation, write, in_folder, capfd):
     with_validation["val"]["metrics"]["piqe"] = {"type": "calculate_piqe", "better": "lower"}
+    with_validation["val"]["rgb2bgr"] = True  # a key of forks
     assert main(["train", "-opt", write(with_validation)]) == 0
     log = capfd.readouterr().err
-    for said in ("Networks at 32x32 on cpu", "reduction", "l_nc:", "Result on small", "net_g_latest.pth"):
+    for said in (
+        "Networks at 32x32 on cpu",
+        "reduction",
+        "l_nc:",
+        "Result on small",
+        "net_g_latest.pth",
+        "rgb2bgr: True, a key of",
+    ):
         assert said in log
 
     checkpoint = in_folder / "experiments/tiny/models/net_g_latest.pth"

@@ -1,0 +1,165 @@
+"""What a block of an option file may hold: the words that the tables are written in, and how a signature becomes one."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from basicsr.utils.registry import Registry
+
+from kd_plugins.checks.hints import Schema, schema_of, schema_of_default
+
+Spec = Any
+"""What may stand after a key: a `Block`, a `Named`, or a type hint."""
+
+ERROR, WARNING, NOTHING = "error", "warning", "nothing"
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A key of another project's option files.
+
+    Attributes:
+        owner: the project.
+        reason: what its value does there and why not here, or what to write instead.
+        changes_training: whether leaving it aside would train something else; then it is refused, unless it is off.
+        switch: where its value is a mapping, the key in it that turns it on.
+    """
+
+    owner: str
+    reason: str
+    changes_training: bool = False
+    switch: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A mapping.
+
+    Attributes:
+        name: what reads it, for messages.
+        keys: what may stand after each key.
+        required: keys that must be there.
+        every: what stands after keys that are named at will; None where they are not.
+        forks: keys that other projects write.
+        misspelt: what an unknown key is that looks like a known one.
+        unknown: what any other unknown key is.
+    """
+
+    name: str
+    keys: Mapping[str, Spec] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    every: Spec = None
+    forks: Mapping[str, Fork] = field(default_factory=dict)
+    misspelt: str = ERROR
+    unknown: str = ERROR
+
+
+@dataclass(frozen=True)
+class Named:
+    """A mapping whose `type` names an entry of a registry, and whose other keys are that entry's arguments.
+
+    Attributes:
+        kind: what the registry holds, for messages.
+        registry: the entries by name.
+        arguments: the block of an entry's arguments; None where they cannot be known.
+        beside: the block's keys that are not arguments.
+        required: those of them that must be there.
+        default: the entry that a block without `type` means.
+        type_needed: whether `type` must be there; without it only `beside` is looked at.
+        many: whether a list of such mappings may stand there, too.
+        renamed: names of other projects, and what to write instead.
+        forks: keys that other projects write, whatever the `type`.
+    """
+
+    kind: str
+    registry: Registry | Mapping[str, Any]
+    arguments: Callable[[Callable[..., Any]], Block | None]
+    beside: Mapping[str, Spec] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    default: str | None = None
+    type_needed: bool = True
+    many: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    forks: Mapping[str, Fork] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """By the name that an option file calls them: basicsr registers some with a suffix, which may be left out."""
+        held = dict(self.registry if isinstance(self.registry, Mapping) else iter(self.registry))
+        return {**{name.removesuffix("_basicsr"): entry for name, entry in held.items()}, **held}
+
+    def block_of(self, name: str) -> Block | None:
+        """All keys of an entry's block; None where they cannot be known."""
+        arguments = self.arguments(self.entries[name])
+        if arguments is None:
+            return None
+        keys = {"type": str, **arguments.keys, **self.beside}
+        return replace(arguments, keys=keys, required=(*self.required, *arguments.required), forks=self.forks)
+
+
+def house_of(target: Callable[..., Any]) -> str:
+    """The package that a class's arguments or a function come from: kd_plugins, basicsr, torch, or a user's."""
+    owner = target.__init__ if inspect.isclass(target) and inspect.isfunction(target.__init__) else target
+    return (owner.__module__ or "").split(".")[0]
+
+
+def signature_block(target: Callable[..., Any], given: Iterable[str] = (), nested: Mapping[str, Spec] | None = None) -> Block:
+    """The arguments of a class or a function, as a block.
+
+    Args:
+        target: the callable.
+        given: arguments that the code gives, not the option file.
+        nested: what stands after arguments of these names, in place of their annotations.
+
+    Returns:
+        The block. Where any keyword is taken, an unknown one is a warning: for basicsr and this project, which do nothing with
+        it, always, and an error if it looks like a known one; for others if it looks like a known one.
+    """
+    keys: dict[str, Spec] = {}
+    required: list[str] = []
+    takes_any = _collect(target, keys, required)
+    named = {name: (nested or {}).get(name, hint) for name, hint in keys.items() if name not in given}
+    needed = tuple(name for name in required if name not in given)
+    mine = house_of(target) in ("kd_plugins", "basicsr")
+    misspelt, unknown = (ERROR, ERROR) if not takes_any else (ERROR, WARNING) if mine else (WARNING, NOTHING)
+    return Block(getattr(target, "__name__", "it"), named, needed, misspelt=misspelt, unknown=unknown)
+
+
+def _collect(target: Callable[..., Any], keys: dict[str, Spec], required: list[str]) -> bool:
+    """Gather the named arguments; where a class takes any keyword, those of the classes that it may hand them on to as well."""
+    functions: list[Callable[..., Any]] = [target]
+    if inspect.isclass(target):
+        functions = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if inspect.isfunction(vars(cls).get("__init__"))]
+        functions = functions or [target]
+    for function in functions:
+        parameters = list(inspect.signature(function).parameters.values())
+        try:
+            hints = typing.get_type_hints(function)
+        except Exception:  # a name that exists for type checkers only
+            hints = {}
+        for parameter in parameters[1:] if function is not target else parameters:  # without `self`
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name in keys:
+                continue
+            default = parameter.default
+            keys[parameter.name] = hints.get(parameter.name, Unannotated(default))
+            if default is parameter.empty and function is functions[0]:
+                required.append(parameter.name)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Unannotated:
+    """In place of the hint of an argument that has none: its default."""
+
+    default: Any
+
+
+def schema_of_leaf(spec: Spec) -> Schema:
+    """The JSON schema of a key that is no block."""
+    return schema_of_default(spec.default) if isinstance(spec, Unannotated) else schema_of(spec)

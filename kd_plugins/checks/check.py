@@ -1,0 +1,71 @@
+"""The check of an option file, and the command that does nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from kd_plugins.checks.known import MODELS, file_block
+from kd_plugins.checks.paths import check_paths, mapping
+from kd_plugins.checks.report import Report
+from kd_plugins.checks.schema import json_schema
+from kd_plugins.checks.sense import check_sense
+from kd_plugins.checks.walk import no_entry, walk_block
+from kd_plugins.options import OptionFile, read_option_file
+
+
+def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> list[str]:
+    """Check an option file; nothing is built and no image is read.
+
+    Args:
+        found: the file as it was read.
+        args: the command line it was named on; `auto_resume` and `debug` are looked at.
+        is_train: training, or test.
+
+    Returns:
+        Warnings, a line each.
+
+    Raises:
+        OptionError: the file has errors; the message names all of them, a line each.
+    """
+    report, opt = Report(found), found.opt
+    for path, line in found.twice.items():
+        report.error(path, f"stands twice, in lines {found.lines.get(path, 0)} and {line}; the first would have no effect")
+    name = opt.get("model_type")
+    model = MODELS.entries.get(name) if isinstance(name, str) else None
+    if model is None and name is not None:
+        report.error(("model_type",), no_entry(name, MODELS))
+    is_debug = args.debug or "debug" in str(opt.get("name"))
+    walk_block(report, (), opt, file_block(model, is_train, is_debug))
+    check_sense(report, opt, is_train)
+    check_paths(report, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
+    return report.close()
+
+
+def check_pipeline(root_path: str, argv: Sequence[str] | None = None) -> None:
+    """Check an option file, or print the JSON schema of all option files.
+
+    Args:
+        root_path: not used; the pipelines have it.
+        argv: the command line; that of the process by default.
+
+    Raises:
+        OptionError: see `check_file`, `read_option_file`.
+    """
+    parser = argparse.ArgumentParser(prog="basicsr check")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-opt", metavar="FILE", help="the option file (YAML)")
+    what.add_argument("--schema", action="store_true", help="print the JSON schema of option files, for editors")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
+    args = parser.parse_args(argv)
+    if args.schema:
+        print(json.dumps(json_schema(), indent=1))
+        return
+    found = read_option_file(args.opt, args.force_yml)
+    is_train = any(str(phase).split("_")[0] == "train" for phase in mapping(found.opt.get("datasets")))
+    args.auto_resume = args.debug = False
+    for warning in check_file(found, args, is_train):
+        print(f"{warning} (a warning)", file=sys.stderr)
+    print(f"{args.opt}: fine, for `basicsr {'train' if is_train else 'test'}`")

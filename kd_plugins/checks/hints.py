@@ -1,0 +1,103 @@
+"""Type hints as JSON schemas, and values against them: what an argument may be is said once, by its own annotation."""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from torch import Tensor
+
+Schema = dict[str, Any]
+_SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+_WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text", "null": "nothing"}
+
+
+def schema_of(hint: Any) -> Schema:
+    """The values that a type hint allows, as a JSON schema of a small dialect.
+
+    Args:
+        hint: an annotation, evaluated.
+
+    Returns:
+        A schema of type, enum, anyOf, items, minItems and maxItems; {} where the hint does not say (a class that YAML has no word
+        for is left to the callee).
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        # YAML cannot write a tensor: `float | Tensor` is a number
+        options = [schema_of(member) for member in arguments if member is not Tensor]
+        return {} if {} in options or not options else options[0] if len(options) == 1 else {"anyOf": options}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return {}
+    if kind in _SIMPLE:
+        return {"type": _SIMPLE[kind]}
+    if kind in (os.PathLike, Path):
+        return {"type": "string"}
+    if kind in (dict, Mapping):
+        return {"type": "object"}
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        same = schema_of(arguments[0]) if len(set(arguments)) == 1 else {}
+        return {"type": "array", "items": same, "minItems": len(arguments), "maxItems": len(arguments)}
+    if kind in (list, tuple, Sequence, Iterable):
+        return {"type": "array", "items": schema_of(arguments[0]) if arguments else {}}
+    return {}
+
+
+def schema_of_default(default: Any) -> Schema:
+    """What an argument without annotation may be, told from its default: only what is surely wrong is left out."""
+    if isinstance(default, bool):
+        return {"type": ["boolean", "integer", "null"]}
+    if isinstance(default, (int, float)):
+        return {"type": ["number", "boolean", "array", "null"]}
+    return {}
+
+
+def fits(value: Any, schema: Schema) -> bool:
+    """Whether a value read from YAML is one that a schema allows."""
+    if "anyOf" in schema:
+        return any(fits(value, option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return any(value == choice and type(value) is type(choice) for choice in schema["enum"])
+    kinds = schema.get("type", [])
+    if kinds and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
+        return False
+    if isinstance(value, list) and "items" in schema:
+        enough = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+        return enough and all(fits(item, schema["items"]) for item in value)
+    return True
+
+
+def _is(value: Any, kind: str) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "integer":
+        return number and float(value).is_integer()  # 4e5 is one
+    return number if kind == "number" else isinstance(value, _CLASSES[kind])
+
+
+_CLASSES = {"boolean": bool, "string": str, "null": type(None), "array": list, "object": Mapping}
+
+
+def describe(schema: Schema) -> str:
+    """A schema in words, for an error message."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(describe(option) for option in schema["anyOf"]))
+    if "enum" in schema:
+        return "one of " * (len(schema["enum"]) > 1) + ", ".join(_word(choice) for choice in schema["enum"])
+    kinds = schema["type"]
+    if not isinstance(kinds, str):
+        return describe({"type": kinds[0]})
+    if kinds == "array":
+        count = f" of {schema['maxItems']} values" if "maxItems" in schema else ""
+        return f"a list{count}" + (f" (each {describe(schema['items'])})" if schema.get("items") else "")
+    return _WORDS.get(kinds, "a mapping")
+
+
+def _word(choice: Any) -> str:
+    return choice if isinstance(choice, str) else "nothing" if choice is None else json.dumps(choice)

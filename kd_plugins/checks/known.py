@@ -1,0 +1,171 @@
+"""Every key of an option file that is read here or by BasicSR, and those of its forks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+
+from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
+from kd_plugins.checks.datasets import DATASETS
+from kd_plugins.checks.forks import FORKS, RENAMED
+from kd_plugins.data.negatives import NegativeInputs
+from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
+from kd_plugins.models.history import History
+from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
+from kd_plugins.models.terms import VIEWS
+from kd_plugins.teachers import ViewTransform
+
+Number = float | None
+Flag = bool | None
+Text = str | None
+OURS, UPSTREAM = "kd_plugins", "basicsr"
+
+
+EXTRACTOR = Named("extractor", EXTRACTOR_REGISTRY, signature_block)
+
+
+def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block:
+    """Of a class here, an `extractor` is a block; what it is for a user's own class is not known."""
+    extractor = replace(EXTRACTOR, default=getattr(target, "default_extractor", None))
+    return signature_block(target, given, {"extractor": extractor} if house_of(target) == OURS else {})
+
+
+LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
+TERM = replace(LOSS, beside={"between": str | list[str], "view": Literal[VIEWS]})
+NETWORK = Named("architecture", ARCH_REGISTRY, _arguments)
+TEACHER = replace(NETWORK, beside={"checkpoint": str, "param_key": Text}, required=("checkpoint",), type_needed=False)
+METRIC = Named(
+    "metric", METRIC_REGISTRY, partial(_arguments, given=("img", "img2")), beside={"better": Literal["higher", "lower", None]}
+)
+_UPSTREAMS_SCHEDULERS = {
+    "MultiStepLR": lr_scheduler.MultiStepRestartLR,
+    "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
+    "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
+}
+
+
+def _solver(house: str) -> dict[str, Spec]:
+    optimizers = OPTIMIZERS if house == OURS else {"Adam": torch.optim.Adam}
+    schedulers = SCHEDULERS if house == OURS else _UPSTREAMS_SCHEDULERS
+    optimizer = Named("optimizer", optimizers, partial(_arguments, given=("params",)))
+    scheduler = Named("scheduler", schedulers, partial(_arguments, given=("optimizer",)), renamed=RENAMED["scheduler"])
+    return {"optim_g": optimizer, "scheduler": scheduler, **({} if house == OURS else {"optim_d": optimizer})}
+
+
+_TRAIN: dict[str, Spec] = {
+    "ema_decay": float,
+    "total_iter": float,
+    "warmup_iter": float,
+    "pixel_opt": LOSS,
+    "perceptual_opt": LOSS,
+}
+_TRAIN_OURS: dict[str, Spec] = {
+    "distill": Block("distill", every=TERM),
+    "transforms": signature_block(ViewTransform),
+    "grad_clip": Number,
+    "use_grad_clip": Flag,
+}
+_TRAIN_UPSTREAM: dict[str, Spec] = {
+    **{"gan_opt": LOSS, "ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},
+    **dict.fromkeys(("net_d_iters", "net_d_init_iters", "tsa_iter", "dcn_lr_mul", "flow_lr_mul", "lr_flow"), Number),
+    **dict.fromkeys(("r1_reg_weight", "path_reg_weight", "net_g_reg_every", "net_d_reg_every", "mixing_prob"), Number),
+    "path_batch_shrink": Number,
+}
+_VAL: dict[str, Spec] = {
+    "val_freq": float,
+    "save_img": Flag,
+    "suffix": str | int | None,
+    "pbar": Flag,
+    "metrics": Block("metrics", every=METRIC),
+}
+_VAL_OURS: dict[str, Spec] = {"panels": int, "baselines": Flag}
+_VAL_UPSTREAM: dict[str, Spec] = {"num_val_samples": int, "center_frame_only": Flag, "flip_seq": Flag}
+_LOGGER = {
+    "print_freq": float,
+    "save_checkpoint_freq": float,
+    "use_tb_logger": Flag,
+    "wandb": Block("wandb", {"project": Text, "resume_id": Text}),
+}
+_NETWORKS = ("g", "d")
+_PATH: dict[str, Spec] = {
+    "resume_state": Text,
+    "ignore_resume_networks": str | list[str] | None,
+    **{f"pretrain_network_{net}": Text for net in _NETWORKS},
+    **{f"param_key_{net}": Text for net in _NETWORKS},
+    **{f"strict_load_{net}": Flag for net in _NETWORKS},
+}
+# filled in from `name`: what the file says is overwritten
+_PATH_FILLED = ("experiments_root", "results_root", "models", "training_states", "log", "visualization")
+_TOP: dict[str, Spec] = {
+    "name": str | float,
+    "model_type": str,
+    "scale": int | None,
+    "num_gpu": int | Literal["auto"],
+    "num_threads": int | None,
+    "manual_seed": int | None,
+    "find_unused_parameters": Flag,
+    "datasets": Block("datasets", every=DATASETS),
+    "network_g": NETWORK,
+    "path": Block("path", {**_PATH, **dict.fromkeys(_PATH_FILLED, Any)}),
+    "dist_params": Block("dist_params", {"backend": str, "port": int | str | None}, unknown=WARNING),
+}
+_DCKD = {
+    "variant": Literal["paper", "official", None],
+    "tokenizer": signature_block(TokenizerExtractor),
+    "history": signature_block(History, given=("net", "student")),
+    "negatives": signature_block(NegativeInputs),
+}
+_TOP_OURS: dict[str, Spec] = {
+    "teacher": TEACHER,
+    "teacher_clean": TEACHER,
+    "init": Literal["teacher", "random"],
+    "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]]),
+    "dckd": Block("dckd", _DCKD),
+    "amp": Literal["bf16", False, None],
+    "channels_last": bool,
+}
+_REAL_ESRGAN = (
+    *("gt_usm", "l1_gt_usm", "percep_gt_usm", "gan_gt_usm", "high_order_degradation", "queue_size", "gt_size"),
+    *("resize_prob", "resize_range", "gaussian_noise_prob", "noise_range", "poisson_scale_range", "gray_noise_prob", "jpeg_range"),
+    *("resize_prob2", "resize_range2", "gaussian_noise_prob2", "noise_range2", "poisson_scale_range2", "gray_noise_prob2"),
+    *("jpeg_range2", "second_blur_prob"),
+)
+_TOP_UPSTREAM: dict[str, Spec] = {"network_d": NETWORK, **dict.fromkeys(_REAL_ESRGAN, Any)}
+
+
+def file_block(model: Callable[..., Any] | None, is_train: bool, is_debug: bool = False) -> Block:
+    """The block of a whole option file.
+
+    Args:
+        model: its model class; None for one that is not registered.
+        is_train: training, or test.
+        is_debug: whether the run is one that fills in how often to log by itself.
+
+    Returns:
+        The block. What the models of this project do not read is an error; what others do not read a warning, and only if it looks
+        like a key that exists for classes of a user's own, which may read anything.
+    """
+    house = OURS if model is None else house_of(model)
+    own, named = house == OURS, getattr(model, "__name__", "the model")
+    others: dict[str, Any] = {} if own else {"misspelt": WARNING, "unknown": WARNING if house == UPSTREAM else NOTHING}
+    solver = _solver(house) if house in (OURS, UPSTREAM) else {}
+    train = {**_TRAIN, **(_TRAIN_OURS if own else _TRAIN_UPSTREAM), **solver}
+    val = {**_VAL, **(_VAL_OURS if own else _VAL_UPSTREAM)}
+    solver_needs = ("optim_g", "scheduler", "total_iter") if solver else ("total_iter",)
+    often = () if is_debug else ("print_freq", "save_checkpoint_freq")
+    blocks = {
+        "train": Block(named, train, solver_needs if is_train else (), forks=FORKS["train"], **others),
+        "val": Block(named, val, ("val_freq",) if is_train and not is_debug else (), forks=FORKS["val"], **others),
+        "logger": Block("the log", _LOGGER, (*often, "use_tb_logger") if is_train else (), unknown=WARNING),
+    }
+    required = ("name", "model_type", "datasets", "network_g", *(("train", "logger") if is_train else ("val",)))
+    return Block(named, {**_TOP, **(_TOP_OURS if own else _TOP_UPSTREAM), **blocks}, required, **others)
+
+
+MODELS = Named("model", MODEL_REGISTRY, lambda model: None, renamed=RENAMED["model"])

@@ -1,0 +1,108 @@
+"""Files and folders that an option file names and that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import path as osp
+from typing import Any
+
+from kd_plugins.checks.datasets import DATASETS
+from kd_plugins.checks.known import LOSS, MODELS
+from kd_plugins.checks.report import Report, show
+from kd_plugins.data.photos import find_photos
+from kd_plugins.extractors.tokenizer import BUNDLED
+from kd_plugins.options import Path
+from kd_plugins.teachers.checkpoint import find_checkpoint
+
+_ARGUMENTS = ("weights", "model", "range_path", "backbone")
+"""Arguments of extractors and metrics that are files."""
+_DATA = ("dataroot_gt", "dataroot_lq", "dataroot_flow", "meta_info_file", "meta_info")
+
+
+def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes: bool) -> None:
+    """Report what is missing.
+
+    Args:
+        report: where to.
+        opt: the options.
+        is_train: training, or test.
+        resumes: whether the networks come from a saved state: their pretrained files are not read then.
+    """
+    for phase, dataset in below(opt.get("datasets")):
+        _check_dataset(report, ("datasets", phase), dataset)
+    paths = mapping(opt.get("path"))
+    if is_train:
+        _check(report, ("path", "resume_state"), paths.get("resume_state"))
+    for key, value in paths.items():
+        if str(key).startswith("pretrain_network") and not resumes:
+            _check(report, ("path", str(key)), value)
+    for key in ("teacher", "teacher_clean"):
+        checkpoint = mapping(opt.get(key)).get("checkpoint")
+        if isinstance(checkpoint, str):
+            _attempt(report, (key, "checkpoint"), find_checkpoint, checkpoint)
+    for path, block in _with_files(opt):
+        for key in _ARGUMENTS:
+            if block.get(key) != "torchvision":  # whose files are downloaded
+                _check(report, (*path, key), block.get(key))
+    if is_train and not mapping(mapping(opt.get("dckd")).get("tokenizer")).get("weights"):
+        _check_bundled_tokenizer(report, opt)
+
+
+def mapping(value: Any) -> Mapping[Any, Any]:
+    """A value if it is a mapping, else an empty one: what is wrong with it is said elsewhere."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def below(value: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The mappings in a mapping, by their keys."""
+    yield from ((str(key), block) for key, block in mapping(value).items() if isinstance(block, Mapping))
+
+
+def _check_dataset(report: Report, path: Path, dataset: Mapping[Any, Any]) -> None:
+    kind = dataset.get("type")
+    if not isinstance(kind, str) or kind not in DATASETS.entries or DATASETS.block_of(kind) is None:
+        return
+    for key in _DATA:
+        for place in value if isinstance(value := dataset.get(key), list) else [value]:
+            _check(report, (*path, key), place)
+    photos = dataset.get("photos")
+    if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)) and photos:
+        _attempt(report, (*path, "photos"), find_photos, photos)
+
+
+def _with_files(opt: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
+    """The blocks of extractors and metrics, of which some have files."""
+    for name, term in below(mapping(opt.get("train")).get("distill")):
+        yield ("train", "distill", name, "extractor"), mapping(term.get("extractor"))
+    yield ("dckd", "tokenizer"), mapping(mapping(opt.get("dckd")).get("tokenizer"))
+    for name, metric in below(mapping(opt.get("val")).get("metrics")):
+        yield ("val", "metrics", name), metric if metric.get("type") in ("calculate_brisque", "calculate_lpips") else {}
+
+
+def _check_bundled_tokenizer(report: Report, opt: Mapping[str, Any]) -> None:
+    model = MODELS.entries.get(str(opt.get("model_type")))
+    terms = {**getattr(model, "default_terms", {}), **mapping(mapping(opt.get("train")).get("distill"))}
+    for name, term in below(terms):
+        loss = LOSS.entries.get(str(term.get("type")))
+        extractor = {"type": getattr(loss, "default_extractor", None), **mapping(term.get("extractor"))}
+        if extractor["type"] == "TokenizerExtractor" and not extractor.get("weights") and not BUNDLED.is_file():
+            report.error(
+                ("train", "distill", name, "extractor", "weights"),
+                f"missing, and the bundled tokenizer is not there ({BUNDLED}), expected a file",
+            )
+
+
+def _check(report: Report, path: Path, value: Any) -> None:
+    if isinstance(value, str) and not osp.exists(osp.expanduser(value)):
+        report.error(path, f"{show(value)}, no such file or folder{_where(value)}")
+
+
+def _attempt(report: Report, path: Path, find: Any, value: Any) -> None:
+    try:
+        find(value)
+    except (FileNotFoundError, TypeError) as error:
+        report.error(path, f"{str(error).removeprefix(f'{path[-1]}: ')}{_where(value)}")
+
+
+def _where(value: Any) -> str:
+    return f" (looked from {osp.abspath(osp.curdir)})" if isinstance(value, str) and not osp.isabs(value) else ""

@@ -1,0 +1,59 @@
+"""What a check found: one line each, all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kd_plugins.features import nearest
+from kd_plugins.options import OptionError, OptionFile, Path
+
+
+class Report:
+    """Collects errors and warnings about the keys of an option file.
+
+    Args:
+        found: the file.
+    """
+
+    def __init__(self, found: OptionFile) -> None:
+        self.found = found
+        self._errors: list[tuple[int, str]] = []
+        self._warnings: list[tuple[int, str]] = []
+
+    def error(self, path: Path, text: str) -> None:
+        """Note what keeps a run from starting."""
+        self._errors.append(self._line(path, text))
+
+    def warning(self, path: Path, text: str) -> None:
+        """Note what does not."""
+        self._warnings.append(self._line(path, text))
+
+    def _line(self, path: Path, text: str) -> tuple[int, str]:
+        return self.found.line(path), f"{self.found.place(path)}: {':'.join(path)}: {text}"
+
+    def close(self) -> list[str]:
+        """The warnings, in the order of the file.
+
+        Raises:
+            OptionError: there are errors; it has them all, and the warnings.
+        """
+        errors, warnings = (
+            [line for _, line in sorted(lines, key=lambda line: line[0])] for lines in (self._errors, self._warnings)
+        )
+        if errors:
+            count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+            notes = [f"{line} (a warning)" for line in warnings]
+            raise OptionError("\n".join((f"{self.found.file}: {count}, nothing was started", *notes, *errors)))
+        return warnings
+
+
+def show(value: Any) -> str:
+    """A value in a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def choose(name: object, names: Any) -> str:
+    """What is valid in place of a wrong name: the nearest ones, or all where none is near."""
+    near = nearest(str(name), names)
+    return f"nearest: {near}" if near != "none is near" else f"expected one of {', '.join(names) or 'nothing'}"

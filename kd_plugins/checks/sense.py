@@ -1,0 +1,161 @@
+"""Options that are right one by one and cannot hold together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from safetensors import safe_open
+
+from kd_plugins.checks.blocks import house_of
+from kd_plugins.checks.datasets import TRAINING_NEEDS
+from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS
+from kd_plugins.checks.paths import below, mapping
+from kd_plugins.checks.report import Report, choose, show
+from kd_plugins.features.pairs import STAGES
+from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared
+from kd_plugins.teachers.checkpoint import find_checkpoint
+
+_NO_CLEAN_IMAGES = ("SingleImageDataset",)
+
+
+def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
+    """Report contradictions.
+
+    Args:
+        report: where to.
+        opt: the options.
+        is_train: training, or test.
+    """
+    model = MODELS.entries.get(str(opt.get("model_type")))
+    ours = model if model is not None and house_of(model) == OURS else None
+    _check_datasets(report, opt, is_train)
+    _check_scale(report, opt)
+    described = _described(report, opt) if ours else None
+    if not is_train:
+        return
+    _check_schedule(report, mapping(mapping(opt.get("train")).get("scheduler")))
+    if ours is not None:
+        _check_terms(report, opt, ours, described)
+
+
+def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
+    phases = [str(phase) for phase in mapping(opt.get("datasets"))]
+    for phase in phases:
+        start = phase.split("_")[0]
+        allowed = ("val",) if is_train else ("train", "val", "test")
+        if start not in allowed and not (is_train and phase == "train"):
+            report.error(("datasets", phase), f"expected train, val or val_... {'in training' if is_train else 'or test'}")
+    if not is_train:
+        return
+    if "train" not in phases:
+        report.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
+    train = mapping(mapping(opt.get("datasets")).get("train"))
+    for key in (*TRAINING_NEEDS[""], *TRAINING_NEEDS.get(str(train.get("type")), ())) if train else ():
+        if train.get(key) is None:
+            report.error(("datasets", "train", key), f"missing, training on {train.get('type')} needs it")
+    if train.get("type") in _NO_CLEAN_IMAGES:
+        reading = [name for name, block in below(mapping(opt.get("train")).get("distill")) if block.get("view") == "clean"]
+        who = ", ".join(("pixel_opt", *(f"distill:{name}" for name in reading)))
+        report.error(
+            ("datasets", "train", "type"),
+            f"{train['type']} has no clean images, which train:{who} needs, expected PairedImageDataset",
+        )
+
+
+def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
+    scale, train = opt.get("scale"), mapping(mapping(opt.get("datasets")).get("train"))
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
+        if scale is not None:
+            report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
+        return
+    size = train.get("gt_size")
+    if isinstance(size, int) and size % scale:
+        report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
+    for network in ("network_g", "teacher"):
+        block = mapping(opt.get(network))
+        key = next((key for key in ("upscale", "scale") if key in block), None)
+        if key and isinstance(block[key], int) and block[key] != scale:
+            report.error((network, key), f"{block[key]}, expected the file's scale, {scale}")
+        elif key == "upscale" and scale > 1 and train.get("type") == "DegradedPhotoDataset" and network == "network_g":
+            report.error((network, key), f"{scale}, but DegradedPhotoDataset has inputs as large as its photos, expected 1")
+
+
+def _described(report: Report, opt: Mapping[str, Any]) -> str | None:
+    """The architecture of the teacher, where option file or checkpoint say it."""
+    teacher = mapping(opt.get("teacher"))
+    if "type" in teacher or not isinstance(teacher.get("checkpoint"), str):
+        return teacher.get("type")
+    try:
+        file = find_checkpoint(teacher["checkpoint"])
+    except FileNotFoundError:
+        return None
+    network = None
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, "pt") as weights:
+                network = json.loads((weights.metadata() or {}).get("network", "null"))
+        except Exception as error:  # safetensors raises its own type
+            report.error(("teacher", "checkpoint"), f"{file} cannot be read: {error}")
+            return None
+    if network is None:
+        report.error(("teacher", "type"), f"missing, {file.name} does not describe its architecture by itself")
+    return mapping(network).get("type")
+
+
+def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
+    pair = {"CosineAnnealingRestartLR": ("periods", (1,)), "MultiStepRestartLR": ("restarts", (0,))}.get(str(schedule.get("type")))
+    if pair is None or "type" not in schedule or schedule["type"] not in SCHEDULERS:
+        return
+    key, default = pair
+    starts, weights = schedule.get(key, default), schedule.get("restart_weights", (1,))
+    if isinstance(starts, (list, tuple)) and isinstance(weights, (list, tuple)) and len(starts) != len(weights):
+        report.error(
+            ("train", "scheduler", "restart_weights"), f"{len(weights)} weights, expected one for each of {len(starts)} {key}"
+        )
+
+
+def _check_terms(report: Report, opt: Mapping[str, Any], model: Any, described: str | None) -> None:
+    own = mapping(mapping(opt.get("train")).get("distill"))
+    terms = {name: block for name, block in {**model.default_terms, **own}.items() if block is not None}
+    if not opt.get("teacher"):
+        if terms:
+            report.error(("teacher",), f"missing, {', '.join(map(str, terms))} compare with it, expected {{checkpoint: FILE}}")
+        elif opt.get("init") == "teacher":
+            report.error(("init",), "'teacher', but there is no `teacher`")
+    features = opt.get("features")
+    groups = mapping({"encoder": "auto", "decoder": "auto"} if features is None else features)
+    used: dict[str, None] = {}
+    for name, block in below(terms):
+        used.update(dict.fromkeys(_check_term(report, name, block, groups, model)))
+    names = mapping(opt.get("network_g")).get("type"), described
+    for group in used:
+        if groups[group] == "auto" and all(names) and (names[0] != names[1] or group not in STAGES.get(str(names[0]), {})):
+            report.error(
+                ("features", group),
+                f"'auto' does not know how {names[0]} answers {names[1]}, expected [[student layer, teacher layer], ...]",
+            )
+
+
+def _check_term(report: Report, name: str, block: Mapping[Any, Any], groups: Mapping[Any, Any], model: Any) -> tuple[str, ...]:
+    """Report what is wrong with a term; returns the groups that it compares."""
+    path = ("train", "distill", name)
+    between, view = compared(block), block.get("view", "degraded")
+    missing = [group for group in between if group != OUTPUT and group not in groups]
+    if not between or missing or (OUTPUT in between and len(between) > 1):
+        report.error(
+            (*path, "between"), f"{show(block['between'])}, expected {OUTPUT}, or groups of `features`; {choose(missing, groups)}"
+        )
+        return ()
+    loss = LOSS.entries.get(str(block.get("type")))
+    if loss is not None and view in VIEWS:
+        try:
+            asks = asked(partial(loss.forward, None), between, view)  # None: in place of `self`
+        except ValueError as error:
+            report.error(path, str(error))
+        else:
+            if "negatives" in asks and not model.makes_negatives:
+                report.error(path, f"{block['type']} needs negatives, which {model.__name__} does not make; DCKDModel does")
+    return () if between == (OUTPUT,) else between

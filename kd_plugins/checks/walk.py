@@ -1,0 +1,95 @@
+"""An option file against the tables of what it may hold."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from kd_plugins.checks.blocks import ERROR, NOTHING, Block, Fork, Named, Spec, schema_of_leaf
+from kd_plugins.checks.hints import describe, fits
+from kd_plugins.checks.report import Report, choose, show
+from kd_plugins.options import Path
+
+
+def walk(report: Report, path: Path, value: Any, spec: Spec) -> None:
+    """Check what stands after a key, and below it."""
+    if isinstance(spec, Named):
+        if value is not None:
+            for below, block in _each(path, value, spec):
+                _walk_named(report, below, block, spec)
+    elif isinstance(spec, Block):
+        if isinstance(value, Mapping):
+            walk_block(report, path, value, spec)
+        elif value is not None:
+            report.error(path, f"{show(value)}, expected a mapping")
+    elif not fits(value, schema := schema_of_leaf(spec)):
+        report.error(path, f"{show(value)}, expected {describe(schema)}")
+
+
+def walk_block(report: Report, path: Path, block: Mapping[Any, Any], spec: Block) -> None:
+    """Check the keys of a mapping."""
+    for key, value in block.items():
+        below = (*path, str(key))
+        if key in spec.keys:
+            walk(report, below, value, spec.keys[key])
+        elif key in spec.forks:
+            _note_fork(report, below, value, spec.forks[key])
+        elif spec.every is not None:
+            walk(report, below, value, spec.every)
+        else:
+            _note_unknown(report, below, key, value, spec)
+    for key in spec.required:
+        if key not in block or (block[key] is None and isinstance(spec.keys.get(key), (Block, Named))):
+            report.error((*path, key), f"missing, {spec.name} needs it")
+
+
+def _note_fork(report: Report, path: Path, value: Any, fork: Fork) -> None:
+    text = f"{show(value)}, a key of {fork.owner}: {fork.reason}"
+    is_on = value.get(fork.switch) if isinstance(value, Mapping) else value
+    if fork.changes_training and is_on:
+        report.error(path, f"{text}; expected no such key")
+    else:
+        report.warning(path, f"{text}; it has no effect")
+
+
+def _note_unknown(report: Report, path: Path, key: Any, value: Any, spec: Block) -> None:
+    near = difflib.get_close_matches(str(key), list(spec.keys), n=1, cutoff=0.75)
+    severity = spec.misspelt if near else spec.unknown
+    if severity != NOTHING:
+        note = report.error if severity == ERROR else report.warning
+        note(path, f"{show(value)}, {spec.name} has no such key; {choose(key, spec.keys)}")
+
+
+def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
+    if spec.many and isinstance(value, list):
+        return [((*path, str(index)), block) for index, block in enumerate(value)]
+    return [(path, value)]
+
+
+def _walk_named(report: Report, path: Path, block: Any, spec: Named) -> None:
+    entries = spec.entries
+    if not isinstance(block, Mapping):
+        report.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}")
+        return
+    name = block.get("type", spec.default)
+    if isinstance(name, str) and name in entries:
+        if (known := spec.block_of(name)) is not None:
+            walk_block(report, path, block, known)
+        return
+    if name is not None:
+        report.error((*path, "type"), no_entry(name, spec))
+    elif spec.type_needed:
+        report.error((*path, "type"), f"missing, expected a registered {spec.kind}: {', '.join(entries)}")
+    # the arguments cannot be told; what stands beside them can
+    beside = {"type": Any, **spec.beside}
+    level = NOTHING if spec.type_needed or name is not None else ERROR
+    without = Block("a block without `type`", beside, spec.required, forks=spec.forks, misspelt=level, unknown=level)
+    walk_block(report, path, block, without)
+
+
+def no_entry(name: object, spec: Named) -> str:
+    """The message about a name that no registry has."""
+    if isinstance(name, str) and name in spec.renamed:
+        return f"{name!r}, no registered {spec.kind}: {spec.renamed[name]}"
+    return f"{show(name)}, no registered {spec.kind}; {choose(name, spec.entries)}"

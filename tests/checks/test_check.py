@@ -1,0 +1,360 @@
+"""`basicsr check`: what is refused before anything is built, and how it is said."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+
+from kd_plugins.cli import main
+from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation
+from kd_plugins.extractors import EXTRACTOR_REGISTRY
+from kd_plugins.losses import ExtractorLoss
+from kd_plugins.models import DistillationModel
+
+ROOT = Path(__file__).parents[2]
+FILES = [file for file in sorted((ROOT / "options").rglob("*.yml")) if not file.stem.startswith("ablation")]
+GOOD = (ROOT / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """The lines that the command says, and its exit code, about a text and `--force_yml` entries."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(text=GOOD, *entries, code=2):
+        Path("a.yml").write_text(text, encoding="utf-8")
+        assert main(["check", "-opt", "a.yml", *(["--force_yml", *entries] if entries else [])]) == code
+        said = capsys.readouterr()
+        lines = (said.out + said.err).splitlines()
+        return [line for line in lines if not re.match(r"basicsr check: a\.yml: \d+ error", line)]
+
+    return run
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Register a class for one test, as a user's module does."""
+
+    def add(registry, cls):
+        monkeypatch.setitem(registry._obj_map, cls.__name__, cls)
+        return cls
+
+    return add
+
+
+def line_of(text, key):
+    return next(number for number, line in enumerate(text.splitlines(), 1) if line.strip().startswith(f"{key}:"))
+
+
+# ------------------------------------------------------------------------------------------------ the bundled files
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT / "options")))
+def test_a_bundled_file_is_fine_but_for_what_a_user_must_bring(file, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = main(["check", "-opt", str(file)])
+    said = capsys.readouterr()
+    if code == 0:
+        assert said.out.startswith(f"{file}: fine, for `basicsr ") and not said.err
+        return
+    for line in said.err.splitlines()[1:]:
+        assert re.search(r"no such file or folder|is no file|does not exist|is not there", line), line
+
+
+def test_the_main_files_of_the_readme_are_fine_as_they_stand(check):
+    assert check(code=0) == ["a.yml: fine, for `basicsr train`"]
+    assert check((ROOT / "options" / "skd_derain.yml").read_text(), code=0)
+
+
+# ------------------------------------------------------------------------------------------------ how it is said
+
+
+def test_all_errors_come_at_once_with_line_key_value_and_what_is_near(check):
+    text = (
+        GOOD.replace("total_iter: 400", "totl_iter: 400")
+        .replace("type: L1Loss", "type: L1Los")
+        .replace("gt_size: 64", "gt_size: big")
+    )
+    said = check(text.replace("print_freq: 20", "print_freq: often"))
+    expected = [
+        f"a.yml:{line_of(text, 'gt_size')}: datasets:train:gt_size: 'big', expected a whole number or nothing",
+        f"a.yml:{text.splitlines().index('train:') + 1}: train:total_iter: missing, SLKDModel needs it",
+        f"a.yml:{line_of(text, 'totl_iter')}: train:totl_iter: 400, SLKDModel has no such key; nearest: total_iter",
+        f"a.yml:{line_of(text, 'pixel_opt')}: train:pixel_opt:type: 'L1Los', no registered loss; nearest: L1Loss,",
+        f"a.yml:{line_of(text, 'print_freq')}: logger:print_freq: 'often', expected a number",
+    ]
+    assert [line[: len(start)] for line, start in zip(said, expected, strict=True)] == expected
+
+
+def test_what_force_yml_says_is_checked_and_named(check):
+    assert check(
+        GOOD, "train:distill:nc:windw=16", "train:distill:nc:type=BrisqueFeatureLoss", "train:distill:nc:between=encoder"
+    ) == ["--force_yml: train:distill:nc:windw: 16, BrisqueFeatureLoss has no such key; nearest: window, view, between"]
+    assert check(GOOD.replace("gt_size: 64", "gt_size: x"), "datasets:train:gt_size=64", code=0)  # it takes the line's place
+    assert check(GOOD, "network_g={type: Restormr}")[0].startswith("--force_yml: network_g:type: 'Restormr'")
+
+
+def test_train_and_test_check_first(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yml").write_text(GOOD.replace("dim: 8", "dmi: 8"))
+    for command in ("train", "test"):
+        assert main([command, "-opt", "a.yml"]) == 2
+        error = capfd.readouterr().err
+        assert "network_g:dmi: 8, Restormer has no such key; nearest: dim" in error and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.yml"]  # not even a folder is made
+
+
+def test_a_key_that_stands_twice_is_refused(check):
+    (line,) = check(GOOD + "init: random\n")
+    assert "init: stands twice, in lines" in line
+
+
+def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
+    text = GOOD.replace("    degradation: {type: rain}\n    gt_size", "    degradation: &rain {type: rain, densty: 2}\n    gt_size")
+    text = text.replace("degradation: {type: rain}\n\n", "degradation: *rain\n\n")
+    first, second = check(text)
+    assert "datasets:train:degradation:densty: 2, Rain has no such key; nearest: density" in first
+    assert "datasets:val:degradation:densty" in second
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("model_type=SLKDModl", "model_type: 'SLKDModl', no registered model; nearest: SLKDModel"),
+        ("network_g:type=[a]", "network_g:type: ['a'], no registered architecture"),
+        ("network_g={dim: 8}", "network_g:type: missing, expected a registered architecture"),
+        ("network_g:dim=wide", "network_g:dim: 'wide', expected a whole number"),
+        ("network_g:bias=1", "network_g:bias: 1, expected true or false"),
+        ("network_g=Restormer", "network_g: 'Restormer', expected {type: a registered architecture, ...}"),
+        ("network_g={type: EDSR, num_in_ch: 3}", "network_g:num_out_ch: missing, EDSR needs it"),
+        ("datasets:val:type=PairedImageDatset", "datasets:val:type: 'PairedImageDatset', no registered dataset; nearest: Paired"),
+        ("datasets:train:use_hflp=true", "datasets:train:use_hflp: True, DegradedPhotoDataset has no such key; nearest: use_hflip"),
+        ("datasets:train:degradation:type=rian", "degradation:type: 'rian', no registered degradation; nearest: rain"),
+        (
+            "datasets:train:degradation=[{type: rain}, {type: noise, sigm: 5}]",
+            "degradation:1:sigm: 5, GaussianNoise has no such key",
+        ),
+        ("datasets:train:photos=nowhere", "datasets:train:photos: photos names 'nowhere', which does not exist"),
+        ("datasets:train:prefetch_mode=gpu", "datasets:train:prefetch_mode: 'gpu', expected one of cpu, cuda, nothing"),
+        ("datasets:train:batch_size_per_gpu=~", "batch_size_per_gpu: missing, training on DegradedPhotoDataset needs it"),
+        (
+            "datasets:test={name: a, type: DegradedPhotoDataset, photos: builtin, degradation: {type: rain}}",
+            "datasets:test: expected train, val",
+        ),
+        (
+            "datasets:val={name: a, type: PairedImageDataset, dataroot_gt: gt, dataroot_lq: ., io_backend: {type: disk}}",
+            "datasets:val:dataroot_gt: 'gt', no such file or folder (looked from ",
+        ),
+        (
+            "datasets:val={name: a, type: PairedImageDataset, dataroot_gt: ., io_backend: {type: disk}}",
+            "datasets:val:dataroot_lq: missing",
+        ),
+        (
+            "datasets:train={name: a, type: SingleImageDataset, dataroot_lq: ., io_backend: {type: disk}, batch_size_per_gpu: 1, "
+            "num_worker_per_gpu: 0}",
+            "SingleImageDataset has no clean images, which train:pixel_opt needs",
+        ),
+        ("teacher:checkpoint=nowhere.pth", "teacher:checkpoint: 'nowhere.pth' is no file and no bundled checkpoint"),
+        ("teacher:dim=8", "teacher:dim: 8, a block without `type` has no such key"),
+        ("teacher=~", "teacher: missing, kl, nc, et compare with it"),
+        ("init=techer", "init: 'techer', expected one of teacher, random"),
+        ("amp=fp16", "amp: 'fp16', expected one of bf16, false, nothing"),
+        (
+            "features:encoder=[[a, b, c]]",
+            "features:encoder: [['a', 'b', 'c']], expected auto or a list (each a list of 2 values)",
+        ),
+        ("features={encoder: auto}", "train:distill:et:between: 'decoder', expected output, or groups of `features`"),
+        ("network_g={type: NAFNet}", "features:encoder: 'auto' does not know how NAFNet answers Restormer"),
+        ("path:pretrain_network_g=none.pth", "path:pretrain_network_g: 'none.pth', no such file or folder"),
+        ("path:resume_state=none.state", "path:resume_state: 'none.state', no such file or folder"),
+        ("path:pretrain_netwrk_g=a", "path:pretrain_netwrk_g: 'a', path has no such key; nearest: pretrain_network_g"),
+        ("train:optim_g:type=Admw", "train:optim_g:type: 'Admw', no registered optimizer; nearest: Adam"),
+        ("train:optim_g:lr=fast", "train:optim_g:lr: 'fast', expected a number"),
+        ("train:optim_g:beta=[0.9, 0.99]", "train:optim_g:beta: [0.9, 0.99], Adam has no such key; nearest: betas"),
+        ("train:scheduler:type=CosineLR", "train:scheduler:type: 'CosineLR', no registered scheduler; nearest: "),
+        ("train:scheduler:etamin=0", "train:scheduler:etamin: 0, CosineAnnealingLR has no such key; nearest: eta_min"),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [1, 2]}",
+            "restart_weights: 1 weights, expected one for each of 2 periods",
+        ),
+        ("train:gan_opt={type: GANLoss, gan_type: vanilla}", "'gan_type': 'vanilla'}, SLKDModel has no such"),
+        ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
+        ("train:transforms={hflp: 0.5}", "train:transforms:hflp: 0.5, ViewTransform has no such key; nearest: hflip"),
+        ("train:grad_clip=small", "train:grad_clip: 'small', expected a number or nothing"),
+        ("train:distill:kl=SpatialKLLoss", "train:distill:kl: 'SpatialKLLoss', expected {type: a registered loss, ...}"),
+        (
+            "train:distill:x={type: L1Loss, view: clear}",
+            "train:distill:x:view: 'clear', expected one of degraded, clean, transformed",
+        ),
+        ("train:distill:x={type: L1Loss, between: latent}", "train:distill:x:between: 'latent', expected output, or groups"),
+        (
+            "train:distill:x={type: L1Loss, between: encoder, view: transformed}",
+            "train:distill:x: view: transformed: between: encoder",
+        ),
+        (
+            "train:distill:x={type: ContrastRatioLoss, extractor: {weights: a.yml}}",
+            "ContrastRatioLoss needs negatives, which SLKDModel",
+        ),
+        ("train:distill:x={type: ContrastiveImageLoss, between: encoder}", "the loss needs 'lq'; here it can have raw, stride"),
+        ("train:distill:x={type: ExtractorLoss, between: encoder}", "train:distill:x:extractor: missing, ExtractorLoss needs it"),
+        (
+            "train:distill:x={type: ExtractorLoss, between: encoder, extractor: {type: PiqExtractor}}",
+            "train:distill:x:extractor:type: 'PiqExtractor', no registered extractor; nearest: PiqeExtractor",
+        ),
+        (
+            "train:distill:x={type: ExtractorLoss, between: encoder, extractor: {type: PiqeExtractor, blok: 8}}",
+            "train:distill:x:extractor:blok: 8, PiqeExtractor has no such key; nearest: block",
+        ),
+        (
+            "train:distill:x={type: ContrastiveImageLoss, extractor: {type: VGGExtractor, weights: vgg.pth}}",
+            "train:distill:x:extractor:weights: 'vgg.pth', no such file or folder",
+        ),
+        ("val:metrics:psnr:type=calculate_psnrr", "psnr:type: 'calculate_psnrr', no registered metric; nearest: calculate_psnr"),
+        (
+            "val:metrics:psnr:test_y_chanel=true",
+            "psnr:test_y_chanel: True, calculate_psnr has no such key; nearest: test_y_channel",
+        ),
+        ("val:metrics:psnr={type: calculate_psnr}", "val:metrics:psnr:crop_border: missing, calculate_psnr needs it"),
+        ("val:metrics:psnr:better=best", "val:metrics:psnr:better: 'best', expected one of higher, lower, nothing"),
+        ("val:panel=2", "val:panel: 2, SLKDModel has no such key; nearest: panels"),
+        ("logger:use_tb_loger=true", "logger:use_tb_loger: True, the log has no such key; nearest: use_tb_logger"),
+        ("dckd={histry: {}}", "dckd:histry: {}, dckd has no such key; nearest: history"),
+        ("dckd={negatives: {count: few}}", "dckd:negatives:count: 'few', expected a whole number"),
+        ("chanels_last=true", "chanels_last: True, SLKDModel has no such key; nearest: channels_last"),
+        ("scale=0", "scale: 0, expected a whole number from 1 up"),
+        ("scale=3", "datasets:train:gt_size: 64, expected a multiple of the scale, 3"),
+        ("train=~", "train: missing, SLKDModel needs it"),
+        ("train=[]", "train: [], expected a mapping"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused(check, entry, said):
+    assert any(said in line for line in check(GOOD, entry))
+
+
+def test_a_scale_is_that_of_the_networks(check):
+    edsr = "{type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 4}"
+    entries = ("model_type=DistillationModel", "init=random", "teacher=~", f"network_g={edsr}")
+    assert "network_g:upscale: 4, expected the file's scale, 2" in check(GOOD, *entries, "scale=2")[0]
+    assert "DegradedPhotoDataset has inputs as large as its photos" in check(GOOD, *entries, "scale=4")[0]
+
+
+def test_a_teacher_that_does_not_describe_itself_needs_a_type(check, tmp_path):
+    torch.save({}, tmp_path / "net.pth")
+    assert "teacher:type: missing, net.pth does not describe its architecture" in check(GOOD, "teacher:checkpoint=net.pth")[0]
+    assert check(GOOD, "teacher:checkpoint=net.pth", "teacher:type=Restormer", code=0)
+
+
+def test_a_run_that_resumes_needs_no_pretrained_file(check, tmp_path):
+    (tmp_path / "4.state").touch()
+    assert check(GOOD, "path:pretrain_network_g=none.pth", "path:resume_state=4.state", code=0)
+
+
+def test_missing_keys_at_the_top_are_among_all_errors(check):
+    said = check("name: a\nmodel_typ: SLKDModel\nnetwork_g: {type: Restormr}\n")
+    keys = {line.split(": ")[1] for line in said}
+    assert keys == {"model_typ", "model_type", "datasets", "val", "network_g:type"}
+
+
+def test_debug_fills_in_how_often_to_log(check):
+    text = GOOD.replace("  print_freq: 20\n", "").replace("  val_freq: 200\n", "")
+    assert len(check(text)) == 2
+    assert check(text, "name=debug_it", code=0)
+
+
+# ------------------------------------------------------------------------------------------------ what a user brings
+
+
+def test_a_users_own_classes_are_read_by_their_signature(check, register):
+    class MineLoss(torch.nn.Module):
+        def __init__(self, alpha: float, mode: str = "a", extractor: str = "x"):
+            super().__init__()
+
+        def forward(self, student, teacher):
+            return (student - teacher).mean()
+
+    class MineExtractor(torch.nn.Module):
+        def __init__(self, *, depth: int = 2):
+            super().__init__()
+
+    class MineDataset(torch.utils.data.Dataset):
+        def __init__(self, opt):
+            super().__init__()
+
+    register(LOSS_REGISTRY, MineLoss)
+    register(EXTRACTOR_REGISTRY, MineExtractor)
+    register(DATASET_REGISTRY, MineDataset)
+    mine = "train:distill:m={type: MineLoss, between: output, alpha: 1, extractor: y}"
+    assert check(GOOD, mine, "datasets:val={name: a, type: MineDataset, whatever: 1, dataroot_gt: none}", code=0)
+    assert "m:alpha: missing, MineLoss needs it" in check(GOOD, "train:distill:m={type: MineLoss, between: output}")[0]
+    assert "m:mode: 3, expected text" in check(GOOD, "train:distill:m={type: MineLoss, alpha: 1, mode: 3}")[0]
+    theirs = "train:distill:m={type: ExtractorLoss, between: encoder, extractor: {type: MineExtractor, DEPTH: 3}}"
+    assert check(GOOD, theirs.replace("DEPTH", "depth"), code=0)
+    assert "MineExtractor has no such key; nearest: depth" in check(GOOD, theirs.replace("DEPTH", "dept"))[0]
+
+
+def test_keywords_that_a_users_class_hands_on_are_accepted(check, register):
+    class WiderLoss(ExtractorLoss):
+        def __init__(self, gain: float = 1.0, **kwargs):
+            super().__init__(extractor={"type": "PiqeExtractor"}, **kwargs)
+
+    class AnyLoss(torch.nn.Module):
+        def __init__(self, gain=1.0, **kwargs):
+            super().__init__()
+
+        def forward(self, student, teacher):
+            return (student - teacher).mean()
+
+    register(LOSS_REGISTRY, WiderLoss)
+    register(LOSS_REGISTRY, AnyLoss)
+    assert check(GOOD, "train:distill:m={type: WiderLoss, between: encoder, window: 8, loss_weight: 2}", code=0) == [
+        "a.yml: fine, for `basicsr train`"
+    ]
+    assert len(check(GOOD, "train:distill:m={type: AnyLoss, other: 1}", code=0)) == 1
+    (fine, warning) = check(GOOD, "train:distill:m={type: AnyLoss, gains: 1}", code=0)
+    assert "m:gains: 1, AnyLoss has no such key; nearest: gain" in warning and warning.endswith("(a warning)")
+
+
+def test_a_users_own_model_may_read_keys_of_its_own(check, register):
+    class MineModel(DistillationModel):
+        default_terms = {}
+
+    MineModel.__init__ = lambda self, opt: None
+    MineModel.__init__.__module__ = "mine"
+    register(MODEL_REGISTRY, MineModel)
+    assert len(check(GOOD, "model_type=MineModel", "my_block={a: 1}", "train:my_key=2", code=0)) == 1
+
+
+def test_degradations_of_a_users_own_are_known(check, monkeypatch):
+    @dataclasses.dataclass
+    class Fog(Degradation):
+        haze: float = 0.5
+
+    monkeypatch.setitem(DEGRADATION_REGISTRY._obj_map, "fog", Fog)
+    assert check(GOOD, "datasets:train:degradation={type: fog, haze: 0.1}", code=0)
+    assert "Fog has no such key; nearest: haze" in check(GOOD, "datasets:train:degradation={type: fog, hazy: 0.1}")[0]
+
+
+# ------------------------------------------------------------------------------------------------ no code
+
+
+def test_an_option_file_and_force_yml_run_no_code(check, tmp_path):
+    ran = tmp_path / "ran"
+    (line,) = check(GOOD + f"extra: !!python/object/apply:os.mkdir ['{ran}']\n")[:1]
+    assert "not a valid option file" in line
+    for entry in (
+        f"name=!!python/object/apply:os.mkdir ['{ran}']",
+        f"name=[__import__('os').mkdir('{ran}')]",
+        f"a]=1;__import__('os').mkdir('{ran}')#=2",
+    ):
+        check(GOOD, entry)
+    assert not ran.exists()
+
+
+def test_numbers_lists_and_new_keys_of_force_yml_are_what_they_look_like(check):
+    assert check(GOOD, "train:optim_g:lr=1e-4", "train:optim_g:betas=[0.9, 0.99]", "num_threads=2", code=0)

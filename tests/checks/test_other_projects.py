@@ -1,0 +1,215 @@
+"""Option files written for BasicSR itself and for its forks: accepted, or refused with the reason."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_plugins.cli import main
+
+COMMON = """
+name: trial
+model_type: MODEL
+scale: 4
+num_gpu: 1
+manual_seed: 0
+datasets:
+  train:
+    name: pairs
+    type: PairedImageDataset
+    dataroot_gt: .
+    dataroot_lq: .
+    filename_tmpl: '{}'
+    io_backend: {type: disk}
+    gt_size: 128
+    use_hflip: true
+    use_rot: true
+    use_shuffle: true
+    num_worker_per_gpu: 6
+    batch_size_per_gpu: 16
+    dataset_enlarge_ratio: 100
+    prefetch_mode: ~
+  val: {name: Set5, type: PairedImageDataset, dataroot_gt: ., dataroot_lq: ., io_backend: {type: disk}}
+network_g: {type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}
+path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
+train:
+  ema_decay: 0.999
+  optim_g: {type: Adam, lr: !!float 2e-4, weight_decay: 0, betas: [0.9, 0.99]}
+  scheduler: {type: CosineAnnealingRestartLR, periods: [250000, 250000], restart_weights: [1, 1], eta_min: !!float 1e-7}
+  total_iter: 1000000
+  warmup_iter: -1
+  pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+val:
+  val_freq: !!float 5e3
+  save_img: false
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 4, test_y_channel: false}
+    niqe: {type: calculate_niqe, crop_border: 4, better: lower}
+logger: {print_freq: 100, save_checkpoint_freq: !!float 5e3, use_tb_logger: true, wandb: {project: ~, resume_id: ~}}
+dist_params: {backend: nccl, port: 29500}
+"""
+SR = COMMON.replace("MODEL", "SRModel")
+GAN = (
+    COMMON.replace("MODEL", "ESRGANModel")
+    .replace(
+        "  pixel_opt:",
+        """  optim_d: {type: Adam, lr: !!float 1e-4, weight_decay: 0, betas: [0.9, 0.99]}
+  perceptual_opt:
+    type: PerceptualLoss
+    layer_weights: {conv5_4: 1}
+    vgg_type: vgg19
+    use_input_norm: true
+    range_norm: false
+    perceptual_weight: 1.0
+    style_weight: 0
+    criterion: l1
+  gan_opt: {type: GANLoss, gan_type: vanilla, real_label_val: 1.0, fake_label_val: 0.0, loss_weight: !!float 5e-3}
+  net_d_iters: 1
+  net_d_init_iters: 0
+  pixel_opt:""",
+    )
+    .replace("path: {", "network_d: {type: VGGStyleDiscriminator, num_in_ch: 3, num_feat: 64}\npath: {pretrain_network_d: ~, ")
+)
+REAL = (
+    COMMON.replace("MODEL", "RealESRNetModel")
+    .replace("scale: 4\n", "scale: 4\ngt_usm: true\nresize_prob: [0.2, 0.7, 0.1]\njpeg_range2: [30, 95]\nqueue_size: 180\n")
+    .replace(
+        "    type: PairedImageDataset\n    dataroot_gt: .\n    dataroot_lq: .\n    filename_tmpl: '{}'",
+        "    type: RealESRGANDataset\n    dataroot_gt: .\n    meta_info: a.yml\n    blur_kernel_size: 21\n    sinc_prob2: 0.1\n"
+        "    final_sinc_prob: 0.8\n    kernel_list: [iso, aniso]",
+    )
+)
+VIDEO = (
+    COMMON.replace("MODEL", "VideoRecurrentModel")
+    .replace(
+        "{type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}", "{type: BasicVSR, num_feat: 64}"
+    )
+    .replace("ema_decay: 0.999", "ema_decay: 0.999\n  fix_flow: 5000\n  flow_lr_mul: 0.125")
+    .replace("save_img: false", "save_img: false\n  flip_seq: false\n  center_frame_only: false")
+    .replace(
+        "    type: PairedImageDataset\n    dataroot_gt: .\n    dataroot_lq: .\n    filename_tmpl: '{}'",
+        "    type: REDSRecurrentDataset\n    dataroot_gt: .\n    dataroot_lq: .\n    meta_info_file: a.yml\n"
+        "    val_partition: REDS4\n"
+        "    test_mode: false\n    num_frame: 15\n    interval_list: [1]\n    random_reverse: false",
+    )
+    .replace("scale: 4\n", "scale: 4\nfind_unused_parameters: true\n", 1)
+)
+RESTORMER = (
+    COMMON.replace("MODEL", "ImageCleanModel")
+    .replace("scale: 4", "scale: 1")
+    .replace("    type: PairedImageDataset", "    type: Dataset_PairedImage")
+    .replace(
+        "    gt_size: 128\n    use_hflip: true\n    use_rot: true\n",
+        "    geometric_augs: true\n    mini_batch_sizes: [8, 5]\n    iters: [92000, 64000]\n"
+        "    gt_sizes: [128, 160]\n    gt_size: 384\n",
+    )
+    .replace(
+        "{type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}", "{type: Restormer, dim: 48}"
+    )
+    .replace("eta_min: !!float 1e-7", "eta_mins: [0.0003, 0.000001]")
+    .replace("CosineAnnealingRestartLR", "CosineAnnealingRestartCyclicLR")
+    .replace("type: Adam,", "type: AdamW,")
+    .replace(
+        "  pixel_opt:", "  use_grad_clip: true\n  mixing_augs: {mixup: false, mixup_beta: 1.2, use_identity: true}\n  pixel_opt:"
+    )
+    .replace("  val_freq", "  window_size: 8\n  rgb2bgr: true\n  use_image: false\n  max_minibatch: 8\n  val_freq")
+)
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """The exit code, the errors and the warnings of the command."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(text, *entries):
+        Path("a.yml").write_text(text, encoding="utf-8")
+        code = main(["check", "-opt", "a.yml", *(["--force_yml", *entries] if entries else [])])
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("basicsr check:")]
+        warnings = [line for line in lines if line.endswith("(a warning)")]
+        return code, [line for line in lines if line not in warnings], warnings
+
+    return run
+
+
+@pytest.mark.parametrize("text", [SR, GAN, REAL, VIDEO], ids=["SR", "GAN", "RealESRNet", "video"])
+def test_files_of_basicsr_are_accepted(check, text):
+    assert check(text) == (0, [], [])
+
+
+def test_a_file_of_basicsr_stays_one_when_a_teacher_joins(check):
+    code, errors, _ = check(SR.replace("SRModel", "DistillationModel"), "teacher={type: MSRResNet, upscale: 4, checkpoint: a.yml}")
+    assert (code, errors) == (0, [])
+
+
+def test_unknown_keys_are_warnings_for_models_of_basicsr(check):
+    code, errors, warnings = check(SR, "own_key=1", "train:ema_decy=0.9", "val:own=2")
+    assert (code, errors) == (0, []) and len(warnings) == 3
+    assert "train:ema_decy: 0.9, SRModel has no such key; nearest: ema_decay" in "".join(warnings)
+
+
+def test_names_are_checked_for_models_of_basicsr_too(check):
+    code, errors, _ = check(GAN, "network_d:type=VGGStyleDiscriminatr", "train:gan_opt:gan_typ=vanilla", "train:optim_d:type=AdamW")
+    assert code == 2
+    for said in (
+        "network_d:type: 'VGGStyleDiscriminatr', no registered architecture; nearest: VGGStyleDiscriminator",
+        "train:gan_opt:gan_typ: 'vanilla', GANLoss has no such key; nearest: gan_type",
+        "train:optim_d:type: 'AdamW', no registered optimizer; nearest: Adam",
+    ):
+        assert any(said in line for line in errors)
+
+
+def test_a_file_of_restormer_is_refused_with_every_reason(check):
+    code, errors, warnings = check(RESTORMER)
+    assert code == 2
+    reasons = {
+        "model_type: 'ImageCleanModel', no registered model: Restormer's name; its counterpart is DistillationModel",
+        "datasets:train:type: 'Dataset_PairedImage', no registered dataset: Restormer's name; its counterpart is Paired",
+        "datasets:train:geometric_augs: True, a key of Restormer: flips and turns; here `use_hflip: true` and `use_rot: true` do",
+        "datasets:train:mini_batch_sizes: [8, 5], a key of Restormer: a size of crop and batch for each stage of training",
+        "datasets:train:iters: [92000, 64000], a key of Restormer",
+        "datasets:train:gt_sizes: [128, 160], a key of Restormer",
+        "train:scheduler:type: 'CosineAnnealingRestartCyclicLR', no registered scheduler: Restormer's name; its `eta_mins`",
+    }
+    assert len(errors) == len(reasons)
+    for reason in reasons:
+        assert any(reason in line for line in errors), reason
+    for key in ("train:mixing_augs", "val:window_size", "val:rgb2bgr", "val:use_image", "val:max_minibatch"):
+        assert any(f"{key}: " in line and "it has no effect" in line for line in warnings), key
+
+
+def test_a_file_of_restormer_is_accepted_once_what_trains_differently_is_written_as_here(check):
+    text = RESTORMER.replace("ImageCleanModel", "DistillationModel").replace("Dataset_PairedImage", "PairedImageDataset")
+    text = text.replace("    geometric_augs: true\n", "    use_hflip: true\n    use_rot: true\n").replace("Cyclic", "")
+    text = text.replace("eta_mins: [0.0003, 0.000001]", "eta_min: 0.000001")
+    lines = [line for line in text.splitlines() if line.split(":")[0].strip() not in ("mini_batch_sizes", "iters", "gt_sizes")]
+    code, errors, warnings = check("\n".join(lines))
+    assert (code, errors) == (0, []) and len(warnings) == 5
+
+
+def test_mixing_is_refused_only_where_it_is_on(check):
+    text = SR.replace("SRModel", "DistillationModel")
+    assert check(text, "train:mixing_augs={mixup: false, mixup_beta: 1.2, use_identity: true}")[0] == 0
+    code, (error,), _ = check(text, "train:mixing_augs={mixup: true, mixup_beta: 1.2}")
+    assert code == 2 and "mixes the images of a batch" in error
+
+
+def test_a_file_of_nafnet_is_refused_with_every_reason(check):
+    text = (
+        COMMON.replace("MODEL", "ImageRestorationModel").replace("type: L1Loss", "type: PSNRLoss").replace("use_hflip", "use_flip")
+    )
+    text = text.replace(
+        "CosineAnnealingRestartLR, periods: [250000, 250000], restart_weights: [1, 1]", "TrueCosineAnnealingLR, T_max: 400000"
+    )
+    code, errors, warnings = check(text.replace("  val_freq", "  grids: true\n  val_freq"))
+    assert code == 2 and ["val:grids: True, a key of NAFNet" in line for line in warnings] == [True]
+    for reason in (
+        "ImageRestorationModel",
+        "NAFNet's name; no loss here is the PSNR itself",
+        "use_flip: True, a key of NAFNet: mirrors",
+    ):
+        assert any(reason in line for line in errors), reason
+    assert not any("scheduler" in line for line in errors)
+
+
+def test_the_schedulers_of_ours_are_not_basicsrs(check):
+    code, (error,), _ = check(SR, "train:scheduler={type: TrueCosineAnnealingLR, T_max: 4}")
+    assert code == 2 and "BasicSR's own models do not have it, those of kd_plugins do" in error

@@ -1,0 +1,111 @@
+"""The JSON schema of option files: printed, valid for every bundled file, and made of what is registered."""
+
+import json
+from pathlib import Path
+
+import pytest
+from basicsr.utils.registry import LOSS_REGISTRY
+
+from kd_plugins.checks import json_schema
+from kd_plugins.checks.datasets import _KEYS, LOADER
+from kd_plugins.checks.hints import fits
+from kd_plugins.cli import main
+from kd_plugins.data.degraded_photo_dataset import _LOADER_KEYS, _OWN_KEYS
+from kd_plugins.options import read_options
+
+FOLDER = Path(__file__).parents[2] / "options"
+FILES = [file for file in sorted(FOLDER.rglob("*.yml")) if not file.stem.startswith("ablation")]
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return json_schema()
+
+
+def accepts(schema, value, root):
+    """Whether a value is valid, for the keywords that the schema uses: jsonschema need not be installed."""
+    if "$ref" in schema:
+        return accepts(root["$defs"][schema["$ref"].removeprefix("#/$defs/").replace("%20", " ")], value, root)
+    if "anyOf" in schema and not any(accepts(option, value, root) for option in schema["anyOf"]):
+        return False
+    if "const" in schema and value != schema["const"]:
+        return False
+    if any(key in schema for key in ("type", "enum")) and not fits(value, {k: v for k, v in schema.items() if k != "items"}):
+        return False
+    if isinstance(value, list) and not all(accepts(schema.get("items", {}), item, root) for item in value):
+        return False
+    if isinstance(value, dict):
+        properties, more = schema.get("properties", {}), schema.get("additionalProperties", {})
+        for key, below in value.items():
+            part = properties.get(key, more)
+            if part is False or not accepts(part, below, root):
+                return False
+        if not set(schema.get("required", [])) <= set(value):
+            return False
+    if "if" in schema and not accepts(
+        schema["then"] if accepts(schema["if"], value, root) else schema.get("else", {}), value, root
+    ):
+        return False
+    return all(accepts(part, value, root) for part in schema.get("allOf", []))
+
+
+def is_valid(schema, value):
+    mine = accepts(schema, value, schema)
+    try:
+        import jsonschema
+    except ImportError:
+        return mine
+    theirs = jsonschema.Draft202012Validator(schema).is_valid(value)
+    assert mine == theirs
+    return theirs
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
+def test_every_bundled_file_is_valid(schema, file):
+    assert is_valid(schema, read_options(str(file)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda opt: opt.update(chanels_last=True),
+        lambda opt: opt.update(model_type="SLKDModl"),
+        lambda opt: opt["network_g"].update(dmi=8),
+        lambda opt: opt["network_g"].update(dim="wide"),
+        lambda opt: opt["datasets"]["train"]["degradation"].update(densty=1),
+        lambda opt: opt["train"]["pixel_opt"].update(type="L1Los"),
+        lambda opt: opt["train"].update(distill={"a": {"type": "ExtractorLoss", "extractor": {"type": "PiqExtractor"}}}),
+        lambda opt: opt["train"].update(distill={"a": {"type": "L1Loss", "view": "clear"}}),
+        lambda opt: opt["datasets"]["train"].update(gt_sizes=[128]),
+        lambda opt: opt["logger"].update(print_freq="often"),
+    ],
+)
+def test_what_the_check_refuses_is_not_valid(schema, change):
+    opt = read_options(str(FOLDER / "slkd_derain.yml"))
+    change(opt)
+    assert not is_valid(schema, opt)
+
+
+def test_keys_of_forks_without_effect_are_deprecated(schema):
+    assert schema["then"]["properties"]["val"]["anyOf"][0]["properties"]["rgb2bgr"]["deprecated"]
+
+
+def test_the_command_prints_it(schema, capsys):
+    assert main(["check", "--schema"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(schema)) and printed["$schema"].endswith("2020-12/schema")
+
+
+def test_it_has_what_is_registered_at_the_time(schema, monkeypatch):
+    class LateLoss:
+        def __init__(self, alpha: float = 1.0):
+            pass
+
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, "LateLoss", LateLoss)
+    opt = read_options(str(FOLDER / "slkd_derain.yml"))
+    opt["train"]["pixel_opt"] = {"type": "LateLoss", "alpha": 2}
+    assert not is_valid(schema, opt) and is_valid(json_schema(), opt)
+
+
+def test_the_keys_of_the_photo_dataset_are_those_it_reads():
+    assert set(_KEYS["DegradedPhotoDataset"]) == _OWN_KEYS and set(LOADER) | {"type"} == _LOADER_KEYS
