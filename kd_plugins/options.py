@@ -132,8 +132,8 @@ def _note_lines(node: yaml.Node, path: Path, found: OptionFile, seen: set[int]) 
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            below = path if key.tag == "tag:yaml.org,2002:merge" else (*path, str(key.value))
-            if below != path:
+            below = (*path, str(key.value))
+            if key.tag != "tag:yaml.org,2002:merge":  # `<<`: what it brings is overridden on purpose
                 (found.twice if below in found.lines else found.lines)[below] = key.start_mark.line + 1
             _note_lines(value, below, found, seen)
     elif isinstance(node, yaml.SequenceNode):

@@ -20,13 +20,13 @@ from basicsr.models import build_model
 from basicsr.train import create_train_val_dataloader, init_tb_loggers
 from basicsr.utils import AvgTimer, MessageLogger, check_resume, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename
 from basicsr.utils.options import copy_opt_file, dict2str
-from basicsr.utils.registry import MODEL_REGISTRY
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import kd_plugins
 from kd_plugins.checks import check_file
-from kd_plugins.features import nearest
+from kd_plugins.checks.known import MODELS
+from kd_plugins.checks.walk import no_entry
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
 from kd_plugins.process import prepare_process
@@ -113,9 +113,8 @@ def build_registered_model(opt: dict[str, Any]) -> Any:
     Raises:
         KeyError: the model_type is not registered.
     """
-    if opt["model_type"] not in MODEL_REGISTRY:
-        near = nearest(str(opt["model_type"]), MODEL_REGISTRY.keys())
-        raise KeyError(f"model_type: no model {opt['model_type']!r}; nearest: {near}")
+    if opt["model_type"] not in MODELS.entries:
+        raise KeyError(f"model_type: {no_entry(opt['model_type'], MODELS)}")
     return build_model(opt)
 
 

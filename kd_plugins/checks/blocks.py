@@ -101,10 +101,9 @@ class Named:
         return replace(arguments, keys=keys, required=(*self.required, *arguments.required), forks=self.forks)
 
 
-def house_of(target: Callable[..., Any]) -> str:
-    """The package that a class's arguments or a function come from: kd_plugins, basicsr, torch, or a user's."""
-    owner = target.__init__ if inspect.isclass(target) and inspect.isfunction(target.__init__) else target
-    return (owner.__module__ or "").split(".")[0]
+def house_of(target: Any) -> str:
+    """The package that a class or a function comes from: kd_plugins, basicsr, torch, or a user's."""
+    return (getattr(target, "__module__", None) or "").split(".")[0]
 
 
 def signature_block(target: Callable[..., Any], given: Iterable[str] = (), nested: Mapping[str, Spec] | None = None) -> Block:

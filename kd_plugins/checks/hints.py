@@ -46,7 +46,9 @@ def schema_of(hint: Any) -> Schema:
         same = schema_of(arguments[0]) if len(set(arguments)) == 1 else {}
         return {"type": "array", "items": same, "minItems": len(arguments), "maxItems": len(arguments)}
     if kind in (list, tuple, Sequence, Iterable):
-        return {"type": "array", "items": schema_of(arguments[0]) if arguments else {}}
+        items = {"type": "array", "items": schema_of(arguments[0]) if arguments else {}}
+        # a text is a sequence of texts, too
+        return {"anyOf": [{"type": "string"}, items]} if kind in (Sequence, Iterable) and arguments == (str,) else items
     return {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from basicsr.models import lr_scheduler
@@ -16,6 +16,7 @@ from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
+from kd_plugins.models import DistillationModel
 from kd_plugins.models.history import History
 from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
 from kd_plugins.models.terms import VIEWS
@@ -90,7 +91,7 @@ _LOGGER = {
     "print_freq": float,
     "save_checkpoint_freq": float,
     "use_tb_logger": Flag,
-    "wandb": Block("wandb", {"project": Text, "resume_id": Text}),
+    "wandb": Block("wandb", {"project": Text, "resume_id": Text}, unknown=WARNING),
 }
 _NETWORKS = ("g", "d")
 _PATH: dict[str, Spec] = {
@@ -112,7 +113,6 @@ _TOP: dict[str, Spec] = {
     "find_unused_parameters": Flag,
     "datasets": Block("datasets", every=DATASETS),
     "network_g": NETWORK,
-    "path": Block("path", {**_PATH, **dict.fromkeys(_PATH_FILLED, Any)}),
     "dist_params": Block("dist_params", {"backend": str, "port": int | str | None}, unknown=WARNING),
 }
 _DCKD = {
@@ -148,20 +148,23 @@ def file_block(model: Callable[..., Any] | None, is_train: bool, is_debug: bool 
         is_debug: whether the run is one that fills in how often to log by itself.
 
     Returns:
-        The block. What the models of this project do not read is an error; what others do not read a warning, and only if it looks
-        like a key that exists for classes of a user's own, which may read anything.
+        The block. What the models of this project do not read is an error, what BasicSR's do not read a warning. A user's own
+        model may read anything: there it is a warning only if it looks like a key that exists.
     """
     house = OURS if model is None else house_of(model)
-    own, named = house == OURS, getattr(model, "__name__", "the model")
-    others: dict[str, Any] = {} if own else {"misspelt": WARNING, "unknown": WARNING if house == UPSTREAM else NOTHING}
-    solver = _solver(house) if house in (OURS, UPSTREAM) else {}
+    known, named = house in (OURS, UPSTREAM), getattr(model, "__name__", "the model")
+    own = model is None or issubclass(cast(type, model), DistillationModel)
+    others: dict[str, Any] = {} if house == OURS else {"misspelt": WARNING, "unknown": WARNING if known else NOTHING}
+    forks = FORKS if known else {}
+    solver = _solver(house) if known else {}
     train = {**_TRAIN, **(_TRAIN_OURS if own else _TRAIN_UPSTREAM), **solver}
     val = {**_VAL, **(_VAL_OURS if own else _VAL_UPSTREAM)}
     solver_needs = ("optim_g", "scheduler", "total_iter") if solver else ("total_iter",)
     often = () if is_debug else ("print_freq", "save_checkpoint_freq")
     blocks = {
-        "train": Block(named, train, solver_needs if is_train else (), forks=FORKS["train"], **others),
-        "val": Block(named, val, ("val_freq",) if is_train and not is_debug else (), forks=FORKS["val"], **others),
+        "path": Block("path", {**_PATH, **dict.fromkeys(_PATH_FILLED, Any)}, **others),
+        "train": Block(named, train, solver_needs if is_train else (), forks=forks.get("train", {}), **others),
+        "val": Block(named, val, ("val_freq",) if is_train and not is_debug else (), forks=forks.get("val", {}), **others),
         "logger": Block("the log", _LOGGER, (*often, "use_tb_logger") if is_train else (), unknown=WARNING),
     }
     required = ("name", "model_type", "datasets", "network_g", *(("train", "logger") if is_train else ("val",)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kd_plugins.checks.blocks import ERROR, Block, Named, Spec, schema_of_leaf
+from kd_plugins.checks.blocks import ERROR, Block, Named, Spec, house_of, schema_of_leaf
 from kd_plugins.checks.hints import Schema
-from kd_plugins.checks.known import MODELS, OURS, file_block, house_of
+from kd_plugins.checks.known import MODELS, OURS, file_block
+from kd_plugins.checks.walk import NOTES
 
 
 def json_schema() -> Schema:
@@ -24,7 +25,7 @@ def json_schema() -> Schema:
         "properties": {"model_type": {"enum": sorted(models)}},
         "required": list(block.required),
         "if": {"properties": {"model_type": {"enum": ours}}},
-        "then": _block(block, definitions),
+        "then": {**_block(block, definitions), "patternProperties": {f"^({'|'.join(NOTES)})": True}},
         "else": _block(other, definitions),
         "$defs": definitions,
     }

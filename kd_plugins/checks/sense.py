@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
-from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS
+from kd_plugins.checks.known import LOSS, MODELS, NETWORK, OURS, SCHEDULERS, UPSTREAM
 from kd_plugins.checks.paths import below, mapping
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.features.pairs import STAGES
@@ -54,7 +54,7 @@ def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> N
         report.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
     train = mapping(mapping(opt.get("datasets")).get("train"))
     for key in (*TRAINING_NEEDS[""], *TRAINING_NEEDS.get(str(train.get("type")), ())) if train else ():
-        if train.get(key) is None:
+        if train.get(key) is None and not (key in train and key.startswith("use_")):
             report.error(("datasets", "train", key), f"missing, training on {train.get('type')} needs it")
     if train.get("type") in _NO_CLEAN_IMAGES:
         reading = [name for name, block in below(mapping(opt.get("train")).get("distill")) if block.get("view") == "clean"]
@@ -67,15 +67,18 @@ def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> N
 
 def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
     scale, train = opt.get("scale"), mapping(mapping(opt.get("datasets")).get("train"))
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        if scale is not None:
-            report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
+    if not isinstance(scale, (int, float)):  # said by its type
+        return
+    if scale < 1:
+        report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
     size = train.get("gt_size")
-    if isinstance(size, int) and size % scale:
+    if train.get("type") == "PairedImageDataset" and isinstance(size, int) and size % scale:
         report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
     for network in ("network_g", "teacher"):
         block = mapping(opt.get(network))
+        if house_of(NETWORK.entries.get(str(block.get("type")))) != UPSTREAM:
+            continue
         key = next((key for key in ("upscale", "scale") if key in block), None)
         if key and isinstance(block[key], int) and block[key] != scale:
             report.error((network, key), f"{block[key]}, expected the file's scale, {scale}")
@@ -143,16 +146,17 @@ def _check_term(report: Report, name: str, block: Mapping[Any, Any], groups: Map
     """Report what is wrong with a term; returns the groups that it compares."""
     path = ("train", "distill", name)
     between, view = compared(block), block.get("view", "degraded")
-    missing = [group for group in between if group != OUTPUT and group not in groups]
+    missing = [str(group) for group in between if group != OUTPUT and str(group) not in groups]
     if not between or missing or (OUTPUT in between and len(between) > 1):
         report.error(
             (*path, "between"), f"{show(block['between'])}, expected {OUTPUT}, or groups of `features`; {choose(missing, groups)}"
         )
         return ()
     loss = LOSS.entries.get(str(block.get("type")))
-    if loss is not None and view in VIEWS:
+    forward = getattr(loss, "forward", None)
+    if forward is not None and view in VIEWS:
         try:
-            asks = asked(partial(loss.forward, None), between, view)  # None: in place of `self`
+            asks = asked(partial(forward, None), between, view)  # None: in place of `self`
         except ValueError as error:
             report.error(path, str(error))
         else:

@@ -11,6 +11,9 @@ from kd_plugins.checks.hints import describe, fits
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.options import Path
 
+NOTES = ("x-", "_")
+"""How the keys at the top begin that are a user's own, for instance to hold what anchors stand for."""
+
 
 def walk(report: Report, path: Path, value: Any, spec: Spec) -> None:
     """Check what stands after a key, and below it."""
@@ -54,6 +57,8 @@ def _note_fork(report: Report, path: Path, value: Any, fork: Fork) -> None:
 
 
 def _note_unknown(report: Report, path: Path, key: Any, value: Any, spec: Block) -> None:
+    if len(path) == 1 and path[0].startswith(NOTES):
+        return
     near = difflib.get_close_matches(str(key), list(spec.keys), n=1, cutoff=0.75)
     severity = spec.misspelt if near else spec.unknown
     if severity != NOTHING:

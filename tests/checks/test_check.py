@@ -1,5 +1,8 @@
 """`basicsr check`: what is refused before anything is built, and how it is said."""
 
+import argparse
+import contextlib
+import copy
 import dataclasses
 import re
 from pathlib import Path
@@ -8,11 +11,13 @@ import pytest
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
+from kd_plugins.checks import check_file
 from kd_plugins.cli import main
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
 from kd_plugins.losses import ExtractorLoss
 from kd_plugins.models import DistillationModel
+from kd_plugins.options import OptionError, read_option_file
 
 ROOT = Path(__file__).parents[2]
 FILES = [file for file in sorted((ROOT / "options").rglob("*.yml")) if not file.stem.startswith("ablation")]
@@ -110,6 +115,16 @@ def test_train_and_test_check_first(tmp_path, monkeypatch, capfd):
 def test_a_key_that_stands_twice_is_refused(check):
     (line,) = check(GOOD + "init: random\n")
     assert "init: stands twice, in lines" in line
+
+
+def test_notes_of_a_user_are_passed_over_at_the_top(check):
+    assert check(GOOD + "x-common: &common {dim: 8}\n_note: why\n", code=0) == ["a.yml: fine, for `basicsr train`"]
+    assert len(check(GOOD, "train:_note=why")) == 1
+
+
+def test_what_a_merge_brings_may_be_overridden(check):
+    text = GOOD.replace("network_g:\n", "x-base: &base {type: Restormer, dim: 4}\nnetwork_g:\n  <<: *base\n")
+    assert check(text, code=0)
 
 
 def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
@@ -228,7 +243,6 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("dckd={negatives: {count: few}}", "dckd:negatives:count: 'few', expected a whole number"),
         ("chanels_last=true", "chanels_last: True, SLKDModel has no such key; nearest: channels_last"),
         ("scale=0", "scale: 0, expected a whole number from 1 up"),
-        ("scale=3", "datasets:train:gt_size: 64, expected a multiple of the scale, 3"),
         ("train=~", "train: missing, SLKDModel needs it"),
         ("train=[]", "train: [], expected a mapping"),
     ],
@@ -240,6 +254,9 @@ def test_an_option_that_cannot_be_used_is_refused(check, entry, said):
 def test_a_scale_is_that_of_the_networks(check):
     edsr = "{type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 4}"
     entries = ("model_type=DistillationModel", "init=random", "teacher=~", f"network_g={edsr}")
+    pairs = "{name: a, type: PairedImageDataset, dataroot_gt: ., dataroot_lq: ., io_backend: {type: disk}, gt_size: 130, "
+    pairs += "use_hflip: true, use_rot: ~, batch_size_per_gpu: 1, num_worker_per_gpu: 0}"
+    assert "gt_size: 130, expected a multiple of the scale, 4" in check(GOOD, *entries, "scale=4", f"datasets:train={pairs}")[0]
     assert "network_g:upscale: 4, expected the file's scale, 2" in check(GOOD, *entries, "scale=2")[0]
     assert "DegradedPhotoDataset has inputs as large as its photos" in check(GOOD, *entries, "scale=4")[0]
 
@@ -265,6 +282,29 @@ def test_debug_fills_in_how_often_to_log(check):
     text = GOOD.replace("  print_freq: 20\n", "").replace("  val_freq: 200\n", "")
     assert len(check(text)) == 2
     assert check(text, "name=debug_it", code=0)
+
+
+def nodes(value, path=()):
+    """The keys of all that stands in the options."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in items:
+        yield (*path, key)
+        yield from nodes(below, (*path, key))
+
+
+@pytest.mark.parametrize("odd", [None, [[1]], {"a": {}}, 3.5, {"type": ["x"]}], ids=str)
+@pytest.mark.parametrize("name", ["skd_derain", "paper/dckd_swinir_x4"])
+def test_no_value_in_any_place_breaks_the_check(name, odd, capsys):
+    file = read_option_file(str(ROOT / "options" / f"{name}.yml"))
+    args = argparse.Namespace(auto_resume=False, debug=False)
+    for path in nodes(file.opt):
+        opt = copy.deepcopy(file.opt)
+        node = opt
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = odd
+        with contextlib.suppress(OptionError):
+            check_file(dataclasses.replace(file, opt=opt), args, is_train=True)
 
 
 # ------------------------------------------------------------------------------------------------ what a user brings
@@ -322,12 +362,18 @@ def test_keywords_that_a_users_class_hands_on_are_accepted(check, register):
 
 def test_a_users_own_model_may_read_keys_of_its_own(check, register):
     class MineModel(DistillationModel):
-        default_terms = {}
+        pass
 
-    MineModel.__init__ = lambda self, opt: None
-    MineModel.__init__.__module__ = "mine"
     register(MODEL_REGISTRY, MineModel)
-    assert len(check(GOOD, "model_type=MineModel", "my_block={a: 1}", "train:my_key=2", code=0)) == 1
+    entries = (
+        "model_type=MineModel",
+        "my_block={a: 1}",
+        "train:my_key=2",
+        "path:my_path=a",
+        "train:mixing_augs={mixup: true}",
+    )
+    assert len(check(GOOD, *entries, code=0)) == 1
+    assert "teacher:chekpoint: 'a'" in check(GOOD, "model_type=MineModel", "teacher:chekpoint=a")[0]  # it is built as ever
 
 
 def test_degradations_of_a_users_own_are_known(check, monkeypatch):
