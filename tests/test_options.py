@@ -2,13 +2,14 @@
 
 import random
 from os import path as osp
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from kd_plugins.options import OptionError, force_options, option_errors, parse_options, read_options
+from kd_plugins.options import OptionError, force_options, option_errors, parse_options, read_option_file, read_options
 
 MINIMAL = """
 name: trial
@@ -40,7 +41,9 @@ def write(tmp_path):
 def parse(write, tmp_path):
     """Parse an option file under a command line; the state of the random generators is put back."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    yield lambda *argv, text=MINIMAL, train=True: parse_options(str(tmp_path), train, ["-opt", write(text), *argv])
+    yield lambda *argv, text=MINIMAL, train=True, check=None: parse_options(
+        str(tmp_path), train, ["-opt", write(text), *argv], check
+    )
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
@@ -170,7 +173,42 @@ def test_a_value_that_is_not_safe_yaml_is_refused(text):
         force_options({}, [f"a={text}"])
 
 
+# ------------------------------------------------------------------------------------------------ where a key stands
+
+
+def test_keys_know_their_lines_and_what_force_yml_says(write):
+    train = "train:\n  optim_g:\n    lr: 1e-4\n  steps: [1, {a: 2}]"
+    file = write(MINIMAL.replace("train: {optim_g: {type: Adam, lr: 1e-4}}", train))
+    found = read_option_file(file, ["datasets:train:name=other", "logger:print_freq=1"])
+    lines = Path(file).read_text().splitlines()
+    expected = {("name",): "name: trial", ("train", "optim_g", "lr"): "    lr: 1e-4", ("train", "steps", "1", "a"): "  steps: ["}
+    for path, text in expected.items():
+        assert lines[found.line(path) - 1].startswith(text)
+    assert found.line(("train", "optim_g", "none")) == found.line(("train", "optim_g"))  # the nearest above
+    assert found.place(("datasets", "train", "name")) == "--force_yml" and found.opt["datasets"]["train"]["name"] == "other"
+    assert found.place(("datasets", "train", "type")) == f"{file}:8"
+    assert found.twice == {}
+
+
+def test_keys_that_stand_twice_are_found(write):
+    found = read_option_file(write("a: 1\nb: {c: 1, c: 2}\na: 2\n"))
+    assert found.twice == {("b", "c"): 2, ("a",): 3}
+
+
+def test_a_file_that_holds_itself_is_read(write):
+    assert read_option_file(write("a: &a {b: 1, again: *a}\n")).lines[("a", "b")] == 1
+
+
 # ------------------------------------------------------------------------------------------------ the command line
+
+
+def test_a_check_comes_first_and_its_warnings_are_kept(parse):
+    def check(found, args):
+        assert found.opt["num_gpu"] == "auto" and args.debug  # as the file has it
+        return ["beware"]
+
+    _, args = parse("--debug", check=check)
+    assert args.warnings == ["beware"]
 
 
 def test_a_training_runs_options_are_complete(parse, tmp_path, monkeypatch):

@@ -135,7 +135,10 @@ def _collect(target: Callable[..., Any], keys: dict[str, Spec], required: list[s
         functions = [vars(cls)["__init__"] for cls in target.__mro__[:-1] if inspect.isfunction(vars(cls).get("__init__"))]
         functions = functions or [target]
     for function in functions:
-        parameters = list(inspect.signature(function).parameters.values())
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:  # compiled code may have none
+            return True
         try:
             hints = typing.get_type_hints(function)
         except Exception:  # a name that exists for type checkers only
@@ -144,7 +147,9 @@ def _collect(target: Callable[..., Any], keys: dict[str, Spec], required: list[s
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name in keys:
                 continue
             default = parameter.default
-            keys[parameter.name] = hints.get(parameter.name, Unannotated(default))
+            hint = hints.get(parameter.name, Unannotated(default))
+            # many write `size: int = None`
+            keys[parameter.name] = typing.Optional[hint] if default is None and parameter.name in hints else hint  # noqa: UP045
             if default is parameter.empty and function is functions[0]:
                 required.append(parameter.name)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

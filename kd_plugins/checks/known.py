@@ -27,7 +27,6 @@ Flag = bool | None
 Text = str | None
 OURS, UPSTREAM = "kd_plugins", "basicsr"
 
-
 EXTRACTOR = Named("extractor", EXTRACTOR_REGISTRY, signature_block)
 
 

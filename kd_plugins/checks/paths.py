@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping
 from os import path as osp
 from typing import Any
 
+from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import DATASETS
-from kd_plugins.checks.known import LOSS, MODELS
+from kd_plugins.checks.known import EXTRACTOR, LOSS, MODELS, OURS
 from kd_plugins.checks.report import Report, show
 from kd_plugins.data.photos import find_photos
 from kd_plugins.extractors.tokenizer import BUNDLED
+from kd_plugins.models import DistillationModel
 from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint
 
-_ARGUMENTS = ("weights", "model", "range_path", "backbone")
-"""Arguments of extractors and metrics that are files."""
+_METRIC_FILES = {"calculate_brisque": ("model", "range_path"), "calculate_lpips": ("backbone",)}
 _DATA = ("dataroot_gt", "dataroot_lq", "dataroot_flow", "meta_info_file", "meta_info")
 
 
@@ -36,16 +37,18 @@ def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes:
     for key, value in paths.items():
         if str(key).startswith("pretrain_network") and not resumes:
             _check(report, ("path", str(key)), value)
+    for name, metric in below(mapping(opt.get("val")).get("metrics")):
+        for key in _METRIC_FILES.get(str(metric.get("type")), ()):
+            _check(report, ("val", "metrics", name, key), metric.get(key))
+    model = MODELS.entries.get(str(opt.get("model_type")))
+    if model is None or not issubclass(model, DistillationModel):
+        return
     for key in ("teacher", "teacher_clean"):
         checkpoint = mapping(opt.get(key)).get("checkpoint")
         if isinstance(checkpoint, str):
             _attempt(report, (key, "checkpoint"), find_checkpoint, checkpoint)
-    for path, block in _with_files(opt):
-        for key in _ARGUMENTS:
-            if block.get(key) != "torchvision":  # whose files are downloaded
-                _check(report, (*path, key), block.get(key))
-    if is_train and not mapping(mapping(opt.get("dckd")).get("tokenizer")).get("weights"):
-        _check_bundled_tokenizer(report, opt)
+    if is_train:
+        _check_extractors(report, opt, model)
 
 
 def mapping(value: Any) -> Mapping[Any, Any]:
@@ -70,26 +73,20 @@ def _check_dataset(report: Report, path: Path, dataset: Mapping[Any, Any]) -> No
         _attempt(report, (*path, "photos"), find_photos, photos)
 
 
-def _with_files(opt: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
-    """The blocks of extractors and metrics, of which some have files."""
-    for name, term in below(mapping(opt.get("train")).get("distill")):
-        yield ("train", "distill", name, "extractor"), mapping(term.get("extractor"))
-    yield ("dckd", "tokenizer"), mapping(mapping(opt.get("dckd")).get("tokenizer"))
-    for name, metric in below(mapping(opt.get("val")).get("metrics")):
-        yield ("val", "metrics", name), metric if metric.get("type") in ("calculate_brisque", "calculate_lpips") else {}
-
-
-def _check_bundled_tokenizer(report: Report, opt: Mapping[str, Any]) -> None:
-    model = MODELS.entries.get(str(opt.get("model_type")))
-    terms = {**getattr(model, "default_terms", {}), **mapping(mapping(opt.get("train")).get("distill"))}
-    for name, term in below(terms):
+def _check_extractors(report: Report, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:
+    """The files of the extractors of this project, in the terms that the model brings as in those of the file."""
+    shared = mapping(mapping(opt.get("dckd")).get("tokenizer")).get("weights") if model.makes_negatives else None
+    _check(report, ("dckd", "tokenizer", "weights"), shared)
+    for name, term in below({**model.default_terms, **mapping(mapping(opt.get("train")).get("distill"))}):
         loss = LOSS.entries.get(str(term.get("type")))
-        extractor = {"type": getattr(loss, "default_extractor", None), **mapping(term.get("extractor"))}
-        if extractor["type"] == "TokenizerExtractor" and not extractor.get("weights") and not BUNDLED.is_file():
-            report.error(
-                ("train", "distill", name, "extractor", "weights"),
-                f"missing, and the bundled tokenizer is not there ({BUNDLED}), expected a file",
-            )
+        block = {"type": getattr(loss, "default_extractor", None), **mapping(term.get("extractor"))}
+        if house_of(loss) != OURS or house_of(EXTRACTOR.entries.get(str(block["type"]))) != OURS:
+            continue
+        path, weights = ("train", "distill", name, "extractor", "weights"), block.get("weights")
+        if block["type"] == "TokenizerExtractor" and not weights and not shared and not BUNDLED.is_file():
+            report.error(path, f"missing, and the bundled tokenizer is not there ({BUNDLED}), expected a file")
+        elif weights != "torchvision":  # whose file is downloaded
+            _check(report, path, weights)
 
 
 def _check(report: Report, path: Path, value: Any) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kd_plugins.checks.blocks import ERROR, Block, Named, Spec, house_of, schema_of_leaf
 from kd_plugins.checks.hints import Schema
 from kd_plugins.checks.known import MODELS, OURS, file_block
 from kd_plugins.checks.walk import NOTES
 
+_ALWAYS = ("name", "model_type", "datasets", "network_g")
+
 
 def json_schema() -> Schema:
-    """The schema (JSON Schema, draft 2020-12) of an option file for training, for what is registered now.
+    """The schema (JSON Schema, draft 2020-12) of an option file, for what is registered now.
 
     Keys of forks that have no effect are in it as deprecated; in files for models that are not this project's, unknown keys are
     allowed.
@@ -17,13 +21,12 @@ def json_schema() -> Schema:
     definitions: dict[str, Schema] = {}
     models = MODELS.entries
     ours = [name for name, model in models.items() if house_of(model) == OURS]
-    block, other = file_block(models[ours[0]], is_train=False), file_block(models["SRModel"], is_train=False)
+    block, other = (replace(file_block(models[name], is_train=False), required=_ALWAYS) for name in (ours[0], "SRModel"))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An option file of BasicSR with kd_plugins",
         "type": "object",
         "properties": {"model_type": {"enum": sorted(models)}},
-        "required": list(block.required),
         "if": {"properties": {"model_type": {"enum": ours}}},
         "then": {**_block(block, definitions), "patternProperties": {f"^({'|'.join(NOTES)})": True}},
         "else": _block(other, definitions),

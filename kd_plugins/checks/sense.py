@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from basicsr.models import lr_scheduler
 from safetensors import safe_open
 
 from kd_plugins.checks.blocks import house_of
@@ -19,6 +20,10 @@ from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared
 from kd_plugins.teachers.checkpoint import find_checkpoint
 
 _NO_CLEAN_IMAGES = ("SingleImageDataset",)
+_RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
+    lr_scheduler.CosineAnnealingRestartLR: ("periods", ()),
+    lr_scheduler.MultiStepRestartLR: ("restarts", (0,)),
+}
 
 
 def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
@@ -33,12 +38,12 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     ours = model if model is not None and house_of(model) == OURS else None
     _check_datasets(report, opt, is_train)
     _check_scale(report, opt)
-    described = _described(report, opt) if ours else None
+    described = [_described(report, opt, key) for key in ("teacher", "teacher_clean") if ours]
     if not is_train:
         return
     _check_schedule(report, mapping(mapping(opt.get("train")).get("scheduler")))
     if ours is not None:
-        _check_terms(report, opt, ours, described)
+        _check_terms(report, opt, ours, described[0])
 
 
 def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
@@ -86,9 +91,9 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
             report.error((network, key), f"{scale}, but DegradedPhotoDataset has inputs as large as its photos, expected 1")
 
 
-def _described(report: Report, opt: Mapping[str, Any]) -> str | None:
-    """The architecture of the teacher, where option file or checkpoint say it."""
-    teacher = mapping(opt.get("teacher"))
+def _described(report: Report, opt: Mapping[str, Any], key: str) -> str | None:
+    """The architecture of a teacher, where option file or checkpoint say it."""
+    teacher = mapping(opt.get(key))
     if "type" in teacher or not isinstance(teacher.get("checkpoint"), str):
         return teacher.get("type")
     try:
@@ -101,18 +106,17 @@ def _described(report: Report, opt: Mapping[str, Any]) -> str | None:
             with safe_open(file, "pt") as weights:
                 network = json.loads((weights.metadata() or {}).get("network", "null"))
         except Exception as error:  # safetensors raises its own type
-            report.error(("teacher", "checkpoint"), f"{file} cannot be read: {error}")
+            report.error((key, "checkpoint"), f"{file} cannot be read: {error}")
             return None
     if network is None:
-        report.error(("teacher", "type"), f"missing, {file.name} does not describe its architecture by itself")
+        report.error((key, "type"), f"missing, {file.name} does not describe its architecture by itself")
     return mapping(network).get("type")
 
 
 def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
-    pair = {"CosineAnnealingRestartLR": ("periods", (1,)), "MultiStepRestartLR": ("restarts", (0,))}.get(str(schedule.get("type")))
-    if pair is None or "type" not in schedule or schedule["type"] not in SCHEDULERS:
+    key, default = _RESTARTS.get(SCHEDULERS.get(str(schedule.get("type"))), (None, ()))
+    if key is None:
         return
-    key, default = pair
     starts, weights = schedule.get(key, default), schedule.get("restart_weights", (1,))
     if isinstance(starts, (list, tuple)) and isinstance(weights, (list, tuple)) and len(starts) != len(weights):
         report.error(
@@ -162,4 +166,4 @@ def _check_term(report: Report, name: str, block: Mapping[Any, Any], groups: Map
         else:
             if "negatives" in asks and not model.makes_negatives:
                 report.error(path, f"{block['type']} needs negatives, which {model.__name__} does not make; DCKDModel does")
-    return () if between == (OUTPUT,) else between
+    return () if between == (OUTPUT,) else tuple(map(str, between))

@@ -267,6 +267,14 @@ def test_a_teacher_that_does_not_describe_itself_needs_a_type(check, tmp_path):
     assert check(GOOD, "teacher:checkpoint=net.pth", "teacher:type=Restormer", code=0)
 
 
+def test_files_of_what_is_not_built_are_not_asked_for(check):
+    unused = ("dckd={tokenizer: {weights: none.ckpt}}", "train:distill:kl=~")
+    assert check(GOOD, *unused, code=0)
+    plain = ("model_type=SRModel", "teacher:checkpoint=none.pth", "train:scheduler={type: MultiStepLR, milestones: [1]}")
+    assert check(GOOD, *plain, code=0)
+    assert "dckd:tokenizer:weights: 'none.ckpt'" in check(GOOD, *unused, "model_type=DCKDModel")[0]
+
+
 def test_a_run_that_resumes_needs_no_pretrained_file(check, tmp_path):
     (tmp_path / "4.state").touch()
     assert check(GOOD, "path:pretrain_network_g=none.pth", "path:resume_state=4.state", code=0)
@@ -312,7 +320,7 @@ def test_no_value_in_any_place_breaks_the_check(name, odd, capsys):
 
 def test_a_users_own_classes_are_read_by_their_signature(check, register):
     class MineLoss(torch.nn.Module):
-        def __init__(self, alpha: float, mode: str = "a", extractor: str = "x"):
+        def __init__(self, alpha: float, mode: str = "a", extractor: str = "x", size: int = None):
             super().__init__()
 
         def forward(self, student, teacher):
@@ -329,7 +337,7 @@ def test_a_users_own_classes_are_read_by_their_signature(check, register):
     register(LOSS_REGISTRY, MineLoss)
     register(EXTRACTOR_REGISTRY, MineExtractor)
     register(DATASET_REGISTRY, MineDataset)
-    mine = "train:distill:m={type: MineLoss, between: output, alpha: 1, extractor: y}"
+    mine = "train:distill:m={type: MineLoss, between: output, alpha: 1, extractor: y, size: ~}"
     assert check(GOOD, mine, "datasets:val={name: a, type: MineDataset, whatever: 1, dataroot_gt: none}", code=0)
     assert "m:alpha: missing, MineLoss needs it" in check(GOOD, "train:distill:m={type: MineLoss, between: output}")[0]
     assert "m:mode: 3, expected text" in check(GOOD, "train:distill:m={type: MineLoss, alpha: 1, mode: 3}")[0]

@@ -47,6 +47,7 @@ val:
 logger: {print_freq: 100, save_checkpoint_freq: !!float 5e3, use_tb_logger: true, wandb: {project: ~, resume_id: ~}}
 dist_params: {backend: nccl, port: 29500}
 """
+NETWORK = "{type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}"
 SR = COMMON.replace("MODEL", "SRModel")
 GAN = (
     COMMON.replace("MODEL", "ESRGANModel")
@@ -80,9 +81,7 @@ REAL = (
 )
 VIDEO = (
     COMMON.replace("MODEL", "VideoRecurrentModel")
-    .replace(
-        "{type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}", "{type: BasicVSR, num_feat: 64}"
-    )
+    .replace(NETWORK, "{type: BasicVSR, num_feat: 64}")
     .replace("ema_decay: 0.999", "ema_decay: 0.999\n  fix_flow: 5000\n  flow_lr_mul: 0.125")
     .replace("save_img: false", "save_img: false\n  flip_seq: false\n  center_frame_only: false")
     .replace(
@@ -93,6 +92,16 @@ VIDEO = (
     )
     .replace("scale: 4\n", "scale: 4\nfind_unused_parameters: true\n", 1)
 )
+STYLE = (
+    COMMON.replace("MODEL", "StyleGAN2Model")
+    .replace(NETWORK, "{type: StyleGAN2Generator, out_size: 8}")
+    .replace("path: {", "network_d: {type: StyleGAN2Discriminator, out_size: 8}\npath: {")
+    .replace(
+        "  optim_g", "  r1_reg_weight: 10\n  net_d_reg_every: 16\n  mixing_prob: 0.9\n  optim_d: {type: Adam, lr: 2e-3}\n  optim_g"
+    )
+    .replace("  pixel_opt", "  gan_opt: {type: GANLoss, gan_type: wgan_softplus, loss_weight: !!float 1}\n  pixel_opt")
+    .replace("  val_freq", "  num_val_samples: 16\n  val_freq")
+)
 RESTORMER = (
     COMMON.replace("MODEL", "ImageCleanModel")
     .replace("scale: 4", "scale: 1")
@@ -102,9 +111,7 @@ RESTORMER = (
         "    geometric_augs: true\n    mini_batch_sizes: [8, 5]\n    iters: [92000, 64000]\n"
         "    gt_sizes: [128, 160]\n    gt_size: 384\n",
     )
-    .replace(
-        "{type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}", "{type: Restormer, dim: 48}"
-    )
+    .replace(NETWORK, "{type: Restormer, dim: 48}")
     .replace("eta_min: !!float 1e-7", "eta_mins: [0.0003, 0.000001]")
     .replace("CosineAnnealingRestartLR", "CosineAnnealingRestartCyclicLR")
     .replace("type: Adam,", "type: AdamW,")
@@ -130,7 +137,7 @@ def check(tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("text", [SR, GAN, REAL, VIDEO], ids=["SR", "GAN", "RealESRNet", "video"])
+@pytest.mark.parametrize("text", [SR, GAN, REAL, VIDEO, STYLE], ids=["SR", "GAN", "RealESRNet", "video", "StyleGAN2"])
 def test_files_of_basicsr_are_accepted(check, text):
     assert check(text) == (0, [], [])
 

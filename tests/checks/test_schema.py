@@ -86,6 +86,12 @@ def test_what_the_check_refuses_is_not_valid(schema, change):
     assert not is_valid(schema, opt)
 
 
+def test_a_training_needs_no_validation(schema):
+    opt = read_options(str(FOLDER / "slkd_derain.yml"))
+    del opt["val"]
+    assert is_valid(schema, opt)
+
+
 def test_keys_of_forks_without_effect_are_deprecated(schema):
     assert schema["then"]["properties"]["val"]["anyOf"][0]["properties"]["rgb2bgr"]["deprecated"]
 
