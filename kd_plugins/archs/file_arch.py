@@ -18,6 +18,18 @@ from torch import nn
 from kd_plugins._compat import tolerant_registry
 
 
+def find_file(file: str) -> Path:
+    """The full path of a .py file.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    path = Path(file).expanduser().resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise FileNotFoundError(f"file: {file!r} is no .py file (looked from {Path.cwd()})")
+    return path
+
+
 def import_file(file: str) -> ModuleType:
     """Import a .py file, once for a process.
 
@@ -34,9 +46,7 @@ def import_file(file: str) -> ModuleType:
         FileNotFoundError: no such file.
         ValueError: the file cannot be imported.
     """
-    path = Path(file).expanduser().resolve()
-    if path.suffix != ".py" or not path.is_file():
-        raise FileNotFoundError(f"file: {file!r} is no .py file (looked from {Path.cwd()})")
+    path = find_file(file)
     package = f"kd_plugins_files_{hashlib.sha1(str(path.parent).encode()).hexdigest()[:12]}"
     name = f"{package}.{path.stem}"
     if name in sys.modules:

@@ -13,7 +13,7 @@ from basicsr.utils.registry import Registry
 from kd_plugins.checks.hints import Schema, schema_of, schema_of_default
 
 Spec = Any
-"""What may stand after a key: a `Block`, a `Named`, or a type hint."""
+"""What may stand after a key: a `Block`, a `Named`, `Many` of one of these, or a type hint."""
 
 ERROR, WARNING, NOTHING = "error", "warning", "nothing"
 
@@ -45,6 +45,7 @@ class Block:
         required: keys that must be there.
         every: what stands after keys that are named at will; None where they are not.
         forks: keys that other projects write.
+        refused: keys that must not be there, and why.
         misspelt: what an unknown key is that looks like a known one.
         unknown: what any other unknown key is.
     """
@@ -54,8 +55,20 @@ class Block:
     required: tuple[str, ...] = ()
     every: Spec = None
     forks: Mapping[str, Fork] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     misspelt: str = ERROR
     unknown: str = ERROR
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list of mappings, of one at least.
+
+    Attributes:
+        of: what each of them is; a function, since a list may hold its own kind.
+    """
+
+    of: Callable[[], Block | Named]
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,10 @@ class Named:
         beside: the block's keys that are not arguments.
         required: those of them that must be there.
         default: the entry that a block without `type` means.
-        type_needed: whether `type` must be there; without it only `beside` is looked at.
+        instead: a key of `beside` that may stand in place of `type`: there are no arguments then.
+        cases: blocks that are told by a key of theirs, whatever the `type`.
+        further: more entries, got only for a name that the registry does not have: that may take long.
+        importable: whether `type` may be a `package.module.Class`, too. It is not imported, its arguments are not known.
         many: whether a list of such mappings may stand there, too.
         renamed: names of other projects, and what to write instead.
         forks: keys that other projects write, whatever the `type`.
@@ -81,7 +97,10 @@ class Named:
     beside: Mapping[str, Spec] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     default: str | None = None
-    type_needed: bool = True
+    instead: str = ""
+    cases: Mapping[str, Block] = field(default_factory=dict)
+    further: Callable[[], Mapping[str, Any]] = dict
+    importable: bool = False
     many: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
     forks: Mapping[str, Fork] = field(default_factory=dict)
@@ -92,9 +111,19 @@ class Named:
         held = dict(self.registry if isinstance(self.registry, Mapping) else iter(self.registry))
         return {**{name.removesuffix("_basicsr"): entry for name, entry in held.items()}, **held}
 
+    @property
+    def all_entries(self) -> dict[str, Any]:
+        """Those that are not registered, too."""
+        return {**self.further(), **self.entries}
+
+    def has(self, name: object) -> bool:
+        """Whether there is an entry of this name."""
+        return isinstance(name, str) and (name in self.entries or ("." not in name and name in self.all_entries))
+
     def block_of(self, name: str) -> Block | None:
         """All keys of an entry's block; None where they cannot be known."""
-        arguments = self.arguments(self.entries[name])
+        entries = self.entries
+        arguments = self.arguments((entries if name in entries else self.all_entries)[name])
         if arguments is None:
             return None
         keys = {"type": str, **arguments.keys, **self.beside}

@@ -12,6 +12,7 @@ from kd_plugins.checks.paths import check_paths, mapping
 from kd_plugins.checks.report import Report
 from kd_plugins.checks.schema import json_schema
 from kd_plugins.checks.sense import check_sense
+from kd_plugins.checks.sources import NETWORK_KEYS, holds_itself
 from kd_plugins.checks.walk import no_entry, walk_block
 from kd_plugins.options import OptionFile, read_option_file
 
@@ -37,6 +38,10 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     model = MODELS.entries.get(name) if isinstance(name, str) else None
     if model is None and name is not None:
         report.error(("model_type",), no_entry(name, MODELS))
+    if endless := [key for key in NETWORK_KEYS if holds_itself(opt.get(key))]:
+        for key in endless:
+            report.error((key,), "holds itself: an anchor stands inside what it names")
+        return report.close()
     is_debug = args.debug or "debug" in str(opt.get("name"))
     walk_block(report, (), opt, file_block(model, is_train, is_debug))
     check_sense(report, opt, is_train)

@@ -6,14 +6,22 @@ import json
 import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from torch import Tensor
 
 Schema = dict[str, Any]
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text", "null": "nothing"}
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Of an annotated number: its smallest value."""
+
+    minimum: float
 
 
 def schema_of(hint: Any) -> Schema:
@@ -23,14 +31,18 @@ def schema_of(hint: Any) -> Schema:
         hint: an annotation, evaluated.
 
     Returns:
-        A schema of type, enum, anyOf, items, minItems and maxItems; {} where the hint does not say (a class that YAML has no word
-        for is left to the callee).
+        A schema of type, enum, anyOf, minimum, items, minItems and maxItems; {} where the hint does not say (a class that YAML
+        has no word for is left to the callee).
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         # YAML cannot write a tensor: `float | Tensor` is a number
         options = [schema_of(member) for member in arguments if member is not Tensor]
         return {} if {} in options or not options else options[0] if len(options) == 1 else {"anyOf": options}
+    if origin is Annotated:
+        base, *notes = arguments
+        bound = next((note for note in notes if isinstance(note, AtLeast)), None)
+        return schema_of(base) if bound is None else {**schema_of(base), "minimum": bound.minimum}
     if origin is Literal:
         return {"enum": list(arguments)}
     kind = origin or hint
@@ -70,6 +82,8 @@ def fits(value: Any, schema: Schema) -> bool:
     kinds = schema.get("type", [])
     if kinds and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         return False
+    if "minimum" in schema and value < schema["minimum"]:
+        return False
     if isinstance(value, list) and "items" in schema:
         enough = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
         return enough and all(fits(item, schema["items"]) for item in value)
@@ -98,7 +112,7 @@ def describe(schema: Schema) -> str:
     if kinds == "array":
         count = f" of {schema['maxItems']} values" if "maxItems" in schema else ""
         return f"a list{count}" + (f" (each {describe(schema['items'])})" if schema.get("items") else "")
-    return _WORDS.get(kinds, "a mapping")
+    return _WORDS.get(kinds, "a mapping") + (f" of at least {schema['minimum']:g}" if "minimum" in schema else "")
 
 
 def _word(choice: Any) -> str:

@@ -9,11 +9,12 @@ from typing import Any, Literal, cast
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
+from kd_plugins.checks.sources import NETWORK, STUDENT, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
 from kd_plugins.models import DistillationModel
@@ -38,8 +39,6 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
 TERM = replace(LOSS, beside={"between": str | list[str], "view": Literal[VIEWS]})
-NETWORK = Named("architecture", ARCH_REGISTRY, _arguments)
-TEACHER = replace(NETWORK, beside={"checkpoint": str, "param_key": Text}, required=("checkpoint",), type_needed=False)
 METRIC = Named(
     "metric", METRIC_REGISTRY, partial(_arguments, given=("img", "img2")), beside={"better": Literal["higher", "lower", None]}
 )
@@ -121,6 +120,7 @@ _DCKD = {
     "negatives": signature_block(NegativeInputs),
 }
 _TOP_OURS: dict[str, Spec] = {
+    "network_g": STUDENT,
     "teacher": TEACHER,
     "teacher_clean": TEACHER,
     "init": Literal["teacher", "random"],

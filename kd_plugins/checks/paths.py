@@ -6,17 +6,21 @@ from collections.abc import Iterator, Mapping
 from os import path as osp
 from typing import Any
 
+from kd_plugins.archs.file_arch import find_file
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.known import EXTRACTOR, LOSS, MODELS, OURS
 from kd_plugins.checks.report import Report, show
+from kd_plugins.checks.sources import sources_of
 from kd_plugins.data.photos import find_photos
 from kd_plugins.extractors.tokenizer import BUNDLED
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import Path
-from kd_plugins.teachers.checkpoint import find_checkpoint
+from kd_plugins.teachers.network import find_weights
+from kd_plugins.teachers.programs import find_program
 
 _METRIC_FILES = {"calculate_brisque": ("model", "range_path"), "calculate_lpips": ("backbone",)}
+_SOURCE_FILES = {"checkpoint": find_weights, "file": find_file, "program": find_program}
 _DATA = ("dataroot_gt", "dataroot_lq", "dataroot_flow", "meta_info_file", "meta_info")
 
 
@@ -41,14 +45,13 @@ def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes:
         for key in _METRIC_FILES.get(str(metric.get("type")), ()):
             _check(report, ("val", "metrics", name, key), metric.get(key))
     model = MODELS.entries.get(str(opt.get("model_type")))
-    if model is None or not issubclass(model, DistillationModel):
-        return
-    for key in ("teacher", "teacher_clean"):
-        checkpoint = mapping(opt.get(key)).get("checkpoint")
-        if isinstance(checkpoint, str):
-            _attempt(report, (key, "checkpoint"), find_checkpoint, checkpoint)
-    if is_train:
-        _check_extractors(report, opt, model)
+    ours = model if model is not None and issubclass(model, DistillationModel) else None
+    for path, block in sources_of(opt, is_ours=ours is not None):
+        for key, find in _SOURCE_FILES.items():
+            if isinstance(value := block.get(key), str):
+                _attempt(report, (*path, key), find, value)
+    if ours is not None and is_train:
+        _check_extractors(report, opt, ours)
 
 
 def mapping(value: Any) -> Mapping[Any, Any]:
@@ -97,8 +100,10 @@ def _check(report: Report, path: Path, value: Any) -> None:
 def _attempt(report: Report, path: Path, find: Any, value: Any) -> None:
     try:
         find(value)
-    except (FileNotFoundError, TypeError) as error:
-        report.error(path, f"{str(error).removeprefix(f'{path[-1]}: ')}{_where(value)}")
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        text = str(error).removeprefix(f"{path[-1]}: ")
+        said = not isinstance(error, FileNotFoundError) or "(looked from " in text
+        report.error(path, text if said else f"{text}{_where(value)}")
 
 
 def _where(value: Any) -> str:

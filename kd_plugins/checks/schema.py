@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from kd_plugins.checks.blocks import ERROR, Block, Named, Spec, house_of, schema_of_leaf
+from kd_plugins.checks.blocks import ERROR, Block, Many, Named, Spec, house_of, schema_of_leaf
 from kd_plugins.checks.hints import Schema
 from kd_plugins.checks.known import MODELS, OURS, file_block
 from kd_plugins.checks.walk import NOTES
@@ -39,6 +41,8 @@ def _schema(spec: Spec, definitions: dict[str, Schema]) -> Schema:
         return _or_nothing(_block(spec, definitions))
     if isinstance(spec, Named):
         return _or_nothing(_named(spec, definitions))
+    if isinstance(spec, Many):
+        return {"type": "array", "items": _schema(spec.of(), definitions), "minItems": 1}
     return schema_of_leaf(spec)
 
 
@@ -47,10 +51,11 @@ def _or_nothing(schema: Schema) -> Schema:
 
 
 def _block(block: Block, definitions: dict[str, Schema]) -> Schema:
-    properties = {key: _schema(spec, definitions) for key, spec in block.keys.items()}
+    properties: Schema = {key: _schema(spec, definitions) for key, spec in block.keys.items()}
     for key, fork in block.forks.items():
         if not fork.changes_training:
             properties.setdefault(key, {"deprecated": True, "description": f"{fork.owner}: {fork.reason}"})
+    properties.update(dict.fromkeys(block.refused, False))
     schema: Schema = {"type": "object", "properties": properties, "required": list(block.required)}
     if block.every is not None:
         schema["additionalProperties"] = _schema(block.every, definitions)
@@ -61,25 +66,37 @@ def _block(block: Block, definitions: dict[str, Schema]) -> Schema:
 
 def _named(spec: Named, definitions: dict[str, Schema]) -> Schema:
     """A choice by `type`; the arguments of each entry are written down once."""
-    entries = spec.entries
+    entries = spec.all_entries
+    beside = "".join(f" {key}{'!' * (key in spec.required)}" for key in spec.beside)
     choices = []
     for name in entries:
-        label = f"{spec.kind} {name}{''.join(f' {key}' for key in spec.beside)}"
-        if label not in definitions:
-            definitions[label] = {}  # a block may hold one of its own kind
-            block = spec.block_of(name)
-            definitions[label] = {} if block is None else _block(block, definitions)
-        choices.append({"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": {"$ref": _pointer(label)}})
+        pointer = _define(f"{spec.kind} {name}{beside}", definitions, partial(spec.block_of, name))
+        choices.append({"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": pointer})
+    names: Schema = {"enum": sorted(entries)}
     schema: Schema = {
         "type": "object",
         "properties": {
-            "type": {"enum": sorted(entries)},
+            "type": {"anyOf": [names, {"type": "string", "pattern": r"\."}]} if spec.importable else names,
             **{key: _schema(value, definitions) for key, value in spec.beside.items()},
         },
-        "required": [*(["type"] if spec.type_needed and spec.default is None else []), *spec.required],
+        "required": [*(["type"] if not spec.instead and spec.default is None else []), *spec.required],
         "allOf": choices,
     }
+    if spec.instead:
+        schema["anyOf"] = [{"required": ["type"]}, {"required": [spec.instead]}]
+    for key, case in reversed(list(spec.cases.items())):
+        pointer = _define(f"{spec.kind} with {key}{beside}", definitions, lambda case=case: case)
+        schema = {"if": {"type": "object", "required": [key]}, "then": pointer, "else": schema}
     return {"anyOf": [schema, {"type": "array", "items": schema}]} if spec.many else schema
+
+
+def _define(label: str, definitions: dict[str, Schema], find: Callable[[], Block | None]) -> Schema:
+    """A pointer to a block's schema, which is made where it is asked for first."""
+    if label not in definitions:
+        definitions[label] = {}  # a block may hold one of its own kind
+        block = find()
+        definitions[label] = {} if block is None else _block(block, definitions)
+    return {"$ref": _pointer(label)}
 
 
 def _pointer(label: str) -> str:

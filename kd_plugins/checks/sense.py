@@ -12,12 +12,16 @@ from safetensors import safe_open
 
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
-from kd_plugins.checks.known import LOSS, MODELS, NETWORK, OURS, SCHEDULERS, UPSTREAM
+from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
 from kd_plugins.checks.paths import below, mapping
 from kd_plugins.checks.report import Report, choose, show
+from kd_plugins.checks.sources import NETWORK, sources_of
 from kd_plugins.features.pairs import STAGES
+from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared
+from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint
+from kd_plugins.teachers.network import TEACHER_KEYS
 
 _NO_CLEAN_IMAGES = ("SingleImageDataset",)
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
@@ -38,12 +42,16 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     ours = model if model is not None and house_of(model) == OURS else None
     _check_datasets(report, opt, is_train)
     _check_scale(report, opt)
-    described = [_described(report, opt, key) for key in ("teacher", "teacher_clean") if ours]
+    sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
+    names = {path: _class_name(report, path, block) for path, block in sources.items()}
+    for path, block in sources.items():
+        _check_weights(report, path, block.get("ensemble"))
     if not is_train:
         return
     _check_schedule(report, mapping(mapping(opt.get("train")).get("scheduler")))
     if ours is not None:
-        _check_terms(report, opt, ours, described[0])
+        student = names.get(("network_g", "network"), names.get(("network_g",)))
+        _check_terms(report, opt, ours, (student, names.get(("teacher",))))
 
 
 def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
@@ -80,37 +88,44 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
     size = train.get("gt_size")
     if train.get("type") == "PairedImageDataset" and isinstance(size, int) and size % scale:
         report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
-    for network in ("network_g", "teacher"):
-        block = mapping(opt.get(network))
+    outermost = {(key,): mapping(opt.get(key)) for key in ("network_g", "teacher")}
+    for path, block in {**outermost, **dict(sources_of(opt, is_ours=True))}.items():
         if house_of(NETWORK.entries.get(str(block.get("type")))) != UPSTREAM:
             continue
         key = next((key for key in ("upscale", "scale") if key in block), None)
         if key and isinstance(block[key], int) and block[key] != scale:
-            report.error((network, key), f"{block[key]}, expected the file's scale, {scale}")
-        elif key == "upscale" and scale > 1 and train.get("type") == "DegradedPhotoDataset" and network == "network_g":
-            report.error((network, key), f"{scale}, but DegradedPhotoDataset has inputs as large as its photos, expected 1")
+            report.error((*path, key), f"{block[key]}, expected the file's scale, {scale}")
+        elif key == "upscale" and scale > 1 and train.get("type") == "DegradedPhotoDataset" and path[0] == "network_g":
+            report.error((*path, key), f"{scale}, but DegradedPhotoDataset has inputs as large as its photos, expected 1")
 
 
-def _described(report: Report, opt: Mapping[str, Any], key: str) -> str | None:
-    """The architecture of a teacher, where option file or checkpoint say it."""
-    teacher = mapping(opt.get(key))
-    if "type" in teacher or not isinstance(teacher.get("checkpoint"), str):
-        return teacher.get("type")
+def _class_name(report: Report, path: Path, block: Mapping[Any, Any]) -> str | None:
+    """The name of a network's class, where option file or checkpoint say it."""
+    if any(key in block for key in TEACHER_KEYS):
+        return None
+    name = block.get("class", block.get("type"))
+    if isinstance(name, str):
+        return name.rpartition(".")[2]
+    if name is not None or not isinstance(block.get("checkpoint"), str):
+        return None
     try:
-        file = find_checkpoint(teacher["checkpoint"])
+        file = find_checkpoint(block["checkpoint"])
     except FileNotFoundError:
         return None
-    network = None
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, "pt") as weights:
-                network = json.loads((weights.metadata() or {}).get("network", "null"))
-        except Exception as error:  # safetensors raises its own type
-            report.error((key, "checkpoint"), f"{file} cannot be read: {error}")
-            return None
-    if network is None:
-        report.error((key, "type"), f"missing, {file.name} does not describe its architecture by itself")
-    return mapping(network).get("type")
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(file, "pt") as weights:
+            return mapping(json.loads((weights.metadata() or {}).get("network", "null"))).get("type")
+    except Exception as error:  # safetensors raises its own type
+        report.error((*path, "checkpoint"), f"{file} cannot be read: {error}")
+        return None
+
+
+def _check_weights(report: Report, path: Path, members: Any) -> None:
+    weights = [mapping(member).get("weight", 1) for member in members] if isinstance(members, list) else []
+    if weights and all(weight == 0 for weight in weights):
+        report.error((*path, "ensemble"), f"weights {show(weights)}, expected one above 0")
 
 
 def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
@@ -124,7 +139,7 @@ def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
         )
 
 
-def _check_terms(report: Report, opt: Mapping[str, Any], model: Any, described: str | None) -> None:
+def _check_terms(report: Report, opt: Mapping[str, Any], model: Any, names: tuple[str | None, str | None]) -> None:
     own = mapping(mapping(opt.get("train")).get("distill"))
     terms = {name: block for name, block in {**model.default_terms, **own}.items() if block is not None}
     if not opt.get("teacher"):
@@ -135,11 +150,17 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any, described: 
     features = opt.get("features")
     groups = mapping({"encoder": "auto", "decoder": "auto"} if features is None else features)
     used: dict[str, None] = {}
+    outputs = [key for teacher in ("teacher", "teacher_clean") for key in TEACHER_KEYS if key in mapping(opt.get(teacher))]
     for name, block in below(terms):
-        used.update(dict.fromkeys(_check_term(report, name, block, groups, model)))
-    names = mapping(opt.get("network_g")).get("type"), described
-    for group in used:
-        if groups[group] == "auto" and all(names) and (names[0] != names[1] or group not in STAGES.get(str(names[0]), {})):
+        between = _check_term(report, name, block, groups, model)
+        used.update(dict.fromkeys(between))
+        if outputs and between:
+            report.error(
+                ("train", "distill", name, "between"),
+                f"{show(block['between'])}, but a teacher with `{outputs[0]}` has an output and no layers, expected {OUTPUT}",
+            )
+    for group in used if not outputs and all(names) else ():
+        if groups[group] == "auto" and (names[0] != names[1] or group not in STAGES.get(str(names[0]), {})):
             report.error(
                 ("features", group),
                 f"'auto' does not know how {names[0]} answers {names[1]}, expected [[student layer, teacher layer], ...]",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
-from kd_plugins.checks.blocks import ERROR, NOTHING, Block, Fork, Named, Spec, schema_of_leaf
+from kd_plugins.checks.blocks import ERROR, NOTHING, Block, Fork, Many, Named, Spec, schema_of_leaf
 from kd_plugins.checks.hints import describe, fits
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.options import Path
@@ -26,6 +28,8 @@ def walk(report: Report, path: Path, value: Any, spec: Spec) -> None:
             walk_block(report, path, value, spec)
         elif value is not None:
             report.error(path, f"{show(value)}, expected a mapping")
+    elif isinstance(spec, Many):
+        _walk_many(report, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):
         report.error(path, f"{show(value)}, expected {describe(schema)}")
 
@@ -34,7 +38,9 @@ def walk_block(report: Report, path: Path, block: Mapping[Any, Any], spec: Block
     """Check the keys of a mapping."""
     for key, value in block.items():
         below = (*path, str(key))
-        if key in spec.keys:
+        if key in spec.refused:
+            report.error(below, f"{show(value)}, {spec.refused[key]}")
+        elif key in spec.keys:
             walk(report, below, value, spec.keys[key])
         elif key in spec.forks:
             _note_fork(report, below, value, spec.forks[key])
@@ -66,6 +72,17 @@ def _note_unknown(report: Report, path: Path, key: Any, value: Any, spec: Block)
         note(path, f"{show(value)}, {spec.name} has no such key; {choose(key, spec.keys)}")
 
 
+def _walk_many(report: Report, path: Path, value: Any, spec: Many) -> None:
+    if not isinstance(value, list) or not value:
+        report.error(path, f"{show(value)}, expected a list of mappings")
+        return
+    for index, block in enumerate(value):
+        below = (*path, str(index))
+        if block is None:
+            report.error(below, "nothing, expected a mapping")
+        walk(report, below, block, spec.of())
+
+
 def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
     if spec.many and isinstance(value, list):
         return [((*path, str(index)), block) for index, block in enumerate(value)]
@@ -73,28 +90,47 @@ def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
 
 
 def _walk_named(report: Report, path: Path, block: Any, spec: Named) -> None:
-    entries = spec.entries
     if not isinstance(block, Mapping):
-        report.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}")
+        instead = f", or {{{spec.instead}: ...}}" if spec.instead else ""
+        report.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}{instead}")
         return
+    for key, case in spec.cases.items():
+        if key in block:
+            walk_block(report, path, block, case)
+            return
     name = block.get("type", spec.default)
-    if isinstance(name, str) and name in entries:
+    if isinstance(name, str) and spec.has(name):
         if (known := spec.block_of(name)) is not None:
             walk_block(report, path, block, known)
         return
-    if name is not None:
+    is_complete = bool(spec.instead and (spec.instead in spec.required or block.get(spec.instead)))
+    if spec.importable and isinstance(name, str) and "." in name:
+        _find_package(report, (*path, "type"), name)
+    elif name is not None:
         report.error((*path, "type"), no_entry(name, spec))
-    elif spec.type_needed:
-        report.error((*path, "type"), f"missing, expected a registered {spec.kind}: {', '.join(entries)}")
+    elif not is_complete:
+        instead = f", or {', '.join(f'`{key}`' for key in (spec.instead, *spec.cases))}" if spec.instead else ""
+        report.error((*path, "type"), f"missing, expected a registered {spec.kind}{instead}: {', '.join(spec.entries)}")
     # the arguments cannot be told; what stands beside them can
-    beside = {"type": Any, **spec.beside}
-    level = NOTHING if spec.type_needed or name is not None else ERROR
-    without = Block("a block without `type`", beside, spec.required, forks=spec.forks, misspelt=level, unknown=level)
-    walk_block(report, path, block, without)
+    beside = {"type": Any, **spec.beside, **dict.fromkeys(spec.cases, Any)}
+    level = ERROR if name is None and is_complete else NOTHING
+    title = "a block without `type`" if name is None else str(name)
+    walk_block(report, path, block, Block(title, beside, spec.required, forks=spec.forks, misspelt=level, unknown=level))
+
+
+def _find_package(report: Report, path: Path, name: str) -> None:
+    """Report a class whose package is not installed; the import itself runs code."""
+    package = name.partition(".")[0]
+    try:
+        is_there = package in sys.modules or find_spec(package) is not None
+    except ValueError:  # no name at all
+        is_there = False
+    if not is_there:
+        report.error(path, f"{show(name)}, no package {package!r} is installed (for a file of yours: `file: FILE.py, class: NAME`)")
 
 
 def no_entry(name: object, spec: Named) -> str:
     """The message about a name that no registry has."""
     if isinstance(name, str) and name in spec.renamed:
         return f"{name!r}, no registered {spec.kind}: {spec.renamed[name]}"
-    return f"{show(name)}, no registered {spec.kind}; {choose(name, spec.entries)}"
+    return f"{show(name)}, no registered {spec.kind}; {choose(name, spec.all_entries)}"

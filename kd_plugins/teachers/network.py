@@ -19,8 +19,11 @@ from kd_plugins.teachers.checkpoint import find_checkpoint, load_strictly, read_
 from kd_plugins.teachers.ensemble import Ensemble
 from kd_plugins.teachers.programs import load_program, program_kind
 
-_ADAPTER_KEYS = ("pad_to", "output", "noise_level")
-_SOURCE_KEYS = ("checkpoint", "param_key", "file", "class", "program", "ensemble", *_ADAPTER_KEYS)
+ADAPTER_KEYS = ("pad_to", "output", "noise_level")
+CLASS_KEYS = ("file", "class")
+TEACHER_KEYS = ("program", "ensemble")
+SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
+TEACHER_ONLY = "can be a teacher only, expected a class: `type` or `file`"
 
 
 def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
@@ -50,12 +53,12 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
     block = dict(opt)
     if "ensemble" in block:
         return _build_ensemble(block, key)
-    adapter = {name: block.pop(name) for name in _ADAPTER_KEYS if name in block}
+    adapter = {name: block.pop(name) for name in ADAPTER_KEYS if name in block}
     if "program" in block:
         path = block.pop("program")
         if block:
-            raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {', '.join(_ADAPTER_KEYS)} at most")
-        net, found = load_program(Path(str(path)).expanduser()), {}
+            raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {', '.join(ADAPTER_KEYS)} at most")
+        net, found = load_program(path), {}
     else:
         net, found = _build(block, key)
     _adapt(net, {**found, **adapter}, key)
@@ -79,11 +82,10 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
     if not checkpoint:
         net = _construct(block, key)
         return net, {"sizes": required_sizes(net)}
-    path = find_checkpoint(str(checkpoint))
-    if kind := program_kind(path):
-        raise ValueError(
-            f"{key}: checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`"
-        )
+    try:
+        path = find_weights(str(checkpoint))
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
     weights, described = read_checkpoint(path, param_key)
     if not block and described is None:
         if recognised := recognise(weights, str(path)):
@@ -95,6 +97,21 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
     net = _construct(block, key) if block else build_registered(described or {}, key)
     load_strictly(net, weights, str(path))
     return net, {"sizes": required_sizes(net)}
+
+
+def find_weights(name: str) -> Path:
+    """The file of a checkpoint, see `find_checkpoint`.
+
+    Raises:
+        ValueError: it is a program.
+        FileNotFoundError: no such file.
+    """
+    path = find_checkpoint(name)
+    if kind := program_kind(path):
+        raise ValueError(
+            f"checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`"
+        )
+    return path
 
 
 def _construct(block: Mapping[str, Any], key: str) -> nn.Module:
@@ -204,14 +221,14 @@ def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (name
     Raises:
         ValueError: a source that is for teachers only, or see `build_source`.
     """
-    for name in ("program", "ensemble"):
+    for name in TEACHER_KEYS:
         if name in network:
-            raise ValueError(f"network_g: {name}: {network[name]!r} can be a teacher only, expected a class: `type` or `file`")
+            raise ValueError(f"network_g: {name}: {network[name]!r} {TEACHER_ONLY}")
     return build_source(network, "network_g")
 
 
 def student_block(opt: Mapping[str, Any]) -> Mapping[str, Any]:
     """A `network_g` block as BasicSR's build_network takes it: itself, or a SourcedNetwork where it is not one of BasicSR's."""
-    if _is_registered(opt.get("type")) and not any(name in opt for name in _SOURCE_KEYS):
+    if _is_registered(opt.get("type")) and not any(name in opt for name in SOURCE_KEYS):
         return opt
     return {"type": SourcedNetwork.__name__, "network": dict(opt)}

@@ -50,25 +50,40 @@ def program_kind(path: Path) -> str | None:
     """What a file is: 'TorchScript', 'torch.export', or None: no program."""
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2] for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:  # a damaged one
+        return None
     if "archive_format" in names and any(name.startswith("models/") for name in names):
         return "torch.export"
     return "TorchScript" if "constants.pkl" in names and any(name.startswith("code/") for name in names) else None
 
 
-def load_program(path: Path) -> Program:
+def find_program(name: str | Path) -> tuple[Path, str]:
+    """A program's file and its kind (see `program_kind`); nothing in it is run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no program.
+    """
+    path = Path(str(name)).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"program: {str(path)!r} is no file (looked from {Path.cwd()})")
+    kind = program_kind(path)
+    if kind is None:
+        raise ValueError(f"program: {path} is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`?")
+    return path, kind
+
+
+def load_program(name: str | Path) -> Program:
     """Load a program, on the CPU, frozen in the mode it was saved in (TorchScript: in eval mode).
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no program, one that cannot be loaded, or one with pickled code.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"program: {str(path)!r} is no file (looked from {Path.cwd()})")
-    kind = program_kind(path)
-    if kind is None:
-        raise ValueError(f"program: {path} is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`?")
+    path, kind = find_program(name)
     try:
         if kind == "TorchScript":
             return Program(torch.jit.load(path, map_location="cpu").eval(), path).eval()

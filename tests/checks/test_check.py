@@ -24,32 +24,6 @@ FILES = [file for file in sorted((ROOT / "options").rglob("*.yml")) if not file.
 GOOD = (ROOT / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def check(tmp_path, monkeypatch, capsys):
-    """The lines that the command says, and its exit code, about a text and `--force_yml` entries."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(text=GOOD, *entries, code=2):
-        Path("a.yml").write_text(text, encoding="utf-8")
-        assert main(["check", "-opt", "a.yml", *(["--force_yml", *entries] if entries else [])]) == code
-        said = capsys.readouterr()
-        lines = (said.out + said.err).splitlines()
-        return [line for line in lines if not re.match(r"basicsr check: a\.yml: \d+ error", line)]
-
-    return run
-
-
-@pytest.fixture
-def register(monkeypatch):
-    """Register a class for one test, as a user's module does."""
-
-    def add(registry, cls):
-        monkeypatch.setitem(registry._obj_map, cls.__name__, cls)
-        return cls
-
-    return add
-
-
 def line_of(text, key):
     return next(number for number, line in enumerate(text.splitlines(), 1) if line.strip().startswith(f"{key}:"))
 
@@ -259,12 +233,6 @@ def test_a_scale_is_that_of_the_networks(check):
     assert "gt_size: 130, expected a multiple of the scale, 4" in check(GOOD, *entries, "scale=4", f"datasets:train={pairs}")[0]
     assert "network_g:upscale: 4, expected the file's scale, 2" in check(GOOD, *entries, "scale=2")[0]
     assert "DegradedPhotoDataset has inputs as large as its photos" in check(GOOD, *entries, "scale=4")[0]
-
-
-def test_a_teacher_that_does_not_describe_itself_needs_a_type(check, tmp_path):
-    torch.save({}, tmp_path / "net.pth")
-    assert "teacher:type: missing, net.pth does not describe its architecture" in check(GOOD, "teacher:checkpoint=net.pth")[0]
-    assert check(GOOD, "teacher:checkpoint=net.pth", "teacher:type=Restormer", code=0)
 
 
 def test_files_of_what_is_not_built_are_not_asked_for(check):

@@ -1,6 +1,7 @@
 """The JSON schema of option files: printed, valid for every bundled file, and made of what is registered."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def accepts(schema, value, root):
     if "const" in schema and value != schema["const"]:
         return False
     if any(key in schema for key in ("type", "enum")) and not fits(value, {k: v for k, v in schema.items() if k != "items"}):
+        return False
+    if "pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value):
+        return False
+    if isinstance(value, list) and len(value) < schema.get("minItems", 0):
         return False
     if isinstance(value, list) and not all(accepts(schema.get("items", {}), item, root) for item in value):
         return False
@@ -84,6 +89,68 @@ def test_what_the_check_refuses_is_not_valid(schema, change):
     opt = read_options(str(FOLDER / "slkd_derain.yml"))
     change(opt)
     assert not is_valid(schema, opt)
+
+
+MEMBER = {"checkpoint": "a.pth", "weight": 0.5}
+FINE_TEACHERS = [
+    {"type": "DnCNN", "nb": 8, "checkpoint": "a.pth"},
+    {"type": "torch.nn.Identity", "checkpoint": "a.pth", "any": 1},
+    {"file": "a.py", "class": "Net", "checkpoint": "a.pth", "any": 1, "pad_to": 8},
+    {"program": "a.pt", "noise_level": 25, "output": "image"},
+    {"ensemble": [MEMBER, {"program": "a.pt"}, {"ensemble": [MEMBER, {"type": "DnCNN", "nb": 8, "checkpoint": "a.pth"}]}]},
+    None,
+]
+WRONG_TEACHERS = [
+    {"type": "DnCNN", "deep": 8, "checkpoint": "a.pth"},
+    {"type": "DnCNNN", "checkpoint": "a.pth"},
+    {"type": "torch.nn.Identity"},
+    {"file": "a.py", "checkpoint": "a.pth"},
+    {"file": "a.py", "class": "Net", "type": "DnCNN", "checkpoint": "a.pth"},
+    {"class": "Net", "checkpoint": "a.pth"},
+    {"program": "a.pt", "checkpoint": "a.pth"},
+    {"checkpoint": "a.pth", "pad_to": 0},
+    {"checkpoint": "a.pth", "output": 0.5},
+    {"ensemble": []},
+    {"ensemble": [MEMBER], "pad_to": 8},
+    {"ensemble": ["a.pth"]},
+    {"ensemble": [{**MEMBER, "weight": -1}]},
+    {"ensemble": [{"ensemble": [{"type": "DnCNN", "deep": 8, "checkpoint": "a.pth"}]}]},
+]
+FINE_STUDENTS = [
+    *FINE_TEACHERS[:3],
+    {"type": "DnCNN", "nb": 8},
+    {"checkpoint": "a.pth"},
+    {"type": "SourcedNetwork", "network": {"file": "a.py", "class": "Net"}},
+]
+WRONG_STUDENTS = [
+    *WRONG_TEACHERS[:2],
+    {"dim": 8},
+    {"program": "a.pt"},
+    {"ensemble": [MEMBER]},
+    {"file": "a.py"},
+    {"type": "SourcedNetwork"},
+    {"type": "SourcedNetwork", "network": {"program": "a.pt"}},
+]
+KINDS = {
+    True: [*(("teacher", block) for block in FINE_TEACHERS), *(("network_g", block) for block in FINE_STUDENTS)],
+    False: [*(("teacher_clean", block) for block in WRONG_TEACHERS), *(("network_g", block) for block in WRONG_STUDENTS)],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "block", "fine"), [(*case, fine) for fine, cases in KINDS.items() for case in cases], ids=lambda value: str(value)[:60]
+)
+def test_networks_from_any_source(schema, key, block, fine):
+    opt = read_options(str(FOLDER / "slkd_derain.yml"))
+    assert is_valid(schema, {**opt, key: block}) == fine
+
+
+def test_students_of_basicsrs_models_are_registered(schema):
+    opt = {**read_options(str(FOLDER / "slkd_derain.yml")), "model_type": "SRModel"}
+    opt["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [1]}
+    inner = {"type": "DnCNN", "nb": 8}
+    assert is_valid(schema, {**opt, "network_g": {"type": "SourcedNetwork", "network": inner}})
+    assert not is_valid(schema, {**opt, "network_g": inner})
 
 
 def test_a_training_needs_no_validation(schema):

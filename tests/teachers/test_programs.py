@@ -85,6 +85,16 @@ def test_weights_are_no_program_and_keys_of_other_sources_do_not_go_with_one(tmp
         build_teacher({"program": str(files / "scripted.pt"), "type": "EDSR"})
 
 
+def test_a_damaged_archive_is_one_sentence_whatever_it_was(tmp_path, net):
+    path = tmp_path / "net.pth"
+    torch.save(net.state_dict(), path)
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK__"))  # its list of contents
+    with pytest.raises(ValueError, match="program: .*net.pth is no TorchScript"):
+        build_teacher({"program": str(path)})
+    with pytest.raises(ValueError, match="checkpoint .*net.pth: cannot be read as plain weights"):
+        build_teacher({"checkpoint": str(path)})
+
+
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="program: '.*missing.pt' is no file"):
         build_teacher({"program": str(tmp_path / "missing.pt")})

@@ -1,0 +1,104 @@
+"""The blocks of networks, which come from many sources (docs/teachers.md): what may stand in them, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from kd_plugins.archs.adapter import Adapter
+from kd_plugins.archs.spandrel_arch import spandrel_networks
+from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
+from kd_plugins.checks.hints import AtLeast
+from kd_plugins.options import Path
+from kd_plugins.teachers.network import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TEACHER_ONLY, SourcedNetwork
+
+NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
+Text = str | None
+Multiple = Annotated[int, AtLeast(1)] | None
+_ADAPTER: dict[str, Spec] = {"pad_to": Multiple, **signature_block(Adapter, given=("sizes",)).keys}
+_PROGRAM, _ENSEMBLE = TEACHER_KEYS
+
+
+def _arguments(target: Callable[..., Any]) -> Block:
+    return signature_block(target, nested={"network": STUDENT} if target is SourcedNetwork else {})
+
+
+NETWORK = Named("architecture", ARCH_REGISTRY, _arguments)
+"""As BasicSR builds it."""
+
+
+def _source(cases: Mapping[str, Block], beside: Mapping[str, Spec], required: tuple[str, ...] = ()) -> Named:
+    beside = {"checkpoint": str if "checkpoint" in required else Text, "param_key": Text, **_ADAPTER, **beside}
+    out_of_file = Block(
+        "a class in a file",
+        {**dict.fromkeys(CLASS_KEYS, str), **beside},
+        (*CLASS_KEYS, *required),
+        every=Any,  # the file is not imported: that runs its code
+        refused={"type": "beside `file`, expected `class: NAME` alone"},
+    )
+    return replace(
+        NETWORK,
+        beside=beside,
+        required=required,
+        instead="checkpoint",
+        cases={**cases, **dict.fromkeys(CLASS_KEYS, out_of_file)},
+        further=spandrel_networks,
+        importable=True,
+    )
+
+
+def _alone(key: str, spec: Spec, beside: Mapping[str, Spec]) -> Block:
+    """A block in which no other source may stand."""
+    others = [other for other in ("type", *SOURCE_KEYS) if other != key and other not in beside]
+    reason = f"beside `{key}`, expected {', '.join(beside)} at most" if beside else f"beside `{key}`, expected nothing else"
+    return Block(f"a block with `{key}`", {key: spec, **beside}, refused=dict.fromkeys(others, reason))
+
+
+def _teacher(beside: Mapping[str, Spec]) -> Named:
+    cases = {
+        _ENSEMBLE: _alone(_ENSEMBLE, Many(lambda: _MEMBER), beside),
+        _PROGRAM: _alone(_PROGRAM, str, {**_ADAPTER, **beside}),
+    }
+    return _source(cases, beside, required=("checkpoint",))
+
+
+STUDENT = _source({key: Block("a student", every=Any, refused={key: TEACHER_ONLY}) for key in TEACHER_KEYS}, {})
+TEACHER = _teacher({})
+_MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]})
+
+
+def sources_of(opt: Mapping[str, Any], is_ours: bool) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
+    """The blocks of networks from any source in an option file, those inside of others, too.
+
+    Args:
+        opt: the options.
+        is_ours: whether the model builds its networks from any source; others do so for a SourcedNetwork only.
+    """
+    for key in NETWORK_KEYS:
+        block = opt.get(key)
+        if isinstance(block, Mapping):
+            yield from _inside((key,), block) if is_ours and key != "network_d" else _wrapped((key,), block)
+
+
+def _inside(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
+    yield path, block
+    yield from _wrapped(path, block)
+    for index, member in enumerate(members if isinstance(members := block.get(_ENSEMBLE), list) else ()):
+        if isinstance(member, Mapping):
+            yield from _inside((*path, _ENSEMBLE, str(index)), member)
+
+
+def _wrapped(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
+    if block.get("type") == SourcedNetwork.__name__ and isinstance(block.get("network"), Mapping):
+        yield from _inside((*path, "network"), block["network"])
+
+
+def holds_itself(value: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Whether an anchor stands inside what it names."""
+    if not isinstance(value, (Mapping, list)):
+        return False
+    parts = value.values() if isinstance(value, Mapping) else value
+    return any(value is one for one in above) or any(holds_itself(part, (*above, value)) for part in parts)
