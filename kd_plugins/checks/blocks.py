@@ -48,6 +48,7 @@ class Block:
         refused: keys that must not be there, and why.
         misspelt: what an unknown key is that looks like a known one.
         unknown: what any other unknown key is.
+        word: what may stand in place of the mapping.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Block:
     refused: Mapping[str, str] = field(default_factory=dict)
     misspelt: str = ERROR
     unknown: str = ERROR
+    word: str | None = None
 
 
 @dataclass(frozen=True)

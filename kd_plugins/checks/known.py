@@ -124,7 +124,7 @@ _TOP_OURS: dict[str, Spec] = {
     "teacher": TEACHER,
     "teacher_clean": TEACHER,
     "init": Literal["teacher", "random"],
-    "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]]),
+    "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]], word="auto"),
     "dckd": Block("dckd", _DCKD),
     "amp": Literal["bf16", False, None],
     "channels_last": bool,

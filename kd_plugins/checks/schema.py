@@ -38,7 +38,8 @@ def json_schema() -> Schema:
 
 def _schema(spec: Spec, definitions: dict[str, Schema]) -> Schema:
     if isinstance(spec, Block):
-        return _or_nothing(_block(spec, definitions))
+        schema = _or_nothing(_block(spec, definitions))
+        return {"anyOf": [*schema["anyOf"], {"const": spec.word}]} if spec.word else schema
     if isinstance(spec, Named):
         return _or_nothing(_named(spec, definitions))
     if isinstance(spec, Many):

@@ -16,7 +16,7 @@ from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
 from kd_plugins.checks.paths import below, mapping
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.checks.sources import NETWORK, sources_of
-from kd_plugins.features.pairs import STAGES
+from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared
 from kd_plugins.options import Path
@@ -43,15 +43,14 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     _check_datasets(report, opt, is_train)
     _check_scale(report, opt)
     sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
-    names = {path: _class_name(report, path, block) for path, block in sources.items()}
     for path, block in sources.items():
+        _check_checkpoint(report, path, block)
         _check_weights(report, path, block.get("ensemble"))
     if not is_train:
         return
     _check_schedule(report, mapping(mapping(opt.get("train")).get("scheduler")))
     if ours is not None:
-        student = names.get(("network_g", "network"), names.get(("network_g",)))
-        _check_terms(report, opt, ours, (student, names.get(("teacher",))))
+        _check_terms(report, opt, ours)
 
 
 def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
@@ -99,27 +98,22 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
             report.error((*path, key), f"{scale}, but DegradedPhotoDataset has inputs as large as its photos, expected 1")
 
 
-def _class_name(report: Report, path: Path, block: Mapping[Any, Any]) -> str | None:
-    """The name of a network's class, where option file or checkpoint say it."""
-    if any(key in block for key in TEACHER_KEYS):
-        return None
-    name = block.get("class", block.get("type"))
-    if isinstance(name, str):
-        return name.rpartition(".")[2]
-    if name is not None or not isinstance(block.get("checkpoint"), str):
-        return None
+def _check_checkpoint(report: Report, path: Path, block: Mapping[Any, Any]) -> None:
+    """Report a file that should describe its network, and cannot be read."""
+    file, alone = block.get("checkpoint"), not any(key in block for key in ("type", "class", *TEACHER_KEYS))
+    if not alone or not isinstance(file, str):
+        return
     try:
-        file = find_checkpoint(block["checkpoint"])
+        file = find_checkpoint(file)
     except FileNotFoundError:
-        return None
+        return
     if file.suffix != ".safetensors":
-        return None
+        return
     try:
         with safe_open(file, "pt") as weights:
-            return mapping(json.loads((weights.metadata() or {}).get("network", "null"))).get("type")
+            json.loads((weights.metadata() or {}).get("network", "null"))
     except Exception as error:  # safetensors raises its own type
         report.error((*path, "checkpoint"), f"{file} cannot be read: {error}")
-        return None
 
 
 def _check_weights(report: Report, path: Path, members: Any) -> None:
@@ -139,7 +133,7 @@ def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
         )
 
 
-def _check_terms(report: Report, opt: Mapping[str, Any], model: Any, names: tuple[str | None, str | None]) -> None:
+def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
     own = mapping(mapping(opt.get("train")).get("distill"))
     terms = {name: block for name, block in {**model.default_terms, **own}.items() if block is not None}
     if not opt.get("teacher"):
@@ -148,22 +142,20 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any, names: tupl
         elif opt.get("init") == "teacher":
             report.error(("init",), "'teacher', but there is no `teacher`")
     features = opt.get("features")
-    groups = mapping({"encoder": "auto", "decoder": "auto"} if features is None else features)
-    used: dict[str, None] = {}
+    groups = mapping(dict.fromkeys(GROUPS, "auto") if features in (None, "auto") else features)
     outputs = [key for teacher in ("teacher", "teacher_clean") for key in TEACHER_KEYS if key in mapping(opt.get(teacher))]
     for name, block in below(terms):
         between = _check_term(report, name, block, groups, model)
-        used.update(dict.fromkeys(between))
         if outputs and between:
             report.error(
                 ("train", "distill", name, "between"),
                 f"{show(block['between'])}, but a teacher with `{outputs[0]}` has an output and no layers, expected {OUTPUT}",
             )
-    for group in used if not outputs and all(names) else ():
-        if groups[group] == "auto" and (names[0] != names[1] or group not in STAGES.get(str(names[0]), {})):
+    for group, value in groups.items():
+        if value == "auto" and group not in GROUPS:
             report.error(
-                ("features", group),
-                f"'auto' does not know how {names[0]} answers {names[1]}, expected [[student layer, teacher layer], ...]",
+                ("features", str(group)),
+                f"'auto' is known for {' and '.join(GROUPS)}, expected [[student layer, teacher layer], ...]",
             )
 
 

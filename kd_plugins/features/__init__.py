@@ -1,8 +1,22 @@
 """Features of a running network: taps, pairs of layers, and the conversion to the teacher's scale."""
 
-from kd_plugins.features.pairs import Pair, find_pairs
+from kd_plugins.features.measure import measure
+from kd_plugins.features.pairs import Pair, find_pairs, propose_pairs
 from kd_plugins.features.scm import ScaleConversion
+from kd_plugins.features.stages import Stages, find_stages
 from kd_plugins.features.taps import EarlyStop, FeatureTaps, nearest
 from kd_plugins.features.teacher_encoder import TeacherExtractor
 
-__all__ = ["EarlyStop", "FeatureTaps", "Pair", "ScaleConversion", "TeacherExtractor", "find_pairs", "nearest"]
+__all__ = [
+    "EarlyStop",
+    "FeatureTaps",
+    "Pair",
+    "ScaleConversion",
+    "Stages",
+    "TeacherExtractor",
+    "find_pairs",
+    "find_stages",
+    "measure",
+    "nearest",
+    "propose_pairs",
+]

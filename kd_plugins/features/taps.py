@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -25,6 +26,16 @@ def refuse_untappable(net: nn.Module) -> None:
         raise ValueError(f"features: {reason}; expected terms `between: output` only, or one teacher from its class and weights")
 
 
+@contextmanager
+def unheard(listener: EarlyStop | None = None) -> Iterator[None]:
+    """A pass that no taps hear, but those of the listener."""
+    outer, FeatureTaps._running = FeatureTaps._running, listener or FeatureTaps.NOBODY
+    try:
+        yield
+    finally:
+        FeatureTaps._running = outer
+
+
 class FeatureTaps:
     """Keeps what named modules of a network return, until it is collected.
 
@@ -40,7 +51,8 @@ class FeatureTaps:
         ValueError: the network is a program or an ensemble.
     """
 
-    _running: ClassVar[EarlyStop | None] = None  # whose own pass is running
+    NOBODY: ClassVar[object] = object()
+    _running: ClassVar[object | None] = None  # whose own pass is running
 
     def __init__(self, net: nn.Module, layers: Iterable[str]) -> None:
         self.layers = list(dict.fromkeys(layers))
@@ -50,7 +62,8 @@ class FeatureTaps:
         for layer in self.layers:
             if layer not in modules or not layer:
                 raise KeyError(
-                    f"features: {type(net).__name__} has no layer {layer!r}; nearest: {nearest(layer, filter(None, modules))}"
+                    f"features: {type(net).__name__} has no layer {layer!r}; nearest: {nearest(layer, filter(None, modules))} "
+                    "(`basicsr layers -opt FILE --all` lists them)"
                 )
         if self.layers:
             for module in modules.values():
@@ -133,13 +146,8 @@ class EarlyStop(FeatureTaps):
             RuntimeError: see `collect`.
         """
         self._features = {}
-        outer, FeatureTaps._running = FeatureTaps._running, self
-        try:
+        with unheard(self), suppress(EarlyStop._Reached):
             net(*inputs)
-        except EarlyStop._Reached:
-            pass
-        finally:
-            FeatureTaps._running = outer
         return self.collect()
 
     def _listens(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
-from kd_plugins.features.pairs import STAGES
+from kd_plugins.features.stages import find_stages
 from kd_plugins.features.taps import EarlyStop, refuse_untappable
 
 
@@ -21,7 +21,7 @@ class TeacherExtractor(nn.Module):
 
     Args:
         layers: names of modules as in `net.named_modules()`, shallow to deep, or `auto`: the encoder's stages above the
-            bottleneck, which is a few positions wide on a small window, for networks whose layout is known (Restormer).
+            bottleneck, which is a few positions wide on a small window; in a flat network all of its stages (see `find_stages`).
 
     Raises:
         ValueError: no layers.
@@ -42,7 +42,7 @@ class TeacherExtractor(nn.Module):
 
         Raises:
             KeyError: a layer that the network does not have; the nearest ones are named.
-            ValueError: `layers: auto` for a network whose layout is not known, a network that is not frozen, or one without layers.
+            ValueError: `layers: auto` for a network in which no stages are found, one that is not frozen, or one without layers.
         """
         net = getattr(net, "_orig_mod", net)  # a compiled one has neither hooks nor an early end
         name = type(net).__name__
@@ -51,12 +51,10 @@ class TeacherExtractor(nn.Module):
         refuse_untappable(net)
         layers = self.layers
         if layers == "auto":
-            if name not in STAGES:
-                raise ValueError(
-                    f"TeacherExtractor: layers='auto', but the layout of {name} is not known (known: {', '.join(STAGES)}); "
-                    "name the layers: [shallow, ..., deep]"
-                )
-            layers = STAGES[name]["encoder"][:-1]
+            try:
+                layers = [stage.layer for stage in find_stages(net).above_bottleneck]
+            except ValueError as error:
+                raise ValueError(f"TeacherExtractor: layers='auto': {error}; name the layers: [shallow, ..., deep]") from error
         if self._teacher:
             self._teacher[1].remove()
         self._teacher = net, EarlyStop(net, layers)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from kd_plugins.features.measure import evaluating
 
 
 class Complexity(NamedTuple):
@@ -26,19 +26,6 @@ class Complexity(NamedTuple):
     params: int
     flops: float
     latency: float
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradient; its modes are given back, one by one: parts of it may be frozen."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:

@@ -157,6 +157,12 @@ class DistillationModel(ValidatedModel):
         x = example_input(student, self.opt, self.device)
         student(x)
         mine, theirs = self.taps.collect(), self.teachers["degraded"](x).features
+        for layer, feature in (*mine.items(), *theirs.items()):
+            if feature.dim() != 4:
+                raise ValueError(
+                    f"features: layer {layer!r} returns {tuple(feature.shape)}, expected one map (N, C, H, W); "
+                    "`basicsr layers -opt FILE` shows what each layer returns"
+                )
         scm = ScaleConversion(
             {group: [mine[pair.student].shape[1] for pair in pairs] for group, pairs in self.pairs.items()},
             {group: [theirs[pair.teacher].shape[1] for pair in pairs] for group, pairs in self.pairs.items()},

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from kd_plugins.metrics.complexity import Complexity, evaluating, measure_complexity
+from kd_plugins.features.measure import evaluating, example_images
+from kd_plugins.metrics.complexity import Complexity, measure_complexity
 
 ROLES = ("input", "student", "teacher")
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
@@ -35,14 +36,8 @@ def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
     """One random image of the training size that the network takes, (1, C, H, W)."""
-    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     size = int(opt["datasets"].get("train", {}).get("gt_size") or 64) // int(opt.get("scale") or 1)
-    # its own generator: looking at the networks leaves the run's random numbers as they are
-    generator = torch.Generator().manual_seed(0)
-    channels = [first.in_channels if first else 3]
-    if channels[0] not in (1, 3):  # a noise level beside the image, pixels unshuffled into channels, or several images
-        channels = [3, 1, *channels]
-    images = [torch.rand(1, count, size, size, generator=generator).to(device) for count in channels]
+    images = example_images(net, size, size, device)
     return next((image for image in images[:-1] if _takes(net, image)), images[-1])
 
 

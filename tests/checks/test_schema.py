@@ -70,6 +70,12 @@ def test_every_bundled_file_is_valid(schema, file):
     assert is_valid(schema, read_options(str(file)))
 
 
+def test_features_are_auto_or_groups(schema):
+    options = read_options(str(FOLDER / "slkd_derain.yml"))
+    assert all(is_valid(schema, {**options, "features": features}) for features in ("auto", None, {"body": [["a", "b"]]}))
+    assert not is_valid(schema, {**options, "features": "decoder"})
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from basicsr.archs.edsr_arch import EDSR
 from torch import nn
 
 from kd_plugins.archs import Restormer
@@ -34,7 +35,7 @@ def direct(net, image):
     return [first, second, third]
 
 
-def test_auto_is_the_encoder_of_a_known_layout_above_its_bottleneck(teacher):
+def test_auto_is_the_encoder_above_its_bottleneck(teacher):
     image = torch.rand(2, 3, 24, 32)
     with torch.no_grad():
         found, expected = built(teacher.net)(image), direct(teacher.net, image)
@@ -42,11 +43,20 @@ def test_auto_is_the_encoder_of_a_known_layout_above_its_bottleneck(teacher):
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_auto_of_a_flat_network_is_its_first_half():
+    net = EDSR(3, 3, num_feat=4, num_block=8, upscale=1).requires_grad_(False).eval()
+    image = torch.rand(1, 3, 8, 8)
+    for found, expected in zip(built(net)(image), built(net, layers=["body.1", "body.3"])(image), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_the_decoder_does_not_run(teacher):
     calls = []
     for name, module in teacher.net.named_modules():
         module.register_forward_hook(lambda module, args, output, name=name: calls.append(name))
-    built(teacher.net)(torch.rand(1, 3, 16, 16))
+    extractor = built(teacher.net)  # where `auto` looks at the whole network, once
+    calls.clear()
+    extractor(torch.rand(1, 3, 16, 16))
     assert "encoder_level3.0" in calls
     after = ("down3", "latent", "up", "decoder", "reduce", "refinement")
     late = {"", "output", *(name for name, _ in teacher.net.named_modules() if name.startswith(after))}
@@ -182,7 +192,7 @@ def test_mistakes_are_explained(teacher):
         build_extractor({"type": "TeacherExtractor"})(torch.rand(1, 3, 16, 16))
     with pytest.raises(KeyError, match="no layer 'encoder_levl2'; nearest: encoder_level2"):
         built(teacher.net, layers=["encoder_level1", "encoder_levl2"])
-    with pytest.raises(ValueError, match=r"layout of Sequential is not known \(known: .*Restormer"):
+    with pytest.raises(ValueError, match="no stages were found in Sequential; name the layers"):
         built(nn.Sequential(nn.Conv2d(3, 3, 1)).requires_grad_(False).eval())
     with pytest.raises(ValueError, match="layers="):
         TeacherExtractor(layers=[])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 
+from kd_plugins.features import find_stages
 from kd_plugins.teachers import build_source
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}
@@ -75,6 +76,86 @@ def test_an_architecture_teaches_another_of_its_own(name, checkpoint):
     model = step({**block, "checkpoint": checkpoint(block)}, block, 2 if name in ENLARGING else 1)
     assert model.losses["l_logits"] > 0
     assert type(model.net_g_ema) is type(model.net_g)
+
+
+DEEPER = {
+    "EDSR": {"num_block": 6},
+    "RCAN": {"num_group": 10},
+    "RRDBNet": {"num_block": 4},
+    "SwinIR": {"depths": [1] * 6, "num_heads": [1] * 6},
+    "SRVGGNetCompact": {"num_conv": 7},
+    "Restormer": {"num_blocks": [2, 1, 2, 1], "num_refinement_blocks": 2},
+    "NAFNet": {"enc_blk_nums": [1, 2, 1], "middle_blk_num": 2, "dec_blk_nums": [1, 2, 1]},
+    "Uformer": {"depths": [1, 2, 1, 1, 1, 1, 1, 2, 1]},
+    "SCUNet": {"config": [1, 2, 1, 1, 1, 2, 1]},
+    "SAFMN": {"n_blocks": 4},
+    "PLKSR": {"n_blocks": 5},
+}
+STAGES = {
+    "EDSR": "body.0 body.2 | body.3 body.5",
+    "RCAN": "body.1 body.4 | body.6 body.9",
+    "RRDBNet": "body.0 body.1 | body.2 body.3",
+    "SwinIR": "layers.0.conv layers.2.conv | layers.3.conv layers.5.conv",
+    "SRVGGNetCompact": "body.2 body.6 | body.10 body.14",
+    "Restormer": "encoder_level1 encoder_level2 encoder_level3 latent | decoder_level3 decoder_level2 decoder_level1",
+    "NAFNet": "encoders.0 encoders.1 encoders.2 middle_blks | decoders.0 decoders.1 decoders.2",
+    "Uformer": (
+        "encoderlayer_0.blocks.0.mlp.dwconv encoderlayer_1.blocks.1.mlp.dwconv encoderlayer_2.blocks.0.mlp.dwconv "
+        "encoderlayer_3.blocks.0.mlp.dwconv conv.blocks.0.mlp.dwconv | decoderlayer_0.blocks.0.mlp.dwconv "
+        "decoderlayer_1.blocks.0.mlp.dwconv decoderlayer_2.blocks.1.mlp.dwconv decoderlayer_3.blocks.0.mlp.dwconv"
+    ),
+    "SCUNet": "m_down1.0 m_down2.1 m_down3.0 m_body | m_up3 m_up2 m_up1",
+    "DRUNet": "m_down1.1 m_down2.1 m_down3.1 m_body | m_up3 m_up2 m_up1",
+    "DnCNN": "model.0 model.4 | model.8 model.12",
+    "FFTformer": "encoder_level1 encoder_level2 encoder_level3 | decoder_level3 decoder_level2 decoder_level1",
+    "SPAN": "block_1.c3_r block_3.c3_r | block_4.c3_r block_6.c3_r",
+    "SAFMN": "feats.0 feats.1 | feats.2 feats.3",
+    "PLKSR": "feats.1 feats.2 | feats.3 feats.5",
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_stages_of_an_architecture_are_measured(name):
+    net = build_source({**ARCHITECTURES[name], **DEEPER.get(name, {})}, "teacher")
+    found = find_stages(net)
+    encoder, decoder = (side.split() for side in STAGES[name].split(" | "))
+    assert [stage.layer for stage in found.encoder] == encoder
+    assert [stage.layer for stage in found.decoder] == decoder
+    sizes = [stage.size for stage in (*found.encoder, *found.decoder)]
+    if name in (*ENLARGING, "DnCNN"):
+        assert found.flat and set(sizes) == {0.5 if name == "RRDBNet" else 1.0}
+    else:
+        assert not found.flat and sizes[: len(encoder)] == [0.5**level for level in range(len(encoder))]
+        # FFTformer's decoder starts at the bottleneck, the others' one level above it
+        levels = [0.5**level for level in range(len(encoder) - (name != "FFTformer"))]
+        assert sizes[len(encoder) :] == levels[::-1]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "chosen"),
+    [
+        ("NAFNet", "NAFNet", "encoders.1 - encoders.1, encoders.2 - encoders.2, middle_blks - middle_blks"),
+        ("EDSR", "EDSR", "body.0 - body.0, body.2 - body.2"),
+        ("SwinIR", "SwinIR", "layers.0.conv - layers.0.conv, layers.2.conv - layers.2.conv"),
+        ("Uformer", "NAFNet", "encoders.2 - encoderlayer_2.blocks.0.mlp.dwconv, middle_blks - encoderlayer_3.blocks.0.mlp.dwconv"),
+        ("DRUNet", "DnCNN", "model.0 - m_down1.1, model.4 - m_down3.1"),
+    ],
+    ids=lambda value: value if "." not in value else "",
+)
+def test_slkd_finds_its_features_in_any_family(teacher, student, chosen, checkpoint, log):
+    same_size = {"EDSR": {"upscale": 1}, "SwinIR": {"upscale": 1, "upsampler": ""}}  # SLKD's second teacher sees the clean image
+    blocks = [{**ARCHITECTURES[name], **DEEPER.get(name, {}), **same_size.get(name, {})} for name in (teacher, student)]
+    named = {**blocks[0], "checkpoint": checkpoint(blocks[0])}
+    model = step(named, blocks[1], terms={}, model_type="SLKDModel", features="auto")
+    assert chosen in log()
+    assert all(model.losses[f"l_{term}"] > 0 for term in ("nc", "et"))
+
+
+def test_tokens_are_refused_as_a_feature(checkpoint):
+    block = ARCHITECTURES["SwinIR"]
+    terms = {"fit": {"type": "MSELoss", "between": "body", "view": "degraded", "loss_weight": 1.0}}
+    with pytest.raises(ValueError, match=r"features: layer 'layers.0' returns \(1, 144, 4\), expected one map .*`basicsr layers"):
+        step({**block, "checkpoint": checkpoint(block)}, block, 2, terms, features={"body": [["layers.0", "layers.0"]]})
 
 
 def test_weights_alone_teach_and_are_what_a_student_starts_from(checkpoint):
