@@ -1,0 +1,80 @@
+"""The layers of teacher and student, and which of them answer each other: what an option file's `features:` can name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from kd_plugins.features import Pair, Stages, find_stages, measure, propose_pairs
+from kd_plugins.features.measure import Run
+from kd_plugins.models.report import render
+from kd_plugins.options import OptionError, option_errors, read_option_file
+from kd_plugins.teachers import build_source
+
+_BLOCKS = {"teacher": "teacher", "student": "network_g"}
+
+
+def list_layers(root_path: str, argv: Sequence[str] | None = None) -> None:
+    """Print the layers of the networks of an option file, their stages, and the pairs that `features: auto` takes.
+
+    Args:
+        root_path: the working folder, as every command gets it; nothing is written there.
+        argv: the command line; that of the process by default.
+
+    Raises:
+        OptionError: an option file without a network, or with one that cannot be built.
+    """
+    parser = argparse.ArgumentParser(prog="basicsr layers")
+    parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
+    parser.add_argument("--all", action="store_true", help="every module, not only the outer ones and the stages")
+    args = parser.parse_args(argv)
+    opt = read_option_file(args.opt, args.force_yml).opt  # not the whole check: a file with one network alone will do
+    blocks = {role: opt[key] for role, key in _BLOCKS.items() if opt.get(key)}
+    if not blocks:
+        raise OptionError(f"{args.opt}: neither `teacher` nor `network_g`")
+    with option_errors(args.opt):
+        nets = {role: build_source(block, _BLOCKS[role]) for role, block in blocks.items()}
+        stages = {role: _show(role, net, args.all) for role, net in nets.items()}
+    missing = [role for role in _BLOCKS if not stages.get(role)]
+    if missing:
+        print(f"\nNo pairs: there is no {missing[0]} with stages.")
+        return
+    print("\n" + _as_yaml(propose_pairs(nets["student"], nets["teacher"], (stages["student"], stages["teacher"]))))  # type: ignore[arg-type]
+
+
+def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
+    """Print the table of a network; its stages, if it has any."""
+    title, top, stages = f"{role} ({type(net).__name__})", None, None
+    try:
+        top = measure(net)
+        stages = find_stages(net, top)
+    except ValueError as error:  # the other network's layers are still worth reading
+        print(f"\n{title}: {error}")
+    if top:
+        marks = stages.marks() if stages else {}
+        runs = {run.name: run for run in top.walk() if everything or run in top.inner or run.name in marks}
+        rows = [[run.name, run.kind, _output(run), marks.get(run.name, "")] for run in runs.values() if run.name]
+        shape = "" if stages is None else ", flat" if stages.flat else ", U-shaped"
+        print(render(title + shape, ["layer", "class", "output", "stage"], rows))
+    return stages
+
+
+def _output(run: Run) -> str:
+    return run.returned if run.calls == 1 else f"{run.returned}, {run.calls} times"
+
+
+def _as_yaml(pairs: Mapping[str, Sequence[Pair]]) -> str:
+    """The proposal as lines of an option file."""
+    lines = ["features:"]
+    for group, answers in pairs.items():
+        layers = ", ".join(f"[{_name(mine)}, {_name(theirs)}]" for mine, theirs in answers)
+        lines.append(f"  {group}: [{layers}]" if answers else f"  # no {group}: nothing answers each other")
+    return "\n".join(lines)
+
+
+def _name(layer: str) -> str:
+    return json.dumps(layer) if layer[0].isdigit() else layer  # YAML reads 1.10 as a number
