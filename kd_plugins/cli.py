@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command and its arguments; those of the process by default.
 
     Returns:
-        The exit code: 0, or 2 for a command line or an option file that cannot be used.
+        The exit code: 0; 2 for a command line or an option file that cannot be used; 75 for a run that a signal stopped and
+        that can go on; 1 for a run that stopped by itself.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in _COMMANDS:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: basicsr COMMAND -opt FILE [...]", *lines, sep="\n", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
     module, function, _ = _COMMANDS[arguments[0]]
+    from kd_plugins.interrupt import RunStopped
     from kd_plugins.options import OptionError
 
     try:
@@ -38,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OptionError as error:
         print(f"basicsr {arguments[0]}: {error}", file=sys.stderr)
         return 2
+    except RunStopped as stop:
+        print(f"basicsr {arguments[0]}: {stop}", file=sys.stderr)
+        return stop.exit_code
     return 0
 
 

@@ -69,6 +69,7 @@ _TRAIN_OURS: dict[str, Spec] = {
     "transforms": signature_block(ViewTransform),
     "grad_clip": Number,
     "use_grad_clip": Flag,
+    "max_bad_steps": int,
 }
 _TRAIN_UPSTREAM: dict[str, Spec] = {
     **{"gan_opt": LOSS, "ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},

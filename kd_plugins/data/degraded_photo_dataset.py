@@ -29,9 +29,10 @@ class DegradedPhotoDataset(Dataset):
     """Pairs made of clean photos: a random crop with a new degradation each time, or whole photos with a fixed one.
 
     With ``phase: train`` an item is a random crop, flipped and rotated, then degraded: rain keeps its direction. The
-    randomness is torch's, which the loader seeds anew for every worker and epoch (basicsr seeds numpy's and Python's
-    alike in every epoch). With ``phase: val`` or ``test`` an item is a whole photo, degraded from (``seed``, file
-    name) alone: the same at every call, in every process and on every platform (to a rounding step of 1/255).
+    randomness is a function of (``manual_seed``, epoch, position in it) in `basicsr train`, and torch's elsewhere, which
+    the loader seeds anew for every worker and epoch (basicsr seeds numpy's and Python's alike in every epoch). With
+    ``phase: val`` or ``test`` an item is a whole photo, degraded from (``seed``, file name) alone: the same at every call,
+    in every process and on every platform (to a rounding step of 1/255).
 
     Args:
         opt: The option block. Own keys:
@@ -107,18 +108,22 @@ class DegradedPhotoDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one pair."""
+        return self.seeded_item(index, int(torch.randint(2**32, (1,))) if self.train else 0)
+
+    def seeded_item(self, index: int, seed: int) -> dict[str, Any]:
+        """Return one pair; in training its crop and degradation are a function of the seed (its lowest 32 bits)."""
         photo = self.photos[index]
         image = self._load(photo) if self._decoded is None else self._decoded[index]
         if self.train:
-            gt, lq = self._random_pair(image)
+            gt, lq = self._random_pair(image, seed)
         else:
             gt = image.astype(np.float32) * np.float32(1 / 255)
             lq = self.degrade(gt, validation_rng(self.seed, photo.path))
         return {"lq": _to_tensor(lq), "gt": _to_tensor(gt), "lq_path": f"{photo.name}.png", "gt_path": photo.path}
 
-    def _random_pair(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _random_pair(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = self._rng
-        rng.seed(int(torch.randint(2**32, (1,))))
+        rng.seed(seed % 2**32)
         size, margin = self.gt_size, self.degrade.margin
         top, left = (int(rng.randint(side - size + 1)) for side in image.shape[:2])
         window = _window(image, top - margin, left - margin, size + 2 * margin)

@@ -94,9 +94,10 @@ class DCKDModel(DistillationModel):
         if self.history is not None:
             self.history.follow(self._followed(), current_iter)
 
-    def _beside(self) -> dict[str, nn.Module]:
+    def kept_beside(self) -> dict[str, nn.Module]:
+        """As DistillationModel, and the history model (net_history_*.pth)."""
         history = {} if self.history is None else {"net_history": self.history.net}
-        return {**super()._beside(), **history}
+        return {**super().kept_beside(), **history}
 
 
 def _build(make: Callable[..., Any], key: str, settings: Mapping[str, Any]) -> Any:

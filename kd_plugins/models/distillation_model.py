@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from os import path as osp
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +12,13 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
+from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, explain, name_images
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared
 from kd_plugins.models.validation import ValidatedModel
+from kd_plugins.randomness import random_state
 from kd_plugins.students import inherit
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
 
@@ -35,6 +36,7 @@ class DistillationModel(ValidatedModel):
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
         train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
         train: grad_clip: bound on the gradient's norm (`use_grad_clip: true`, as forks write it, means 0.01).
+        train: max_bad_steps: how many skipped steps in a row end the run (see `bad_step_bound`).
         amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
 
     A method is a subclass that says which terms it has.
@@ -73,6 +75,7 @@ class DistillationModel(ValidatedModel):
         kept = self._start_student()
         self._build_terms(kept)
         self.grad_bound = gradient_bound(train_opt)
+        self.bad_bound = bad_step_bound(train_opt)
         super().init_training_settings()
         if hasattr(self, "net_g_ema"):
             self.precision.place(self.net_g_ema)
@@ -175,7 +178,7 @@ class DistillationModel(ValidatedModel):
 
     def setup_optimizers(self) -> None:
         """One optimizer over the student and what is trained beside it."""
-        nets = [self.net_g, *self._beside().values()]
+        nets = [self.net_g, *self.kept_beside().values()]
         parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
         self.optimizer_g = build_optimizer(self.opt["train"]["optim_g"], parameters)
         self.optimizers.append(self.optimizer_g)
@@ -186,23 +189,48 @@ class DistillationModel(ValidatedModel):
 
     # ------------------------------------------------------------------------------------------------ a step
 
-    def feed_data(self, data: Mapping[str, Tensor]) -> None:
-        """Take a batch {lq, gt}."""
+    def feed_data(self, data: Mapping[str, Any]) -> None:
+        """Take a batch {lq, gt}, with `lq_path` where there are names."""
+        self.paths = list(data.get("lq_path") or [])
         self.lq = self.precision.place(data["lq"].to(self.device))
         if "gt" in data:
             self.gt = self.precision.place(data["gt"].to(self.device))
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step: student, teacher, terms, sum, backward, update."""
+        """One step: student, teacher, terms, sum, backward, update. Without the update where a number is not finite.
+
+        Raises:
+            BadSteps: too many such steps in a row.
+        """
         self.optimizer_g.zero_grad(set_to_none=True)
+        before = random_state()
         with self.precision.autocast(self.device):
             self.losses = self.compute_losses()
-        torch.stack([value.float() for value in self.losses.values()]).sum().backward()
+        total = torch.stack([value.float() for value in self.losses.values()]).sum()
+        total.backward()
+        trained = [p for group in self.optimizer_g.param_groups for p in group["params"]]
+        if not all_finite(total, trained):
+            self._skip(current_iter, before, trained)
+            return
+        self.bad_steps = 0
         if self.grad_bound:
             torch.nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_bound)
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def _skip(self, current_iter: int, before: Mapping[str, Any], trained: list[Tensor]) -> None:
+        def compute() -> Mapping[str, Tensor]:
+            with self.precision.autocast(self.device):
+                return self.compute_losses()
+
+        self.bad_steps += 1
+        wrong = explain(self.losses, None if self.opt["dist"] else compute, before, trained)
+        images = name_images(self.paths, [self.lq, *([self.gt] if hasattr(self, "gt") else [])])
+        text = f"iteration {current_iter}: {wrong}; images: {images}"
+        get_root_logger().warning(f"Step skipped ({self.bad_steps} in a row), {text}.")
+        if 0 < self.bad_bound <= self.bad_steps:
+            raise BadSteps(f"{self.bad_steps} steps in a row had numbers that are not finite; the last, {text}")
 
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
@@ -258,23 +286,11 @@ class DistillationModel(ValidatedModel):
 
     # ------------------------------------------------------------------------------------------------ saving
 
-    def _beside(self) -> dict[str, nn.Module]:
-        """What is kept beside the student, by the label of its checkpoint; what asks for a gradient is trained."""
+    def kept_beside(self) -> dict[str, nn.Module]:
+        """The conversion module (net_scm_*.pth) and the terms that learn (net_terms_*.pth); what asks for a gradient is trained."""
         trained = {name: term.loss for name, term in self.terms.items() if any(p.requires_grad for p in term.loss.parameters())}
         beside = {"net_scm": self.scm, "net_terms": nn.ModuleDict(trained) if trained else None}
         return {label: module for label, module in beside.items() if module is not None}
-
-    def save(self, epoch: int, current_iter: int) -> None:
-        """As SRModel, and what is kept beside it (net_scm_*.pth: the conversion module, net_terms_*.pth: the terms that learn)."""
-        for label, module in self._beside().items():
-            self.save_network(module, label, current_iter)
-        super().save(epoch, current_iter)
-
-    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """As SRModel, with what is kept beside the student."""
-        super().resume_training(resume_state)
-        for label, module in self._beside().items():
-            self.load_network(module, osp.join(self.opt["path"]["models"], f"{label}_{resume_state['iter']}.pth"))
 
     def get_bare_model(self, net: nn.Module) -> nn.Module:
         """The network inside DataParallel, DistributedDataParallel or torch.compile."""

@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
-from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torch import Tensor
 from tqdm import tqdm
 
 from kd_plugins.models.report import ROLES, score_table
+from kd_plugins.models.saving import SavedModel
 from kd_plugins.teachers import Teacher
 
 Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
 
 
-class ValidatedModel(SRModel):
+class ValidatedModel(SavedModel):
     """SRModel with a validation that also scores the teacher and the input, and shows panels.
 
     Teacher and input do not change: they are restored and scored once for each dataset.

@@ -1,0 +1,82 @@
+"""Steps whose numbers went wrong: found at the cost of one look, explained only when there is something to explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_plugins.interrupt import RunStopped
+from kd_plugins.randomness import kept_randomness, set_random_state
+
+
+class BadSteps(RunStopped):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+def bad_step_bound(train_opt: Mapping[str, Any]) -> int:
+    """`train: max_bad_steps`, how many skipped steps in a row end a run; 0 for never, 10 by default.
+
+    Raises:
+        ValueError: no whole number from 0 up.
+    """
+    value = train_opt.get("max_bad_steps", 10)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"train:max_bad_steps: {value!r}, expected a whole number from 0 up; 0 never stops")
+    return value
+
+
+def all_finite(total: Tensor, parameters: Iterable[Tensor]) -> bool:
+    """Whether the sum of the losses and every gradient are finite; the device is read once."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch._foreach_norm(gradients) if gradients else ()  # pyright: ignore[reportPrivateImportUsage]
+    return bool(torch.isfinite(torch.stack([total.detach().float(), *(norm.float() for norm in norms)])).all())
+
+
+def explain(
+    losses: Mapping[str, Tensor],
+    compute: Callable[[], Mapping[str, Tensor]] | None,
+    random: Mapping[str, Any],
+    parameters: Sequence[Tensor],
+) -> str:
+    """Say which terms of a step are not finite, or have a gradient that is not.
+
+    Args:
+        losses: the terms by name.
+        compute: computes them anew, with a graph; None where that is not possible.
+        random: the generators' state as it was before the step.
+        parameters: what is trained.
+    """
+    values = {name: value.item() for name, value in losses.items()}
+    wrong = [f"{name} is {value}" for name, value in values.items() if value - value != 0]
+    if wrong:
+        return ", ".join(wrong)
+    if not torch.isfinite(torch.stack([value.detach().float() for value in losses.values()]).sum()):
+        return f"the sum of {', '.join(losses)} is not finite"
+    if compute is not None:
+        with kept_randomness():
+            set_random_state(random)
+            anew = compute()
+        for name, value in anew.items():
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
+            if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
+                wrong.append(f"the gradient of {name} is not finite")
+    return ", ".join(wrong) or "the gradient is not finite"
+
+
+def name_images(paths: Sequence[str], images: Sequence[Tensor]) -> str:
+    """Name a step's images, and those among them that are not finite.
+
+    Args:
+        paths: of the samples, as far as the batch has them.
+        images: batches, (N, C, H, W).
+    """
+    broken: set[int] = set()
+    for batch in images:
+        good = torch.isfinite(batch).flatten(1).all(dim=1).tolist()
+        broken |= {index for index, is_good in enumerate(good) if not is_good}
+    count = next((len(batch) for batch in images), 0)
+    names = [paths[index] if index < len(paths) else f"number {index} of the batch" for index in range(max(count, len(paths)))]
+    return ", ".join(f"{name} (not finite itself)" if index in broken else name for index, name in enumerate(names))

@@ -1,0 +1,162 @@
+"""Checkpoints that are whole or not there: written aside and renamed, checked before they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from os import path as osp
+from typing import Any
+
+import torch
+
+from kd_plugins.interrupt import RunStopped
+
+Record = list[int]
+"""Size and CRC-32 of a file, as its state keeps them."""
+
+_ASIDE = ".part"  # an ending that nobody looks for, BasicSR's search for `.state` included
+
+
+class SaveError(RunStopped):
+    """A checkpoint could not be written."""
+
+
+def write(path: str, content: Mapping[str, Any]) -> Record:
+    """Write a checkpoint so that at any moment the old one or the new one is there, whole.
+
+    Args:
+        path: where to.
+        content: what `torch.save` takes.
+
+    Returns:
+        Its record.
+
+    Raises:
+        SaveError: it cannot be written; what was there before is still there.
+    """
+    buffer = io.BytesIO()  # in memory first: torch.save hides why a disk refuses
+    torch.save(content, buffer)
+    aside = path + _ASIDE
+    try:
+        with open(aside, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(osp.dirname(path))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)  # it fills the disk
+        raise SaveError(f"cannot save {path}: {error.strerror or error}; the checkpoints before it are untouched") from error
+    return [buffer.getbuffer().nbytes, zlib.crc32(buffer.getbuffer())]
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the rename itself
+    finally:
+        os.close(handle)
+
+
+def fault(path: str, record: Record | None = None) -> str:
+    """What is wrong with a file of a checkpoint.
+
+    Args:
+        path: the file.
+        record: what `write` returned for it; without, the checksums inside the file have to do.
+
+    Returns:
+        A few words, or nothing for a good one.
+    """
+    try:
+        if record is not None:
+            return _differs(path, record)
+        with zipfile.ZipFile(path) as file:
+            part = file.testzip()
+        return f"corrupt: {part}" if part else ""
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        return f"truncated or corrupt: {error}"
+
+
+def _differs(path: str, record: Record) -> str:
+    size, crc = osp.getsize(path), 0
+    if size != record[0]:
+        return f"{size} bytes, {record[0]} were written"
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return "" if crc == record[1] else "not what was written: its checksum differs"
+
+
+class BadState(Exception):
+    """A state that cannot be gone on from; the message names the file and its fault."""
+
+
+def load_state(path: str, models: str, networks: Iterable[str] = ("net_g",)) -> dict[str, Any]:
+    """Read a training state and check every file that it needs.
+
+    Args:
+        path: the state.
+        models: the folder of the networks.
+        networks: labels of the networks that a state without records (BasicSR's own) needs.
+
+    Returns:
+        The state, on the CPU.
+
+    Raises:
+        BadState: the state, or a file beside it, is missing, truncated or corrupt.
+    """
+    if wrong := fault(path):
+        raise BadState(f"{path} ({wrong})")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        iteration = int(state["iter"])
+        files = state.get("files") or {f"{label}_{iteration}.pth": None for label in networks}
+    except Exception as error:  # whatever a pickle that is none raises
+        raise BadState(f"{path} (no training state: {str(error).splitlines()[0] if str(error) else error!r})") from error
+    for name, record in files.items():
+        if wrong := fault(osp.join(models, name), record):
+            raise BadState(f"{osp.join(models, name)} ({wrong})")
+    return state
+
+
+def newest_state(
+    folder: str, models: str, networks: Iterable[str] = ("net_g",)
+) -> tuple[str | None, dict[str, Any] | None, list[str]]:
+    """The newest state that is good with all its files.
+
+    Args:
+        folder: where the states are.
+        models: the folder of the networks.
+        networks: see `load_state`.
+
+    Returns:
+        Its path and content, None where there is none, and a sentence for each newer one that is not good.
+    """
+    names = os.listdir(folder) if osp.isdir(folder) else []
+    bad = []
+    for iteration in sorted((int(name[:-6]) for name in names if re.fullmatch(r"\d+\.state", name)), reverse=True):
+        path = osp.join(folder, f"{iteration}.state")
+        try:
+            return path, load_state(path, models, networks), bad
+        except BadState as error:
+            bad.append(f"The state of iteration {iteration} is not used: {error}.")
+    return None, None, bad
+
+
+def remove_leftovers(*folders: str) -> None:
+    """Remove what a kill in the middle of a save left."""
+    for folder in folders:
+        for name in os.listdir(folder) if osp.isdir(folder) else ():
+            if name.endswith(_ASIDE):
+                os.unlink(osp.join(folder, name))

@@ -1,0 +1,117 @@
+"""Saving and going on: BasicSR's files, written whole, with all that the next step depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import path as osp
+from typing import Any
+
+from basicsr.models.sr_model import SRModel
+from basicsr.utils.dist_util import master_only
+from torch import nn
+
+from kd_plugins.models.checkpoints import Record, write
+from kd_plugins.randomness import random_state, set_random_state
+
+
+class SavedModel(SRModel):
+    """SRModel whose checkpoints are written whole or not at all, and hold all that the next step depends on.
+
+    The files and their keys are BasicSR's. A state has these beside them: `files` (size and checksum of each network's file),
+    `seed`, `random` (the generators), `progress`, `best` (best scores), `bad_steps`.
+
+    Attributes:
+        progress: what the training loop notes of itself, kept in the state: `samples` of the epoch that are used up, the
+            iteration that was `validated` last.
+        bad_steps: steps in a row that were skipped.
+    """
+
+    bad_steps = 0
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.progress: dict[str, int] = {}
+        self._files: dict[str, Record] = {}
+        super().__init__(opt)
+
+    def kept_beside(self) -> dict[str, nn.Module]:
+        """What is saved beside the student, by the label of its checkpoint."""
+        return {}
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """As SRModel, and what is kept beside it; the state last, so that whatever it needs is there.
+
+        Raises:
+            SaveError: a file cannot be written.
+        """
+        self._files = {}
+        for label, module in self.kept_beside().items():
+            self.save_network(module, label, current_iter)
+        super().save(epoch, current_iter)
+
+    @master_only
+    def save_network(
+        self, net: nn.Module | Sequence[nn.Module], net_label: str, current_iter: int, param_key: str | Sequence[str] = "params"
+    ) -> None:
+        """As BaseModel's, which goes on without the file where it cannot be written.
+
+        Raises:
+            SaveError: it cannot be written.
+        """
+        nets = [net] if isinstance(net, nn.Module) else net
+        keys = [param_key] if isinstance(param_key, str) else param_key
+        content = {}
+        for key, module in zip(keys, nets, strict=True):
+            weights = self.get_bare_model(module).state_dict()
+            content[key] = {name.removeprefix("module."): value.cpu() for name, value in weights.items()}
+        name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
+        self._files[name] = write(osp.join(self.opt["path"]["models"], name), content)
+
+    @master_only
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """As BaseModel's, with what it leaves out.
+
+        Raises:
+            SaveError: it cannot be written.
+        """
+        if current_iter == -1:
+            return
+        best = getattr(self, "best_metric_results", {})
+        state = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "files": dict(self._files),
+            "seed": self.opt.get("manual_seed"),
+            "random": random_state(),
+            "progress": dict(self.progress),
+            # plain numbers: a metric may return NumPy's, which a safe loader refuses
+            "best": {
+                dataset: {metric: {**found, "val": float(found["val"])} for metric, found in metrics.items()}
+                for dataset, metrics in best.items()
+            },
+            "bad_steps": self.bad_steps,
+        }
+        write(osp.join(self.opt["path"]["training_states"], f"{current_iter}.state"), state)
+
+    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
+        """As SRModel, with all that `save` keeps; a state of BasicSR's own has less."""
+        super().resume_training(resume_state)
+        for label, module in self.kept_beside().items():
+            self.load_network(module, osp.join(self.opt["path"]["models"], f"{label}_{resume_state['iter']}.pth"))
+        self.progress = dict(resume_state.get("progress") or {})
+        self.bad_steps = resume_state.get("bad_steps", 0)
+        self._resume_best(resume_state.get("best") or {})
+        if "random" in resume_state:
+            set_random_state(resume_state["random"])
+
+    def _resume_best(self, best: Mapping[str, Any]) -> None:
+        if not (self.opt.get("val") or {}).get("metrics"):
+            return
+        for dataset, metrics in best.items():
+            self._initialize_best_metric_results(dataset)
+            mine = self.best_metric_results[dataset]
+            # the file may name other metrics by now, or read one the other way round
+            mine.update(
+                {name: dict(found) for name, found in metrics.items() if mine.get(name, {}).get("better") == found["better"]}
+            )

@@ -1,0 +1,87 @@
+"""The order and the randomness of training data, from the start and from the middle of an epoch."""
+
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataloader, build_dataset
+from basicsr.data.data_sampler import EnlargedSampler
+from skimage import data as photos
+
+from kd_plugins.data.loading import Item, ResumableSampler, SeededItems, resumable_loader
+
+OURS = {"type": "DegradedPhotoDataset", "photos": "builtin", "degradation": {"type": "noise", "sigma": 25}, "use_rot": True}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """BasicSR's own dataset, which draws from Python's generator."""
+    for folder in ("gt", "lq"):
+        (tmp_path / folder).mkdir()
+        for name in ("astronaut", "coffee", "chelsea"):
+            cv2.imwrite(str(tmp_path / folder / f"{name}.png"), getattr(photos, name)()[:64, :64])
+    roots = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq"), "io_backend": {"type": "disk"}}
+    return {"type": "PairedImageDataset", **roots, "use_hflip": True, "use_rot": True}
+
+
+def make(block, workers=0, seed=0, **keys):
+    block = {"name": "train", "phase": "train", "scale": 1, "gt_size": 16, "batch_size_per_gpu": 2, **block, **keys}
+    block["num_worker_per_gpu"] = workers
+    opt = {"manual_seed": seed, "num_gpu": 0, "dist": False, "datasets": {"train": block}}
+    dataset = build_dataset(block)
+    sampler = EnlargedSampler(dataset, 1, 0, ratio=3)
+    return resumable_loader(build_dataloader(dataset, block, 0, sampler=sampler), sampler, opt)
+
+
+def batches(block, epoch, first=0, **arguments):
+    loader, sampler, _ = make(block, **arguments)
+    sampler.set_epoch(epoch, first)
+    return [(batch["lq"], batch["gt"]) for batch in loader]
+
+
+def same(mine, theirs):
+    return len(mine) == len(theirs) and all(
+        torch.equal(a, b) for x, y in zip(mine, theirs, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["ours", "pairs"])
+def test_an_epoch_goes_on_where_it_stopped_with_and_without_workers(kind, pairs):
+    block = pairs if kind == "pairs" else OURS
+    whole = batches(block, epoch=1)
+    random.seed(5)
+    torch.manual_seed(5)
+    assert same(batches(block, epoch=1, first=4), whole[2:])
+    assert same(batches(block, epoch=1, first=2, workers=2), whole[1:])
+    assert batches(block, epoch=1, first=2 * len(whole)) == []
+    assert not same(batches(block, epoch=1, seed=1), whole)
+
+
+def test_the_same_photo_is_another_crop_each_time(pairs):
+    dataset = SeededItems(build_dataset({"phase": "train", "scale": 1, "gt_size": 16, "name": "x", **pairs}), 0)
+    first, later, next_epoch = (dataset[Item(0, *when)]["gt"] for when in ((0, 0), (0, 3), (1, 0)))
+    assert not torch.equal(first, later) and not torch.equal(first, next_epoch)
+
+
+def test_loading_leaves_no_trace_in_the_generators(pairs):
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
+    assert batches(pairs, epoch=0) and batches(OURS, epoch=0)
+    assert before[:2] == (random.getstate(), np.random.get_state()[1].tolist()) and torch.equal(before[2], torch.get_rng_state())
+
+
+def test_items_skipped_are_not_loaded_and_each_process_has_positions_of_its_own():
+    samplers = [ResumableSampler(EnlargedSampler(range(5), 2, rank, ratio=2)) for rank in range(2)]
+    for sampler in samplers:
+        sampler.set_epoch(3, 2)
+    items = [list(sampler) for sampler in samplers]
+    assert [[item.position for item in mine] for mine in items] == [[4, 6, 8], [5, 7, 9]]
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(3)).tolist()
+    assert [item.index for item in items[1]] == [order[position] % 5 for position in (5, 7, 9)]
+
+
+def test_a_prefetching_thread_is_as_good_with_ours_and_a_warning_with_others(pairs):
+    assert same(batches(OURS, epoch=0, first=2, prefetch_mode="cpu"), batches(OURS, epoch=0)[1:])
+    assert make(OURS, prefetch_mode="cpu")[2] == ""
+    assert "num_worker_per_gpu: 1 repairs it" in make(pairs, prefetch_mode="cpu")[2]
