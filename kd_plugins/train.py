@@ -74,7 +74,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     tb_logger = init_tb_loggers(opt)
 
     with option_errors(args.opt):
-        train_loader, sampler, val_loaders, total_epochs, total_iters = create_train_val_dataloader(opt, logger)
+        train_loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
         train_loader, sampler, warning = resumable_loader(train_loader, sampler, opt)
         model = build_registered_model(opt)
     if warning:
@@ -135,8 +135,8 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         try:
             if current_iter and progress and validation_due() and current_iter % int(opt["val"]["val_freq"]) == 0:
                 validate()  # the state was saved before the validation of its iteration
-            prefetcher, epochs = partial(_build_prefetcher, train_loader, opt, logger), range(epoch, total_epochs + 1)
-            steps(_batches(prefetcher, sampler, train_loader.batch_size or 1, epochs, progress.get("samples", 0)))
+            prefetcher, batch_size = partial(_build_prefetcher, train_loader, opt, logger), train_loader.batch_size or 1
+            steps(_batches(prefetcher, sampler, batch_size, epoch, progress.get("samples", 0)))
             logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start))}")
             model.save(epoch=-1, current_iter=-1)  # the latest
             if validation_due():
@@ -177,11 +177,14 @@ def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str]) -> loggin
 
 
 def _batches(
-    build_prefetcher: Callable[[], Any], sampler: Any, batch_size: int, epochs: range, samples: int
+    build_prefetcher: Callable[[], Any], sampler: Any, batch_size: int, first: int, samples: int
 ) -> Iterator[tuple[int, int, Any]]:
-    """Epoch, samples of it used up with this batch, batch; `samples` of the first epoch are left out."""
+    """Epoch, samples of it used up with this batch, batch, without end; `samples` of the first epoch are left out.
+
+    Upstream counts an epoch's incomplete last batch, which the loader drops, and so may end before the last iteration.
+    """
     prefetcher = None
-    for epoch in epochs:
+    for epoch in itertools.count(first):
         sampler.set_epoch(epoch, samples)
         if prefetcher is None:
             prefetcher = build_prefetcher()  # it asks for batches at once, so not before the sampler knows which

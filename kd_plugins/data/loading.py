@@ -96,7 +96,12 @@ def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple
 
     Returns:
         The loader, the sampler, and why a run that goes on would see other images (empty: it would not).
+
+    Raises:
+        ValueError: an epoch has no whole batch.
     """
+    if len(loader) == 0:
+        raise ValueError(f"datasets:train: {len(sampler)} images in an epoch, fewer than a batch has ({loader.batch_size})")
     seed, warning = opt["manual_seed"], ""
     dataset = loader.dataset
     if isinstance(loader, PrefetchDataLoader) and loader.num_workers == 0 and not hasattr(dataset, "seeded_item"):

@@ -59,6 +59,11 @@ def test_an_epoch_goes_on_where_it_stopped_with_and_without_workers(kind, pairs)
     assert not same(batches(block, epoch=1, seed=1), whole)
 
 
+def test_an_epoch_without_a_whole_batch_is_refused(pairs):
+    with pytest.raises(ValueError, match="datasets:train: 9 images in an epoch, fewer than a batch has \\(10\\)"):
+        make(pairs, batch_size_per_gpu=10)
+
+
 def test_the_same_photo_is_another_crop_each_time(pairs):
     dataset = SeededItems(build_dataset({"phase": "train", "scale": 1, "gt_size": 16, "name": "x", **pairs}), 0)
     first, later, next_epoch = (dataset[Item(0, *when)]["gt"] for when in ((0, 0), (0, 3), (1, 0)))

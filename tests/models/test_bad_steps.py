@@ -73,7 +73,6 @@ def test_a_bad_gradient_of_a_finite_loss_names_its_term(build, options, log, roo
     assert "iteration 1: the gradient of l_root is not finite; images: number 0 of the batch, number 1" in log().splitlines()[-1]
     assert same(before, values(model))
     assert torch.equal(drawn, torch.get_rng_state())  # looking for it drew nothing more
-    assert all(p.grad is None for p in model.net_g.parameters())
 
 
 def test_what_is_finite_is_told_with_one_look():
