@@ -61,7 +61,7 @@ def test_a_step_passes_each_network_once(dckd_options, build):
 def test_what_nobody_reads_is_not_made(dckd_options, build):
     dckd_options["train"]["distill"] = {"dcl": None}
     model = build(dckd_options)
-    assert model.history is None and "net_history" not in model._beside()
+    assert model.history is None and "net_history" not in model.kept_beside()
     batches = count_batches(model.terms["ce"].loss.extractor.net.encoder.conv_in)
     model.optimize_parameters(1)
     assert batches == [(2, True), (2, False)]
