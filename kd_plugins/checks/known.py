@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -139,13 +139,16 @@ _REAL_ESRGAN = (
 _TOP_UPSTREAM: dict[str, Spec] = {"network_d": NETWORK, **dict.fromkeys(_REAL_ESRGAN, Any)}
 
 
-def file_block(model: Callable[..., Any] | None, is_train: bool, is_debug: bool = False) -> Block:
+def file_block(
+    model: Callable[..., Any] | None, is_train: bool, is_debug: bool = False, brought: Mapping[str, Any] | None = None
+) -> Block:
     """The block of a whole option file.
 
     Args:
         model: its model class; None for one that is not registered.
         is_train: training, or test.
         is_debug: whether the run is one that fills in how often to log by itself.
+        brought: the terms that an option file may change without naming their `type`; by default those of the model.
 
     Returns:
         The block. What the models of this project do not read is an error, what BasicSR's do not read a warning. A user's own
@@ -158,6 +161,10 @@ def file_block(model: Callable[..., Any] | None, is_train: bool, is_debug: bool 
     forks = FORKS if known else {}
     solver = _solver(house) if known else {}
     train = {**_TRAIN, **(_TRAIN_OURS if own else _TRAIN_UPSTREAM), **solver}
+    brought = getattr(model, "default_terms", {}) if brought is None else brought
+    if brought:
+        changed = {name: replace(TERM, default=block["type"]) for name, block in brought.items()}
+        train["distill"] = replace(cast(Block, train["distill"]), keys=changed)
     val = {**_VAL, **(_VAL_OURS if own else _VAL_UPSTREAM)}
     solver_needs = ("optim_g", "scheduler", "total_iter") if solver else ("total_iter",)
     often = () if is_debug else ("print_freq", "save_checkpoint_freq")

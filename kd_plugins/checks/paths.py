@@ -15,6 +15,7 @@ from kd_plugins.checks.sources import sources_of
 from kd_plugins.data.photos import find_photos
 from kd_plugins.extractors.tokenizer import BUNDLED
 from kd_plugins.models import DistillationModel
+from kd_plugins.models.terms import merge_terms
 from kd_plugins.options import Path
 from kd_plugins.teachers.network import find_weights
 from kd_plugins.teachers.programs import find_program
@@ -80,7 +81,7 @@ def _check_extractors(report: Report, opt: Mapping[str, Any], model: type[Distil
     """The files of the extractors of this project, in the terms that the model brings as in those of the file."""
     shared = mapping(mapping(opt.get("dckd")).get("tokenizer")).get("weights") if model.makes_negatives else None
     _check(report, ("dckd", "tokenizer", "weights"), shared)
-    for name, term in below({**model.default_terms, **mapping(mapping(opt.get("train")).get("distill"))}):
+    for name, term in below(merge_terms(model.default_terms, mapping(mapping(opt.get("train")).get("distill")))):
         loss = LOSS.entries.get(str(term.get("type")))
         block = {"type": getattr(loss, "default_extractor", None), **mapping(term.get("extractor"))}
         if house_of(loss) != OURS or house_of(EXTRACTOR.entries.get(str(block["type"]))) != OURS:

@@ -23,7 +23,9 @@ def json_schema() -> Schema:
     definitions: dict[str, Schema] = {}
     models = MODELS.entries
     ours = [name for name, model in models.items() if house_of(model) == OURS]
-    block, other = (replace(file_block(models[name], is_train=False), required=_ALWAYS) for name in (ours[0], "SRModel"))
+    brought = {name: block for model in ours for name, block in models[model].default_terms.items()}
+    found = file_block(models[ours[0]], is_train=False, brought=brought), file_block(models["SRModel"], is_train=False)
+    block, other = (replace(each, required=_ALWAYS) for each in found)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An option file of BasicSR with kd_plugins",

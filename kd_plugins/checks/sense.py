@@ -18,7 +18,7 @@ from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.checks.sources import NETWORK, sources_of
 from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared
+from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms
 from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint
 from kd_plugins.teachers.network import TEACHER_KEYS
@@ -135,7 +135,7 @@ def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
 
 def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
     own = mapping(mapping(opt.get("train")).get("distill"))
-    terms = {name: block for name, block in {**model.default_terms, **own}.items() if block is not None}
+    terms = {name: block for name, block in merge_terms(model.default_terms, own).items() if block is not None}
     if not opt.get("teacher"):
         if terms:
             report.error(("teacher",), f"missing, {', '.join(map(str, terms))} compare with it, expected {{checkpoint: FILE}}")

@@ -16,7 +16,7 @@ from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, ex
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
-from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared
+from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.randomness import random_state
 from kd_plugins.students import inherit
@@ -114,7 +114,7 @@ class DistillationModel(ValidatedModel):
 
     def term_blocks(self) -> dict[str, Any]:
         """The blocks of the terms by name: the class's own, changed and added to by the option file."""
-        return {**self.default_terms, **(self.opt["train"].get("distill") or {})}
+        return merge_terms(self.default_terms, self.opt["train"].get("distill") or {})
 
     def _build_terms(self, kept: Mapping[str, Tensor]) -> None:
         blocks = self.term_blocks()

@@ -127,6 +127,21 @@ def compared(block: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(between) if isinstance(between, (list, tuple)) else (between,)
 
 
+def merge_terms(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The blocks of the terms by name: those of a model class, changed and added to by an option file.
+
+    Args:
+        defaults: the class's.
+        own: the option file's. A block without `type` changes single keys of the class's; one with it stands in its place.
+    """
+
+    def merged(name: str, block: Any) -> Any:
+        changes = isinstance(block, Mapping) and "type" not in block
+        return {**defaults.get(name, {}), **block} if changes else block
+
+    return {**defaults, **{name: merged(name, block) for name, block in own.items()}}
+
+
 def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device) -> dict[str, Term]:
     """Build the terms of a `distill` block.
 

@@ -193,6 +193,8 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ),
         ("train:distill:x={type: ContrastiveImageLoss, between: encoder}", "the loss needs 'lq'; here it can have raw, stride"),
         ("train:distill:x={type: ExtractorLoss, between: encoder}", "train:distill:x:extractor: missing, ExtractorLoss needs it"),
+        # a term that the model brings has its type from there
+        ("train:distill:nc={loss_wieght: 0.2}", "train:distill:nc:loss_wieght: 0.2, BrisqueFeatureLoss has no such key"),
         (
             "train:distill:x={type: ExtractorLoss, between: encoder, extractor: {type: PiqExtractor}}",
             "train:distill:x:extractor:type: 'PiqExtractor', no registered extractor; nearest: PiqeExtractor",

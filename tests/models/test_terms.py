@@ -8,7 +8,7 @@ from torch import nn
 
 from kd_plugins.features import Pair
 from kd_plugins.losses import SpatialKLLoss
-from kd_plugins.models.terms import LOSS_REGISTRY, Step, Term, build_terms
+from kd_plugins.models.terms import LOSS_REGISTRY, Step, Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation
 
 CPU = torch.device("cpu")
@@ -54,6 +54,18 @@ def build(**terms):
 
 
 # ------------------------------------------------------------------------------------------------ building
+
+
+def test_an_option_file_changes_replaces_leaves_out_and_adds_terms():
+    defaults = {name: {"type": "L1Loss", "view": "clean"} for name in ("changed", "replaced", "left_out", "kept")}
+    own = {"changed": {"loss_weight": 2}, "replaced": {"type": "MSELoss"}, "left_out": None, "added": {"type": "L1Loss"}}
+    assert merge_terms(defaults, own) == {
+        "changed": {"type": "L1Loss", "view": "clean", "loss_weight": 2},
+        "replaced": {"type": "MSELoss"},
+        "left_out": None,
+        "kept": {"type": "L1Loss", "view": "clean"},
+        "added": {"type": "L1Loss"},
+    }
 
 
 def test_a_block_becomes_a_term():
