@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[2] / "options"
 METHODS, TASKS = ("slkd", "skd"), ("derain", "denoise", "deblur")
 
 
-@pytest.mark.parametrize("task", ("derain", "denoise"))
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_under_the_bundled_teacher(method, task, build):
     options = read_options(str(FOLDER / f"{method}_{task}.yml"))
