@@ -9,11 +9,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from kd_plugins.checks.blocks import Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.forks import FORKS, RENAMED
+from kd_plugins.checks.hints import Flag, Text
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 
 DEGRADATION = Named("degradation", DEGRADATION_REGISTRY, signature_block, many=True)
-Text = str | None
-Flag = bool | None
 Whole = int | None
 
 LOADER: dict[str, Spec] = {

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from torch import Tensor
 
 Schema = dict[str, Any]
+Text = str | None
+Flag = bool | None
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 _WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text", "null": "nothing"}
 

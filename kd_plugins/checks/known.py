@@ -14,6 +14,7 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
+from kd_plugins.checks.hints import Flag, Text
 from kd_plugins.checks.sources import NETWORK, STUDENT, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
@@ -24,8 +25,6 @@ from kd_plugins.models.terms import VIEWS
 from kd_plugins.teachers import ViewTransform
 
 Number = float | None
-Flag = bool | None
-Text = str | None
 OURS, UPSTREAM = "kd_plugins", "basicsr"
 
 EXTRACTOR = Named("extractor", EXTRACTOR_REGISTRY, signature_block)

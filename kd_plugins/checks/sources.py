@@ -11,12 +11,11 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
-from kd_plugins.checks.hints import AtLeast
+from kd_plugins.checks.hints import AtLeast, Text
 from kd_plugins.options import Path
 from kd_plugins.teachers.network import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TEACHER_ONLY, SourcedNetwork
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
-Text = str | None
 Multiple = Annotated[int, AtLeast(1)] | None
 _ADAPTER: dict[str, Spec] = {"pad_to": Multiple, **signature_block(Adapter, given=("sizes",)).keys}
 _PROGRAM, _ENSEMBLE = TEACHER_KEYS

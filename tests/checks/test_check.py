@@ -8,15 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from kd_plugins.checks import check_file
 from kd_plugins.cli import main
-from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation
-from kd_plugins.extractors import EXTRACTOR_REGISTRY
-from kd_plugins.losses import ExtractorLoss
-from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionError, read_option_file
 
 ROOT = Path(__file__).parents[2]
@@ -284,85 +278,6 @@ def test_no_value_in_any_place_breaks_the_check(name, odd, capsys):
         node[path[-1]] = odd
         with contextlib.suppress(OptionError):
             check_file(dataclasses.replace(file, opt=opt), args, is_train=True)
-
-
-# ------------------------------------------------------------------------------------------------ what a user brings
-
-
-def test_a_users_own_classes_are_read_by_their_signature(check, register):
-    class MineLoss(torch.nn.Module):
-        def __init__(self, alpha: float, mode: str = "a", extractor: str = "x", size: int = None):
-            super().__init__()
-
-        def forward(self, student, teacher):
-            return (student - teacher).mean()
-
-    class MineExtractor(torch.nn.Module):
-        def __init__(self, *, depth: int = 2):
-            super().__init__()
-
-    class MineDataset(torch.utils.data.Dataset):
-        def __init__(self, opt):
-            super().__init__()
-
-    register(LOSS_REGISTRY, MineLoss)
-    register(EXTRACTOR_REGISTRY, MineExtractor)
-    register(DATASET_REGISTRY, MineDataset)
-    mine = "train:distill:m={type: MineLoss, between: output, alpha: 1, extractor: y, size: ~}"
-    assert check(GOOD, mine, "datasets:val={name: a, type: MineDataset, whatever: 1, dataroot_gt: none}", code=0)
-    assert "m:alpha: missing, MineLoss needs it" in check(GOOD, "train:distill:m={type: MineLoss, between: output}")[0]
-    assert "m:mode: 3, expected text" in check(GOOD, "train:distill:m={type: MineLoss, alpha: 1, mode: 3}")[0]
-    theirs = "train:distill:m={type: ExtractorLoss, between: encoder, extractor: {type: MineExtractor, DEPTH: 3}}"
-    assert check(GOOD, theirs.replace("DEPTH", "depth"), code=0)
-    assert "MineExtractor has no such key; nearest: depth" in check(GOOD, theirs.replace("DEPTH", "dept"))[0]
-
-
-def test_keywords_that_a_users_class_hands_on_are_accepted(check, register):
-    class WiderLoss(ExtractorLoss):
-        def __init__(self, gain: float = 1.0, **kwargs):
-            super().__init__(extractor={"type": "PiqeExtractor"}, **kwargs)
-
-    class AnyLoss(torch.nn.Module):
-        def __init__(self, gain=1.0, **kwargs):
-            super().__init__()
-
-        def forward(self, student, teacher):
-            return (student - teacher).mean()
-
-    register(LOSS_REGISTRY, WiderLoss)
-    register(LOSS_REGISTRY, AnyLoss)
-    assert check(GOOD, "train:distill:m={type: WiderLoss, between: encoder, window: 8, loss_weight: 2}", code=0) == [
-        "a.yml: fine, for `basicsr train`"
-    ]
-    assert len(check(GOOD, "train:distill:m={type: AnyLoss, other: 1}", code=0)) == 1
-    (fine, warning) = check(GOOD, "train:distill:m={type: AnyLoss, gains: 1}", code=0)
-    assert "m:gains: 1, AnyLoss has no such key; nearest: gain" in warning and warning.endswith("(a warning)")
-
-
-def test_a_users_own_model_may_read_keys_of_its_own(check, register):
-    class MineModel(DistillationModel):
-        pass
-
-    register(MODEL_REGISTRY, MineModel)
-    entries = (
-        "model_type=MineModel",
-        "my_block={a: 1}",
-        "train:my_key=2",
-        "path:my_path=a",
-        "train:mixing_augs={mixup: true}",
-    )
-    assert len(check(GOOD, *entries, code=0)) == 1
-    assert "teacher:chekpoint: 'a'" in check(GOOD, "model_type=MineModel", "teacher:chekpoint=a")[0]  # it is built as ever
-
-
-def test_degradations_of_a_users_own_are_known(check, monkeypatch):
-    @dataclasses.dataclass
-    class Fog(Degradation):
-        haze: float = 0.5
-
-    monkeypatch.setitem(DEGRADATION_REGISTRY._obj_map, "fog", Fog)
-    assert check(GOOD, "datasets:train:degradation={type: fog, haze: 0.1}", code=0)
-    assert "Fog has no such key; nearest: haze" in check(GOOD, "datasets:train:degradation={type: fog, hazy: 0.1}")[0]
 
 
 # ------------------------------------------------------------------------------------------------ no code

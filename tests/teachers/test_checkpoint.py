@@ -1,7 +1,6 @@
 """Checkpoints are found, read without running their code, and loaded strictly."""
 
 import json
-import os
 import pickle
 
 import pytest
@@ -73,21 +72,11 @@ def test_safetensors_without_metadata(tmp_path, weights):
 # ------------------------------------------------------------------------------------------------ files that are refused
 
 
-class Code:
-    """Pickled, it makes a file when it is read."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path, weights, how):
+def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path, weights, how, code):
     ran, path = tmp_path / "ran", tmp_path / "net.pth"
-    content = {"params": weights, "extra": Code(ran)}
+    content = {"params": weights, "extra": code(ran)}
     if how == "torch":
         torch.save(content, path)
     else:

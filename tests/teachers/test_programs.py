@@ -1,6 +1,5 @@
 """TorchScript and torch.export files teach by their output; pickled code in them is refused."""
 
-import os
 import pickle
 import zipfile
 
@@ -109,37 +108,27 @@ def test_a_broken_program_is_one_sentence(tmp_path):
         load_program(path)
 
 
-class Code:
-    """Pickled, it makes a folder when it is read."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("part", ["sample_inputs", "weights", "constants"])
-def test_pickled_code_in_an_exported_program_is_refused_and_not_run(tmp_path, files, part):
+def test_pickled_code_in_an_exported_program_is_refused_and_not_run(tmp_path, files, part, code):
     ran, path = tmp_path / "ran", tmp_path / "net.pt2"
-    code = pickle.dumps(Code(ran))
+    pickled = pickle.dumps(code(ran))
     with zipfile.ZipFile(files / "exported.pt2") as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             content = source.read(name)
             if part == "sample_inputs" and "sample_inputs/" in name:
-                content = code
+                content = pickled
             if part == "weights" and name.endswith("weights_config.json"):
                 content = content.replace(b'"use_pickle": false', b'"use_pickle": true').replace(
                     b'"use_pickle":false', b'"use_pickle":true'
                 )
             if part == "weights" and name.endswith("weights/weight_0"):
-                content = code
+                content = pickled
             if part == "constants" and name.endswith("constants_config.json"):
                 content = (
                     b'{"config": {"c": {"path_name": "opaque_obj_0", "is_param": false, "use_pickle": true, "tensor_meta": null}}}'
                 )
-                target.writestr(f"{name.split('/')[0]}/data/constants/opaque_obj_0", code)
+                target.writestr(f"{name.split('/')[0]}/data/constants/opaque_obj_0", pickled)
             target.writestr(name, content)
     with pytest.raises(ValueError, match=rf"its part .*{part}.* needs pickled code, which is refused"):
         load_program(path)
