@@ -16,6 +16,7 @@ from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
 from kd_plugins.checks.paths import below, mapping
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.checks.sources import NETWORK, sources_of
+from kd_plugins.data import build_degradation
 from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms
@@ -85,8 +86,15 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
         report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
     size = train.get("gt_size")
-    if train.get("type") == "PairedImageDataset" and isinstance(size, int) and size % scale:
+    if train.get("type") in ("PairedImageDataset", "DegradedPhotoDataset") and isinstance(size, int) and size % scale:
         report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
+    for phase, dataset in below(opt.get("datasets")):
+        factor = _shrinks_by(dataset)
+        if factor not in (None, scale):
+            report.error(
+                ("datasets", phase, "degradation"),
+                f"makes images {factor} times smaller, expected the file's scale, {scale}: {{type: downsample, scale: {scale}}}",
+            )
     outermost = {(key,): mapping(opt.get(key)) for key in ("network_g", "teacher")}
     for path, block in {**outermost, **dict(sources_of(opt, is_ours=True))}.items():
         if house_of(NETWORK.entries.get(str(block.get("type")))) != UPSTREAM:
@@ -94,8 +102,15 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
         key = next((key for key in ("upscale", "scale") if key in block), None)
         if key and isinstance(block[key], int) and block[key] != scale:
             report.error((*path, key), f"{block[key]}, expected the file's scale, {scale}")
-        elif key == "upscale" and scale > 1 and train.get("type") == "DegradedPhotoDataset" and path[0] == "network_g":
-            report.error((*path, key), f"{scale}, but DegradedPhotoDataset has inputs as large as its photos, expected 1")
+
+
+def _shrinks_by(dataset: Mapping[Any, Any]) -> int | None:
+    """The factor of a degradation; None where there is none, or it is wrong in itself."""
+    try:
+        return build_degradation(dataset["degradation"]).factor if dataset.get("type") == "DegradedPhotoDataset" else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
 
 
 def _check_checkpoint(report: Report, path: Path, block: Mapping[Any, Any]) -> None:

@@ -1,6 +1,8 @@
 """Datasets that degrade photos as they are read; importing this registers them with BasicSR."""
 
-from kd_plugins.data import rain as rain  # registers a degradation
+from kd_plugins.data import blur as blur  # these register degradations
+from kd_plugins.data import downsample as downsample
+from kd_plugins.data import rain as rain
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation, build_degradation
 from kd_plugins.data.degraded_photo_dataset import DegradedPhotoDataset
 from kd_plugins.data.photos import BUILTIN, Photo, find_photos

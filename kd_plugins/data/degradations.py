@@ -1,14 +1,14 @@
-"""What is done to a clean photo: noise and blur here, rain in ``rain.py``, and how an option block names them."""
+"""What is done to a clean photo: noise here, the rest in files of their own, and how an option block names them."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 from basicsr.utils.registry import Registry
 
@@ -105,15 +105,20 @@ class Degradation:
         """Pixels beyond a crop's edge that its result depends on."""
         return 0
 
+    @property
+    def factor(self) -> int:
+        """How many times smaller each side gets."""
+        return 1
+
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """Degrade one image.
 
         Args:
-            image: (H, W, C) float32 in [0, 1]; not modified.
+            image: (H, W, C) float32 in [0, 1], H and W multiples of the factor; not modified.
             rng: The only source of randomness. ``RandomState``, since numpy freezes its streams over versions.
 
         Returns:
-            (H, W, C) float32.
+            (H / factor, W / factor, C) float32.
         """
         raise NotImplementedError
 
@@ -147,100 +152,6 @@ class GaussianNoise(Degradation):
         return to_8bit(noisy) if self.clip else noisy
 
 
-def _normalised(kernel: np.ndarray) -> np.ndarray:
-    return (kernel / kernel.sum(dtype=np.float64)).astype(np.float32)
-
-
-def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    out = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    return to_8bit(out.reshape(image.shape))
-
-
-@register("blur")
-@dataclasses.dataclass
-class MotionBlur(Degradation):
-    """Motion blur: the image is averaged along a straight or gently curved path of the camera.
-
-    Args:
-        length: Length of the path in pixels.
-        angle: Direction in degrees, 0 horizontal, counted counter-clockwise.
-        curve: Degrees by which the direction turns from the path's start to its end; either way round, at random.
-    """
-
-    length: Range = (5.0, 25.0)
-    angle: Range = (0.0, 180.0)
-    curve: Range = (0.0, 60.0)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._length = check_range("blur", "length", self.length, 1.0, 201.0)
-        self._angle = check_range("blur", "angle", self.angle, -360.0, 360.0)
-        self._curve = check_range("blur", "curve", self.curve, 0.0, 360.0)
-
-    @property
-    def margin(self) -> int:
-        """Half the longest path, and a pixel for the interpolation."""
-        return math.ceil(self._length[1] / 2) + 1
-
-    def kernel(self, rng: np.random.RandomState) -> np.ndarray:
-        """Draw a kernel: (k, k) float32, k odd, sum 1, centre of mass at the centre."""
-        length, angle = draw(rng, self._length), math.radians(draw(rng, self._angle))
-        turn = math.radians(draw(rng, self._curve)) * (1.0 if rng.random_sample() < 0.5 else -1.0)
-        count = max(2, math.ceil(4 * length))
-        heading = angle + turn * (np.linspace(0.0, 1.0, count) - 0.5)
-        # A path of length L covers L pixels when its two end points are L - 1 apart.
-        step = (length - 1.0) / (count - 1)
-        x, y = np.cumsum(np.cos(heading)) * step, np.cumsum(-np.sin(heading)) * step
-        x, y = x - x.mean(), y - y.mean()
-        half = max(1, math.ceil(max(np.abs(x).max(), np.abs(y).max())))
-        size = 2 * half + 1
-        column, row = np.floor(x).astype(int), np.floor(y).astype(int)
-        fx, fy = x - column, y - row
-        kernel = np.zeros((size + 1, size + 1))
-        for dy, dx, weight in (
-            (0, 0, (1 - fy) * (1 - fx)),
-            (0, 1, (1 - fy) * fx),
-            (1, 0, fy * (1 - fx)),
-            (1, 1, fy * fx),
-        ):
-            np.add.at(kernel, (row + half + dy, column + half + dx), weight)
-        return _normalised(kernel[:size, :size])
-
-    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        """See :class:`Degradation`; the result is rounded to 8 bits."""
-        # filter2D correlates; a flipped kernel makes it a convolution.
-        return _filter(image, self.kernel(rng)[::-1, ::-1].copy())
-
-
-@register("defocus")
-@dataclasses.dataclass
-class DefocusBlur(Degradation):
-    """Defocus blur: the average over a disc.
-
-    Args:
-        radius: Radius of the disc in pixels.
-    """
-
-    radius: Range = (1.0, 5.0)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._radius = check_range("defocus", "radius", self.radius, 0.0, 100.0)
-
-    @property
-    def margin(self) -> int:
-        """The largest radius, and a pixel for its smooth edge."""
-        return math.ceil(self._radius[1]) + 1
-
-    def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        """See :class:`Degradation`; the result is rounded to 8 bits."""
-        radius = draw(rng, self._radius)
-        half = math.ceil(radius) + 1
-        y, x = np.mgrid[-half : half + 1, -half : half + 1]
-        # The edge falls off over one pixel, so that the blur grows steadily with the radius.
-        return _filter(image, _normalised(np.clip(radius + 0.5 - np.hypot(y, x), 0.0, 1.0)))
-
-
 class Sequential(Degradation):
     """Several degradations, applied in the order given."""
 
@@ -250,8 +161,13 @@ class Sequential(Degradation):
 
     @property
     def margin(self) -> int:
-        """Sum over the steps."""
-        return sum(step.margin for step in self.steps)
+        """Sum over the steps, each in pixels of the first one's input."""
+        return functools.reduce(lambda margin, step: margin * step.factor + step.margin, reversed(self.steps), 0)
+
+    @property
+    def factor(self) -> int:
+        """Product over the steps."""
+        return math.prod(step.factor for step in self.steps)
 
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """See :class:`Degradation`."""

@@ -39,8 +39,9 @@ class DegradedPhotoDataset(Dataset):
 
             * photos: ``builtin``, a folder (with its sub-folders), or a list of folders and files.
             * split: ``train`` or ``val``, for ``builtin`` only. Default: by the phase.
-            * degradation: ``{type: rain | noise | blur | defocus, <arguments>}`` or a list of these, applied in order.
-            * gt_size: Side of a training crop in pixels.
+            * degradation: ``{type: rain | noise | blur | defocus | downsample, <arguments>}`` or a list of these, applied in
+              order. What it makes smaller must be the option file's ``scale``.
+            * gt_size: Side of a training crop of the clean photo in pixels.
             * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
             * seed: Of the validation's degradation. Default: 0.
             * cache: Keep the decoded photos in memory, as uint8. Default: true.
@@ -48,8 +49,8 @@ class DegradedPhotoDataset(Dataset):
             The loader's keys are basicsr's.
 
     Returns:
-        Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB; ``gt`` in [0, 1], and ``lq`` too except
-        for noise without ``clip``. The names in ``lq_path`` are unique, so that saved images are.
+        Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB, ``lq`` smaller by the scale (a photo whose sides
+        it does not divide is cut to fit); ``gt`` in [0, 1], and ``lq`` too except for noise without ``clip``. The names in ``lq_path`` are unique, so that saved images are.
 
     Raises:
         FileNotFoundError: If a folder is missing or holds no image.
@@ -64,6 +65,7 @@ class DegradedPhotoDataset(Dataset):
         self._check_keys(opt)
         self.train: bool = opt["phase"] == "train"
         self.degrade = build_degradation(opt["degradation"])
+        self._check_scale(opt)
         self.hflip, self.rot = bool(opt.get("use_hflip", False)), bool(opt.get("use_rot", False))
         self.seed = opt.get("seed", 0)
         self.gt_size = int(opt["gt_size"]) if self.train else 0
@@ -95,6 +97,13 @@ class DegradedPhotoDataset(Dataset):
         if phase == "train" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise ValueError(f"gt_size is {size!r}; expected a whole number of pixels, 1 or more")
 
+    def _check_scale(self, opt: Mapping[str, Any]) -> None:
+        factor, scale, size = self.degrade.factor, opt.get("scale") or 1, opt.get("gt_size", 0)
+        if factor != scale:
+            raise ValueError(f"degradation makes images {factor} times smaller; expected {scale}, the option file's scale")
+        if self.train and size % factor:
+            raise ValueError(f"gt_size is {size}; expected a multiple of the scale, {factor}")
+
     def _load(self, photo: Photo) -> np.ndarray:
         image = photo.load()
         height, width = image.shape[:2]
@@ -117,14 +126,16 @@ class DegradedPhotoDataset(Dataset):
         if self.train:
             gt, lq = self._random_pair(image, seed)
         else:
-            gt = image.astype(np.float32) * np.float32(1 / 255)
+            height, width = (side // self.degrade.factor * self.degrade.factor for side in image.shape[:2])
+            gt = image[:height, :width].astype(np.float32) * np.float32(1 / 255)
             lq = self.degrade(gt, validation_rng(self.seed, photo.path))
         return {"lq": _to_tensor(lq), "gt": _to_tensor(gt), "lq_path": f"{photo.name}.png", "gt_path": photo.path}
 
     def _random_pair(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = self._rng
         rng.seed(seed % 2**32)
-        size, margin = self.gt_size, self.degrade.margin
+        size, factor = self.gt_size, self.degrade.factor
+        margin = -(-self.degrade.margin // factor) * factor
         top, left = (int(rng.randint(side - size + 1)) for side in image.shape[:2])
         window = _window(image, top - margin, left - margin, size + 2 * margin)
         if self.hflip and rng.random_sample() < 0.5:
@@ -135,8 +146,8 @@ class DegradedPhotoDataset(Dataset):
             window = window.transpose(1, 0, 2)
         gt = np.ascontiguousarray(window).astype(np.float32) * np.float32(1 / 255)
         lq = self.degrade(gt, rng)
-        inner = slice(margin, margin + size)
-        return gt[inner, inner], lq[inner, inner]
+        inner, small = slice(margin, margin + size), slice(margin // factor, (margin + size) // factor)
+        return gt[inner, inner], lq[small, small]
 
 
 def validation_rng(seed: object, path: str) -> np.random.RandomState:

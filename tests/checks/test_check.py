@@ -228,8 +228,12 @@ def test_a_scale_is_that_of_the_networks(check):
     pairs = "{name: a, type: PairedImageDataset, dataroot_gt: ., dataroot_lq: ., io_backend: {type: disk}, gt_size: 130, "
     pairs += "use_hflip: true, use_rot: ~, batch_size_per_gpu: 1, num_worker_per_gpu: 0}"
     assert "gt_size: 130, expected a multiple of the scale, 4" in check(GOOD, *entries, "scale=4", f"datasets:train={pairs}")[0]
-    assert "network_g:upscale: 4, expected the file's scale, 2" in check(GOOD, *entries, "scale=2")[0]
-    assert "DegradedPhotoDataset has inputs as large as its photos" in check(GOOD, *entries, "scale=4")[0]
+    smaller = ("datasets:val=~", "datasets:train:degradation={type: downsample, scale: 2}")
+    assert "network_g:upscale: 4, expected the file's scale, 2" in check(GOOD, *entries, "scale=2", *smaller)[0]
+    said = "datasets:train:degradation: makes images 2 times smaller, expected the file's scale, 4"
+    assert said in check(GOOD, *entries, "scale=4", *smaller)[0]
+    assert "makes images 1 times smaller" in check(GOOD, *entries, "scale=4", "datasets:val=~")[0]
+    check(GOOD, *entries, "scale=4", "datasets:val=~", "datasets:train:degradation={type: downsample, scale: 4}", code=0)
 
 
 def test_files_of_what_is_not_built_are_not_asked_for(check):
