@@ -161,6 +161,10 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
     outputs = [key for teacher in ("teacher", "teacher_clean") for key in TEACHER_KEYS if key in mapping(opt.get(teacher))]
     for name, block in below(terms):
         between = _check_term(report, name, block, groups, model)
+        if block.get("view") == "clean" and opt.get("scale", 1) != 1:
+            where = ("view",) if "view" in mapping(own.get(name)) else ()
+            said = f"the clean image is no input of a teacher at scale {opt['scale']}, expected view: degraded, or `{name}: ~`"
+            report.error(("train", "distill", name, *where), said)
         if outputs and between:
             report.error(
                 ("train", "distill", name, "between"),

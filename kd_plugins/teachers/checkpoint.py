@@ -31,7 +31,7 @@ def find_checkpoint(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    bundled = {file.stem: file for file in BUNDLED.glob("*.safetensors")}
+    bundled = {file.stem: file for file in BUNDLED.glob("*.safetensors") if not file.stem.startswith("tokenizer_")}
     if name in bundled:
         return bundled[name]
     raise FileNotFoundError(

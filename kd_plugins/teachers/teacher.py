@@ -80,7 +80,13 @@ def observe(teachers: Mapping[str, Teacher], views: Mapping[str, Tensor]) -> dic
 
     Returns:
         What the teacher made of each view.
+
+    Raises:
+        ValueError: views of several sizes: super-resolution has no clean view.
     """
+    if len({image.shape[1:] for image in views.values()}) > 1:
+        sizes = ", ".join(f"{view} {tuple(image.shape)}" for view, image in views.items())
+        raise ValueError(f"teacher: its views are {sizes}, expected one size: at a scale above 1 there is no clean view")
     observations: dict[str, Observation] = {}
     for teacher in {id(teachers[view]): teachers[view] for view in views}.values():
         names = [view for view in views if teachers[view] is teacher]

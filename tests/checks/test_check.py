@@ -236,6 +236,13 @@ def test_a_scale_is_that_of_the_networks(check):
     check(GOOD, *entries, "scale=4", "datasets:val=~", "datasets:train:degradation={type: downsample, scale: 4}", code=0)
 
 
+def test_a_clean_view_is_refused_where_input_and_output_differ_in_size(check):
+    entries = ("scale=2", "datasets:val=~", "datasets:train:degradation={type: downsample, scale: 2}")
+    said = "train:distill:et: the clean image is no input of a teacher at scale 2"
+    assert any(said in line for line in check(GOOD, *entries))
+    assert not any(said in line for line in check(GOOD, *entries, "train:distill:et=~", code=0))
+
+
 def test_files_of_what_is_not_built_are_not_asked_for(check):
     unused = ("dckd={tokenizer: {weights: none.ckpt}}", "train:distill:kl=~")
     assert check(GOOD, *unused, code=0)

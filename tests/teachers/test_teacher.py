@@ -122,6 +122,13 @@ def test_two_teachers_are_two_forwards(teacher):
     assert not torch.allclose(seen["clean"].image, seen["degraded"].image)
 
 
+def test_views_of_two_sizes_are_refused():
+    teacher = Teacher(nn.Conv2d(3, 3, 1))
+    views = {"degraded": torch.rand(2, 3, 8, 8), "clean": torch.rand(2, 3, 32, 32)}
+    with pytest.raises(ValueError, match="above 1 there is no clean view"):
+        observe(dict.fromkeys(views, teacher), views)
+
+
 def test_a_part_of_an_observation(teacher):
     teacher.tap(["tail"])
     seen = teacher(torch.rand(4, 3, 8, 8))
