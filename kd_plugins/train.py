@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import datetime
-import itertools
 import logging
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from os import path as osp
 from typing import Any
 
 import basicsr
 import torch
-from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
 from basicsr.models import build_model
 from basicsr.train import create_train_val_dataloader, init_tb_loggers
-from basicsr.utils import (
-    AvgTimer,
-    MessageLogger,
-    check_resume,
-    get_root_logger,
-    get_time_str,
-    make_exp_dirs,
-    mkdir_and_rename,
-    set_random_seed,
-)
+from basicsr.utils import check_resume, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename, set_random_seed
 from basicsr.utils.options import copy_opt_file, dict2str
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 import kd_plugins
 from kd_plugins.checks import check_file
 from kd_plugins.checks.known import MODELS
 from kd_plugins.checks.walk import no_entry
 from kd_plugins.data.loading import resumable_loader
-from kd_plugins.interrupt import Interrupt, Interrupted, RunStopped
-from kd_plugins.models.bad_steps import BadSteps
+from kd_plugins.loop import Loop
 from kd_plugins.models.checkpoints import BadState, load_state, newest_state, remove_leftovers
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
 from kd_plugins.process import prepare_process
-from kd_plugins.randomness import kept_randomness
 
 
 def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
@@ -84,72 +66,8 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         model.resume_training(resume_state)
         epoch, current_iter = resume_state["epoch"], resume_state["iter"]
         logger.info(f"Resuming training from epoch: {epoch}, iter: {current_iter}.")
-    message_logger = MessageLogger(opt, current_iter + 1, tb_logger)
-    progress = getattr(model, "progress", {})  # what a state keeps of this loop; a model that is not ours keeps nothing
-    saved_at = current_iter
-
-    def save() -> None:
-        nonlocal saved_at
-        if saved_at != current_iter:
-            logger.info("Saving models and training states.")
-            model.save(epoch, current_iter)
-            saved_at = current_iter
-
-    def validate() -> None:
-        with kept_randomness():  # a run that goes on may validate once more, or once less
-            for loader in val_loaders:
-                model.validation(interrupt.watch(loader), current_iter, tb_logger, opt["val"].get("save_img", False))
-        progress["validated"] = current_iter
-
-    def validation_due() -> bool:
-        return opt.get("val") is not None and progress.get("validated", -1) != current_iter
-
-    def steps(batches: Iterator[tuple[int, int, Any]]) -> None:
-        nonlocal epoch, current_iter
-        data_timer, iter_timer = AvgTimer(), AvgTimer()
-        for epoch, samples, data in itertools.islice(batches, max(total_iters - current_iter, 0)):  # noqa: B007
-            data_timer.record()
-            current_iter += 1
-            progress["samples"] = samples
-            model.update_learning_rate(current_iter, warmup_iter=opt["train"].get("warmup_iter", -1))
-            model.feed_data(data)
-            model.optimize_parameters(current_iter)
-            iter_timer.record()
-            bar.update()
-            if current_iter % opt["logger"]["print_freq"] == 0:
-                timing = {"time": iter_timer.get_avg_time(), "data_time": data_timer.get_avg_time()}
-                lrs = model.get_current_learning_rate()
-                message_logger({"epoch": epoch, "iter": current_iter, "lrs": lrs, **timing, **model.get_current_log()})
-                if tb_logger:
-                    tb_logger.add_scalar("lr", lrs[0], current_iter)
-            if current_iter % int(opt["logger"]["save_checkpoint_freq"]) == 0:
-                save()
-            interrupt.check()
-            if validation_due() and current_iter % int(opt["val"]["val_freq"]) == 0:
-                validate()
-            data_timer.start()
-            iter_timer.start()
-
-    start = time.time()
-    with logging_redirect_tqdm([logger]), _progress(opt, current_iter, total_iters) as bar, Interrupt() as interrupt:
-        try:
-            if current_iter and progress and validation_due() and current_iter % int(opt["val"]["val_freq"]) == 0:
-                validate()  # the state was saved before the validation of its iteration
-            prefetcher, batch_size = partial(_build_prefetcher, train_loader, opt, logger), train_loader.batch_size or 1
-            steps(_batches(prefetcher, sampler, batch_size, epoch, progress.get("samples", 0)))
-            logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start))}")
-            model.save(epoch=-1, current_iter=-1)  # the latest
-            if validation_due():
-                validate()
-        except RunStopped as stop:
-            if isinstance(stop, (Interrupted, BadSteps)):
-                save()
-                stop.args = (f"{stop}. Saved at iteration {saved_at}; `--auto_resume` goes on from there",)
-            logger.error(f"Stopped: {stop}.")
-            raise
-        finally:
-            if tb_logger:
-                tb_logger.flush()
+    loop = Loop(opt, model, train_loader, sampler, val_loaders, tb_logger, epoch, current_iter)
+    loop.run(total_iters)
     _close(opt, model, logger, tb_logger)
     return model
 
@@ -174,40 +92,6 @@ def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str]) -> loggin
     for warning in warnings:
         logger.warning(warning)
     return logger
-
-
-def _batches(
-    build_prefetcher: Callable[[], Any], sampler: Any, batch_size: int, first: int, samples: int
-) -> Iterator[tuple[int, int, Any]]:
-    """Epoch, samples of it used up with this batch, batch, without end; `samples` of the first epoch are left out.
-
-    Upstream counts an epoch's incomplete last batch, which the loader drops, and so may end before the last iteration.
-    """
-    prefetcher = None
-    for epoch in itertools.count(first):
-        sampler.set_epoch(epoch, samples)
-        if prefetcher is None:
-            prefetcher = build_prefetcher()  # it asks for batches at once, so not before the sampler knows which
-        else:
-            prefetcher.reset()
-        while (data := prefetcher.next()) is not None:
-            samples += batch_size
-            yield epoch, samples, data
-        samples = 0
-
-
-def _progress(opt: dict[str, Any], start: int, total: int) -> Any:
-    """A bar with the time left on a terminal; elsewhere nothing: the log lines have it too."""
-    return tqdm(initial=start, total=total, unit="it", dynamic_ncols=True, disable=opt["rank"] != 0 or not sys.stderr.isatty())
-
-
-def _build_prefetcher(loader: Any, opt: dict[str, Any], logger: logging.Logger) -> Any:
-    mode = opt["datasets"]["train"].get("prefetch_mode")
-    if mode not in (None, "cpu", "cuda"):
-        raise OptionError(f"datasets:train:prefetch_mode: {mode!r}, expected cpu, cuda or nothing")
-    if mode == "cuda" and opt["num_gpu"] == 0:
-        logger.warning("prefetch_mode: cuda needs a GPU; prefetching on the CPU.")
-    return CUDAPrefetcher(loader, opt) if mode == "cuda" and opt["num_gpu"] else CPUPrefetcher(loader)
 
 
 def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, Any] | None:

@@ -1,0 +1,159 @@
+"""The loop of a training: steps, and what is due between them."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
+from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from kd_plugins.interrupt import Interrupt, Interrupted, RunStopped
+from kd_plugins.models.bad_steps import BadSteps
+from kd_plugins.options import OptionError
+from kd_plugins.randomness import kept_randomness
+
+
+class Loop:
+    """Trains a model to its last iteration: steps, log lines, saves, validations, and a good end when it is stopped.
+
+    Args:
+        opt: the options of the run.
+        model: any model of BasicSR's kind.
+        loader: the training data.
+        sampler: its `ResumableSampler`.
+        val_loaders: the validation data.
+        tb_logger: TensorBoard's writer, or None.
+        epoch: the epoch to begin in.
+        current_iter: iterations that are done.
+    """
+
+    def __init__(
+        self,
+        opt: Mapping[str, Any],
+        model: Any,
+        loader: Any,
+        sampler: Any,
+        val_loaders: Sequence[Any],
+        tb_logger: Any = None,
+        epoch: int = 0,
+        current_iter: int = 0,
+    ) -> None:
+        self.opt, self.model, self.tb_logger = opt, model, tb_logger
+        self.loader, self.sampler, self.val_loaders = loader, sampler, val_loaders
+        self.epoch, self.current_iter, self.saved_at = epoch, current_iter, current_iter
+        self.progress = getattr(model, "progress", {})  # what a state keeps of this loop; a model that is not ours keeps nothing
+        self.logger, self.message_logger = get_root_logger(), MessageLogger(opt, current_iter + 1, tb_logger)
+        self.interrupt = Interrupt()
+
+    def run(self, total_iters: int) -> None:
+        """Train.
+
+        Args:
+            total_iters: the last iteration.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+            BadSteps: too many steps in a row had numbers that are not finite; the state is saved.
+            SaveError: a checkpoint could not be written.
+        """
+        start = time.time()
+        # a bar with the time left on a terminal; elsewhere the log lines have it
+        hidden = self.opt["rank"] != 0 or not sys.stderr.isatty()
+        bar = tqdm(initial=self.current_iter, total=total_iters, unit="it", dynamic_ncols=True, disable=hidden)
+        with logging_redirect_tqdm([self.logger]), bar, self.interrupt:
+            try:
+                if self.current_iter and self.progress:
+                    self._validate_if_due()  # the state was saved before the validation of its iteration
+                self._steps(total_iters, bar)
+                self.logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start))}")
+                self.model.save(epoch=-1, current_iter=-1)  # the latest
+                self._validate()
+            except RunStopped as stop:
+                if isinstance(stop, (Interrupted, BadSteps)):
+                    self._save()
+                    stop.args = (f"{stop}. Saved at iteration {self.saved_at}; `--auto_resume` goes on from there",)
+                self.logger.error(f"Stopped: {stop}.")
+                raise
+            finally:
+                if self.tb_logger:
+                    self.tb_logger.flush()
+
+    def _steps(self, total_iters: int, bar: tqdm) -> None:
+        data_timer, iter_timer = AvgTimer(), AvgTimer()
+        for data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
+            data_timer.record()
+            self.current_iter += 1
+            self.model.update_learning_rate(self.current_iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
+            self.model.feed_data(data)
+            self.model.optimize_parameters(self.current_iter)
+            iter_timer.record()
+            bar.update()
+            if self.current_iter % self.opt["logger"]["print_freq"] == 0:
+                self._log(time=iter_timer.get_avg_time(), data_time=data_timer.get_avg_time())
+            if self.current_iter % int(self.opt["logger"]["save_checkpoint_freq"]) == 0:
+                self._save()
+            self.interrupt.check()
+            self._validate_if_due()
+            data_timer.start()
+            iter_timer.start()
+
+    def _batches(self) -> Iterator[Any]:
+        """Batches without end; what is used up of the first epoch is left out.
+
+        Upstream counts an epoch's incomplete last batch, which the loader drops, and so may end before the last iteration.
+        """
+        batch_size, samples, prefetcher = self.loader.batch_size or 1, self.progress.get("samples", 0), None
+        while True:
+            self.sampler.set_epoch(self.epoch, samples)
+            if prefetcher is None:
+                prefetcher = _build_prefetcher(self.loader, self.opt)  # it asks for batches at once: the sampler has to know which
+            else:
+                prefetcher.reset()
+            while (data := prefetcher.next()) is not None:
+                samples += batch_size
+                self.progress["samples"] = samples
+                yield data
+            samples, self.epoch = 0, self.epoch + 1
+
+    def _log(self, **timing: float) -> None:
+        lrs = self.model.get_current_learning_rate()
+        place = {"epoch": self.epoch, "iter": self.current_iter}
+        self.message_logger({**place, "lrs": lrs, **timing, **self.model.get_current_log()})
+        if self.tb_logger:
+            self.tb_logger.add_scalar("lr", lrs[0], self.current_iter)
+
+    def _save(self) -> None:
+        if self.saved_at != self.current_iter:
+            self.logger.info("Saving models and training states.")
+            self.model.save(self.epoch, self.current_iter)
+            self.saved_at = self.current_iter
+
+    def _validate_if_due(self) -> None:
+        if self.opt.get("val") is not None and self.current_iter % int(self.opt["val"]["val_freq"]) == 0:
+            self._validate()
+
+    def _validate(self) -> None:
+        """Score what there is to score, once for each iteration."""
+        if self.opt.get("val") is None or self.progress.get("validated", -1) == self.current_iter:
+            return
+        with kept_randomness():  # a run that goes on may validate once more, or once less
+            for loader in self.val_loaders:
+                watched, save_img = self.interrupt.watch(loader), self.opt["val"].get("save_img", False)
+                self.model.validation(watched, self.current_iter, self.tb_logger, save_img)
+        self.progress["validated"] = self.current_iter
+
+
+def _build_prefetcher(loader: Any, opt: Mapping[str, Any]) -> Any:
+    mode = opt["datasets"]["train"].get("prefetch_mode")
+    if mode not in (None, "cpu", "cuda"):
+        raise OptionError(f"datasets:train:prefetch_mode: {mode!r}, expected cpu, cuda or nothing")
+    if mode == "cuda" and opt["num_gpu"] == 0:
+        get_root_logger().warning("prefetch_mode: cuda needs a GPU; prefetching on the CPU.")
+    return CUDAPrefetcher(loader, opt) if mode == "cuda" and opt["num_gpu"] else CPUPrefetcher(loader)
