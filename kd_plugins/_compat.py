@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -87,6 +89,52 @@ def tolerant_registry(registry: Any) -> Iterator[None]:
         registry._obj_map = names
 
 
+def _start_torchrun(backend: str = "nccl", **kwargs: Any) -> None:
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])) % torch.cuda.device_count())
+    torch.distributed.init_process_group(backend if on_gpu else "gloo", **kwargs)
+
+
+def _start_slurm(backend: str = "nccl", port: int | str | None = None) -> None:
+    own = os.environ
+    address = subprocess.getoutput(f"scontrol show hostname {own['SLURM_NODELIST']} | head -n1")
+    port = port or own.get("MASTER_PORT", 29500)
+    own.update(RANK=own["SLURM_PROCID"], WORLD_SIZE=own["SLURM_NTASKS"], MASTER_ADDR=address, MASTER_PORT=str(port))
+    own["LOCAL_RANK"] = own.get("SLURM_LOCALID", own["SLURM_PROCID"])
+    _start_torchrun(backend)
+
+
+def start_processes_without_gpus() -> None:
+    """Let `--launcher` work on the CPU, too: gloo in place of nccl there.
+
+    basicsr/utils/dist_util.py lines 23 and 44 count processes modulo the GPUs, which are 0 there, lines 24 and 45 set one of them,
+    and nccl needs some. The GPU of a process is the one of its number on its node, not (line 24) of its number in all nodes.
+    """
+    from basicsr.utils import dist_util
+
+    dist_util._init_dist_pytorch = _start_torchrun
+    dist_util._init_dist_slurm = _start_slurm
+
+
+def wrap_networks_without_gpus() -> None:
+    """Let BasicSR's models train in several processes on the CPU.
+
+    basicsr/models/base_model.py line 94 gives DistributedDataParallel the current GPU whatever device the network is on.
+    """
+    from basicsr.models.base_model import BaseModel
+
+    original = BaseModel.model_to_device
+
+    def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
+        if not self.opt["dist"] or self.device.type == "cuda":
+            return original(self, net)
+        find_unused = self.opt.get("find_unused_parameters", False)
+        return torch.nn.parallel.DistributedDataParallel(net.to(self.device), find_unused_parameters=find_unused)
+
+    BaseModel.model_to_device = model_to_device
+
+
 def require_basicsr() -> None:
     """Say in one sentence how to install basicsr where it is missing.
 
@@ -105,3 +153,5 @@ def apply() -> None:
     require_basicsr()
     define_torchvision_operators()
     restore_functional_tensor()
+    start_processes_without_gpus()
+    wrap_networks_without_gpus()

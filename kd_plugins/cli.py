@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -32,18 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: basicsr COMMAND -opt FILE [...]", *lines, sep="\n", file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
     module, function, _ = _COMMANDS[arguments[0]]
-    from kd_plugins.interrupt import RunStopped
-    from kd_plugins.options import OptionError
+    from kd_plugins.process import run_command
 
-    try:
-        getattr(importlib.import_module(module), function)(os.getcwd(), arguments[1:])
-    except OptionError as error:
-        print(f"basicsr {arguments[0]}: {error}", file=sys.stderr)
-        return 2
-    except RunStopped as stop:
-        print(f"basicsr {arguments[0]}: {stop}", file=sys.stderr)
-        return stop.exit_code
-    return 0
+    return run_command(f"basicsr {arguments[0]}", getattr(importlib.import_module(module), function), arguments[1:])
 
 
 if __name__ == "__main__":

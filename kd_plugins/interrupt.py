@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
+from kd_plugins.group import largest
+
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 """What schedulers and terminals send to end a run; Windows has no SIGUSR1."""
 
@@ -32,7 +34,8 @@ class Interrupted(RunStopped):
 class Interrupt:
     """Notes a signal while it is entered, for the loop to look at between steps.
 
-    A second SIGINT raises KeyboardInterrupt. Outside the main thread, where Python allows no handlers, signals do what they did.
+    A second SIGINT raises KeyboardInterrupt, but under torchrun, which passes each on to processes that have it already. Outside
+    the main thread, where Python allows no handlers, signals do what they did.
 
     Attributes:
         received: the first signal, if any.
@@ -52,7 +55,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received == number == signal.SIGINT:
+        if self.received == number == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sends a second one
             raise KeyboardInterrupt
         if self.received is None:
             self.received = signal.Signals(number)
@@ -60,13 +63,13 @@ class Interrupt:
             os.write(2, f"\n{self.received.name}: finishing this step, then saving; a second Ctrl-C stops at once.\n".encode())
 
     def check(self) -> None:
-        """Between steps.
+        """Between steps, in all processes.
 
         Raises:
-            Interrupted: a signal came.
+            Interrupted: a signal came, to any of them.
         """
-        if self.received is not None:
-            raise Interrupted(f"stopped by {self.received.name}")
+        if number := largest(self.received or 0):
+            raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
     def watch(self, loader: Any) -> Any:
         """A validation loader that ends with `Interrupted` at the next image: a scheduler kills what takes long to stop."""

@@ -14,8 +14,10 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from kd_plugins.data.loading import shared_loader
 from kd_plugins.interrupt import Interrupt, Interrupted, RunStopped
 from kd_plugins.models.bad_steps import BadSteps
+from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import kept_randomness
 
@@ -145,8 +147,11 @@ class Loop:
             return
         with kept_randomness():  # a run that goes on may validate once more, or once less
             for loader in self.val_loaders:
-                watched, save_img = self.interrupt.watch(loader), self.opt["val"].get("save_img", False)
-                self.model.validation(watched, self.current_iter, self.tb_logger, save_img)
+                if not self.opt["dist"]:
+                    loader = self.interrupt.watch(loader)
+                elif isinstance(self.model, ValidatedModel):  # of other models process 0 validates alone
+                    loader = self.interrupt.watch(shared_loader(loader))
+                self.model.validation(loader, self.current_iter, self.tb_logger, self.opt["val"].get("save_img", False))
         self.progress["validated"] = self.current_iter
 
 

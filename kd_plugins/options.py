@@ -193,7 +193,8 @@ def parse_options(
     """
     import torch
     from basicsr.utils import set_random_seed
-    from basicsr.utils.dist_util import get_dist_info, init_dist
+
+    from kd_plugins import group
 
     parser = argparse.ArgumentParser(prog="basicsr train" if is_train else "basicsr test")
     parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
@@ -213,11 +214,13 @@ def parse_options(
         opt = found.opt
 
     opt["dist"] = args.launcher != "none"
-    if opt["dist"]:
-        init_dist(args.launcher, **opt.get("dist_params", {}) if args.launcher == "slurm" else {})
-    opt["rank"], opt["world_size"] = get_dist_info()
+    try:
+        group.join(args.launcher, opt)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+    opt["rank"], opt["world_size"] = group.place()
     if opt.get("manual_seed") is None:
-        opt["manual_seed"] = random.randint(1, 10000)
+        opt["manual_seed"] = group.first_says(random.randint(1, 10000))
     set_random_seed(opt["manual_seed"] + opt["rank"])
 
     opt["auto_resume"] = args.auto_resume

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils import make_exp_dirs
 
 from kd_plugins.checks import check_file
+from kd_plugins.group import first_says
 from kd_plugins.options import option_errors, parse_options
-from kd_plugins.process import prepare_process
+from kd_plugins.process import prepare_process, run_command
 from kd_plugins.train import build_registered_model, start_log
 
 
@@ -33,6 +34,7 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     opt, args = parse_options(root_path, is_train=False, argv=argv, check=partial(check_file, is_train=False))
     prepare_process(opt)
     make_exp_dirs(opt)
+    first_says(None)  # the folders are there
     logger = start_log(opt, "test", args.warnings)
     with option_errors(args.opt):
         loaders = [_build_loader(dataset_opt, opt, logger) for dataset_opt in opt["datasets"].values()]
@@ -51,4 +53,4 @@ def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any], logger: logg
 
 
 if __name__ == "__main__":
-    test_pipeline(os.getcwd())
+    sys.exit(run_command("basicsr test", test_pipeline, sys.argv[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from os import path as osp
@@ -21,11 +21,12 @@ from kd_plugins.checks import check_file
 from kd_plugins.checks.known import MODELS
 from kd_plugins.checks.walk import no_entry
 from kd_plugins.data.loading import resumable_loader
+from kd_plugins.group import first_says
 from kd_plugins.loop import Loop
 from kd_plugins.models.checkpoints import BadState, load_state, newest_state, remove_leftovers
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
-from kd_plugins.process import prepare_process
+from kd_plugins.process import prepare_process, run_command
 
 
 def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
@@ -51,7 +52,9 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         make_exp_dirs(opt)
         if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
             mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
-    copy_opt_file(args.opt, opt["path"]["experiments_root"])
+    if opt["rank"] == 0:
+        copy_opt_file(args.opt, opt["path"]["experiments_root"])
+    first_says(None)  # the folders are there
     logger = start_log(opt, "train", args.warnings)
     tb_logger = init_tb_loggers(opt)
 
@@ -100,10 +103,12 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
     states, models = opt["path"]["training_states"], opt["path"]["models"]
     networks = [f"net_{key.removeprefix('network_')}" for key in opt if key.startswith("network_")]
     if opt["auto_resume"]:
+        newest, bad = None, []
         if opt["rank"] == 0:
             remove_leftovers(states, models)
-        newest, state, bad = newest_state(states, models, networks)
-        if bad and state is None:
+            newest, state, bad = newest_state(states, models, networks)
+        newest, bad = first_says((newest, bad))
+        if bad and newest is None:
             raise OptionError(
                 f"--auto_resume: no state in {states} is good; without --auto_resume a new run begins. {' '.join(bad)}"
             )
@@ -136,4 +141,4 @@ def _close(opt: dict[str, Any], model: Any, logger: logging.Logger, tb_logger: A
 
 
 if __name__ == "__main__":
-    train_pipeline(os.getcwd())
+    sys.exit(run_command("basicsr train", train_pipeline, sys.argv[1:]))

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import PrefetchDataLoader
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from kd_plugins.group import place
 from kd_plugins.interrupt import ignore_signals
 from kd_plugins.randomness import kept_randomness, seed_generators, seed_of
 
@@ -117,3 +118,33 @@ def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple
 
 def _start_worker(number: int) -> None:
     ignore_signals()
+
+
+class Share(Dataset):
+    """The items of a validation dataset that are this process's to score: every so many-th, so that all have equally many rounds.
+
+    Attributes:
+        opt: the dataset's.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.opt = dataset, dataset.opt
+        self.rank, self.size = place()
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.size)
+
+    def __getitem__(self, round_: int) -> Any:
+        index = round_ * self.size + self.rank
+        return self.dataset[index] if index < len(self.dataset) else None
+
+
+def shared_loader(loader: Any) -> Any:
+    """A validation loader over this process's share of another's dataset; None stands for a round in which it has nothing to do."""
+    if isinstance(loader.dataset, Share):
+        return loader
+    return DataLoader(Share(loader.dataset), batch_size=1, collate_fn=_one_or_none)
+
+
+def _one_or_none(items: list[Any]) -> Any:
+    return None if items[0] is None else default_collate(items)

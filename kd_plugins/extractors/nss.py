@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kd_plugins.group import mean_over_processes
+
 WINDOW = 7
 SIGMA = 7 / 6
 _SCHARR = (3 / 16, 10 / 16, 3 / 16)
@@ -115,8 +117,8 @@ class _Mscn(torch.autograd.Function):
             mu, square = gaussian_filter(torch.stack((x, x * x)))
             variance = square.addcmul_(mu, mu, value=-1).clamp_min_(0)
             if scale is None:
-                floor = (x.square().mean().sqrt_() * 1e-2).clamp_min_(1e-2)
-                scale = torch.maximum(variance.mean().sqrt_(), floor)
+                size, spread = mean_over_processes(torch.stack((x.square().mean(), variance.mean()))).sqrt()
+                scale = torch.maximum(spread, (size * 1e-2).clamp_min(1e-2))
             sigma = variance.add_((eps * scale).square()).sqrt_()
             inverse = (sigma + c * scale).reciprocal_()
             mscn = (x - mu).mul_(inverse)
@@ -146,8 +148,8 @@ def mscn(x: Tensor, scale: Tensor | None = None, c: float = 0.2, eps: float = 1e
     """Mean-subtracted contrast-normalised maps, (x - mu) / (sigma + C), of a feature.
 
     mu = G*x and sigma = sqrt(max(G*x² - mu², 0) + eps²), with the 7x7 Gaussian G of BRISQUE. C is a multiple of one
-    number for the whole layer, its scale [ours]: the root mean square of the local deviations over all samples and
-    channels. A constant layer has none, so the scale is kept above a hundredth of the layer's root mean square and
+    number for the whole layer, its scale [ours]: the root mean square of the local deviations over all samples (of all
+    processes) and channels. A constant layer has none, so the scale is kept above a hundredth of the layer's root mean square and
     above 0.01. The eps under the root [ours] bounds the gradient where a map is constant.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugins.extractors import build_extractor
 from kd_plugins.features import nearest
+from kd_plugins.group import own_part, place, whole_batch
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.shapes import require_same_shape, same_window
 
@@ -38,7 +39,8 @@ class ContrastiveImageLoss(nn.Module):
         loss_weight: weight of the term.
         extractor: the feature space, {type: NAME, ...}, a class of EXTRACTOR_REGISTRY and its arguments; default TeacherExtractor,
             which needs no download.
-        negatives: which degraded inputs: `own` (of the same sample), `others` (of the other samples of the batch), or both.
+        negatives: which degraded inputs: `own` (of the same sample), `others` (of the other samples of the batch, those of all
+            processes), or both.
         count: how many of the others, the next ones in the batch; None for all.
         weights: one for each level, shallow to deep. Default 1/32, 1/16, 1/8, 1/4, 1, the last of them for fewer levels.
         window: side of a random window, the same one for all images and new at each call, that is compared in place of the
@@ -98,8 +100,9 @@ class ContrastiveImageLoss(nn.Module):
             ValueError: shapes that do not fit, a batch too small for `others`, or more levels than weights.
         """
         require_same_shape(self, student, teacher)
-        shifts = self._shifts(len(student))
-        images = same_window(self.window, student, teacher, self._resized(lq, student))
+        with_others = "others" in self.negatives
+        shifts = self._shifts(len(student) * place()[1])
+        images = same_window(self.window, student, teacher, self._resized(lq, student), agreed=with_others)
         anchors = self.extractor(images[0])
         with torch.no_grad():
             known = self.extractor(torch.cat(images[1:]))
@@ -108,7 +111,9 @@ class ContrastiveImageLoss(nn.Module):
             positive, degraded = (precise(x) for x in level.chunk(2))
             anchor = precise(anchor)
             near = (anchor - positive).abs().flatten(1).mean(1)
-            far = summed_distance(anchor, (degraded.roll(-shift, 0) for shift in shifts)) / len(shifts)
+            everyone = whole_batch(degraded) if with_others else degraded
+            others = (own_part(everyone.roll(-shift, 0)) if shift else degraded for shift in shifts)
+            far = summed_distance(anchor, others) / len(shifts)
             values.append(weight * (near / (far + self.eps)).mean())
         return self.loss_weight * torch.stack(values).sum()
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kd_plugins.group import mean_over_processes
+
 # What counts as silent at a position, over the teacher's root mean square; and in the feature's own units.
 _SILENT, _SILENT_ABSOLUTE = 1e-2, 1e-4
 
@@ -53,9 +55,9 @@ def silent_square(teacher: Tensor) -> Tensor:
         teacher: (N, C, H, W).
 
     Returns:
-        A scalar: the square of a hundredth of the teacher's root mean square, over all samples and positions.
+        A scalar: the square of a hundredth of the teacher's root mean square, over all samples (of all processes) and positions.
     """
-    return (_SILENT**2 * teacher.square().mean()).clamp_min(_SILENT_ABSOLUTE**2)
+    return (_SILENT**2 * mean_over_processes(teacher.square().mean())).clamp_min(_SILENT_ABSOLUTE**2)
 
 
 def channel_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugins.extractors.sharing import shared_extractor
 from kd_plugins.features import nearest
+from kd_plugins.group import mean_over_processes
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.encodings import CODES, LEVELS, NEGATIVES, Encodings
 from kd_plugins.losses.shapes import require_same_shape
@@ -49,8 +50,8 @@ class ContrastRatioLoss(_InTokenizerSpace):
 
         loss_weight * sum_l w_l  mean|f_l(S) - f_l(T)| / (mean(sum_j |f_l(S) - f_l(n_j)|) + eps)
 
-    with f_l the first residual block's output at each level of the encoder. Both means go over everything (samples, channels,
-    positions); the denominator sums over the negatives. As in the authors' code.
+    with f_l the first residual block's output at each level of the encoder. Both means go over everything (samples of all
+    processes, channels, positions); the denominator sums over the negatives. As in the authors' code.
 
     Args:
         loss_weight: weight of the term (0.1 in DCKD).
@@ -98,12 +99,13 @@ class ContrastRatioLoss(_InTokenizerSpace):
         encoded = self._encoded(student, teacher, negatives, encodings)
         levels = zip(encoded.student.levels, encoded.teacher.levels, encoded.negatives, strict=True)
         weights = level_weights(self, self.weights, len(encoded.student.levels))
-        values = []
-        for weight, (mine, theirs, worse) in zip(weights, levels, strict=True):
+        means = []
+        for mine, theirs, worse in levels:
             mine = precise(mine)
             near = (mine - precise(theirs)).abs().mean()
-            far = summed_distance(mine, (precise(one) for one in worse)).mean()
-            values.append(weight * near / (far + self.eps))
+            means.append(torch.stack((near, summed_distance(mine, (precise(one) for one in worse)).mean())))
+        near, far = mean_over_processes(torch.stack(means, 1))  # a ratio of means is no mean of ratios
+        values = [weight * a / (b + self.eps) for weight, a, b in zip(weights, near, far, strict=True)]
         return self.loss_weight * torch.stack(values).sum()
 
 

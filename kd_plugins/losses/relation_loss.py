@@ -32,6 +32,8 @@ class AttentionTransferFeatureLoss(nn.Module):
         loss_weight: Weight of the term.
     """
 
+    reads_conversion = False
+
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
@@ -77,6 +79,8 @@ class SpatialAffinityFeatureLoss(nn.Module):
         ValueError: The size is smaller than 2.
     """
 
+    reads_conversion = False
+
     def __init__(self, loss_weight: float = 1.0, size: int | None = 32) -> None:
         super().__init__()
         if size is not None and (not isinstance(size, int) or size < 2):
@@ -112,8 +116,9 @@ class SpatialAffinityFeatureLoss(nn.Module):
 
 def _pair(loss: nn.Module, student: Tensor, teacher: Tensor, raw: Tensor | None) -> list[Tensor]:
     """The student's own feature and the teacher's, in float32; float64 stays."""
-    require_same_shape(loss, student, teacher)
-    raw = student if raw is None else raw
+    if raw is None:
+        require_same_shape(loss, student, teacher)
+        raw = student
     if raw.dim() != 4 or raw.shape[0] != teacher.shape[0]:
         raise ValueError(
             f"{type(loss).__name__}: raw is {tuple(raw.shape)}, expected (N, C_S, h, w) with the N of the teacher's "

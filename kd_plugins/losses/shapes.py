@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kd_plugins.group import first_says
+
 
 def require_same_shape(loss: object, student: Tensor, teacher: Tensor) -> None:
     """Refuse tensors that would only be compared by broadcasting one of them.
@@ -24,14 +26,16 @@ def require_same_shape(loss: object, student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def same_window(size: int | None, *tensors: Tensor) -> list[Tensor]:
+def same_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> list[Tensor]:
     """One random window of several tensors, at the same place in each.
 
     Args:
         size: side of the window; None, or more than a side, for the whole of it.
         tensors: (..., H, W), of one size.
+        agreed: the same place in all processes.
     """
     if size is None:
         return list(tensors)
-    top, left = (int(torch.randint(max(side - size, 0) + 1, ())) for side in tensors[0].shape[-2:])
+    corner = [int(torch.randint(max(side - size, 0) + 1, ())) for side in tensors[0].shape[-2:]]
+    top, left = first_says(corner) if agreed else corner
     return [tensor[..., top : top + size, left : left + size] for tensor in tensors]

@@ -12,19 +12,17 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
-from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, explain, name_images
+from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
-from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
-from kd_plugins.models.validation import ValidatedModel
-from kd_plugins.randomness import random_state
+from kd_plugins.models.update import UpdatedModel
 from kd_plugins.students import inherit
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
 
 
 @MODEL_REGISTRY.register()
-class DistillationModel(ValidatedModel):
+class DistillationModel(UpdatedModel):
     """Trains a student under a frozen teacher; the terms come from the option file.
 
     Option keys beside SRModel's:
@@ -35,8 +33,7 @@ class DistillationModel(ValidatedModel):
         features: the pairs of layers by group (see `find_pairs`).
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
         train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
-        train: grad_clip: bound on the gradient's norm (`use_grad_clip: true`, as forks write it, means 0.01).
-        train: max_bad_steps: how many skipped steps in a row end the run (see `bad_step_bound`).
+        train: grad_clip, max_bad_steps: see `UpdatedModel`.
         amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
 
     A method is a subclass that says which terms it has.
@@ -58,8 +55,13 @@ class DistillationModel(ValidatedModel):
     # ------------------------------------------------------------------------------------------------ building
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """As BasicSR's, in the memory layout of the option file."""
-        return super().model_to_device(self.precision.place(net))
+        """As BasicSR's, in the memory layout of the option file, and with batch norms that see the batches of all processes.
+
+        Raises:
+            ValueError: see `one_batch_norm`.
+        """
+        net = self.precision.place(net)
+        return super().model_to_device(one_batch_norm(net, self.device) if self.is_train else net)
 
     def print_network(self, net: nn.Module) -> None:
         """One line; the table of networks says the rest."""
@@ -74,8 +76,6 @@ class DistillationModel(ValidatedModel):
         self._build_teachers()
         kept = self._start_student()
         self._build_terms(kept)
-        self.grad_bound = gradient_bound(train_opt)
-        self.bad_bound = bad_step_bound(train_opt)
         super().init_training_settings()
         if hasattr(self, "net_g_ema"):
             self.precision.place(self.net_g_ema)
@@ -140,6 +140,8 @@ class DistillationModel(ValidatedModel):
         self.taps = FeatureTaps(student, [pair.student for pairs in self.pairs.values() for pair in pairs])
         for teacher in set(self.teachers.values()):
             teacher.tap(pair.teacher for pairs in self.pairs.values() for pair in pairs)
+        for term in self.terms.values():
+            start_equal(p for p in term.loss.parameters() if p.requires_grad)
         if self.pairs:
             self._build_scm(student, kept)
 
@@ -166,26 +168,19 @@ class DistillationModel(ValidatedModel):
                     f"features: layer {layer!r} returns {tuple(feature.shape)}, expected one map (N, C, H, W); "
                     "`basicsr layers -opt FILE` shows what each layer returns"
                 )
+        read = {group for term in self.terms.values() if term.reads_conversion for group in term.between}
+        self.converted = {group: pairs for group, pairs in self.pairs.items() if group in read}
+        if not self.converted:
+            return
         scm = ScaleConversion(
-            {group: [mine[pair.student].shape[1] for pair in pairs] for group, pairs in self.pairs.items()},
-            {group: [theirs[pair.teacher].shape[1] for pair in pairs] for group, pairs in self.pairs.items()},
+            {group: [mine[pair.student].shape[1] for pair in pairs] for group, pairs in self.converted.items()},
+            {group: [theirs[pair.teacher].shape[1] for pair in pairs] for group, pairs in self.converted.items()},
         )
-        for group, pairs in self.pairs.items():
+        for group, pairs in self.converted.items():
             for stage, pair in enumerate(pairs):
                 if pair.student == pair.teacher and pair.student in kept:
                     scm.start_as_selection(group, stage, kept[pair.student])
         self.scm = self.model_to_device(scm)
-
-    def setup_optimizers(self) -> None:
-        """One optimizer over the student and what is trained beside it."""
-        nets = [self.net_g, *self.kept_beside().values()]
-        parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
-        self.optimizer_g = build_optimizer(self.opt["train"]["optim_g"], parameters)
-        self.optimizers.append(self.optimizer_g)
-
-    def setup_schedulers(self) -> None:
-        """BasicSR's schedulers, and the names that forks and torch use."""
-        self.schedulers.extend(build_schedulers(self.opt["train"]["scheduler"], self.optimizers))
 
     # ------------------------------------------------------------------------------------------------ a step
 
@@ -195,42 +190,6 @@ class DistillationModel(ValidatedModel):
         self.lq = self.precision.place(data["lq"].to(self.device))
         if "gt" in data:
             self.gt = self.precision.place(data["gt"].to(self.device))
-
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step: student, teacher, terms, sum, backward, update. Without the update where a number is not finite.
-
-        Raises:
-            BadSteps: too many such steps in a row.
-        """
-        self.optimizer_g.zero_grad(set_to_none=True)
-        before = random_state()
-        with self.precision.autocast(self.device):
-            self.losses = self.compute_losses()
-        total = torch.stack([value.float() for value in self.losses.values()]).sum()
-        total.backward()
-        trained = [p for group in self.optimizer_g.param_groups for p in group["params"]]
-        if not all_finite(total, trained):
-            self._skip(current_iter, before, trained)
-            return
-        self.bad_steps = 0
-        if self.grad_bound:
-            torch.nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_bound)
-        self.optimizer_g.step()
-        if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
-
-    def _skip(self, current_iter: int, before: Mapping[str, Any], trained: list[Tensor]) -> None:
-        def compute() -> Mapping[str, Tensor]:
-            with self.precision.autocast(self.device):
-                return self.compute_losses()
-
-        self.bad_steps += 1
-        wrong = explain(self.losses, None if self.opt["dist"] else compute, before, trained)
-        images = name_images(self.paths, [self.lq, *([self.gt] if hasattr(self, "gt") else [])])
-        text = f"iteration {current_iter}: {wrong}; images: {images}"
-        get_root_logger().warning(f"Step skipped ({self.bad_steps} in a row), {text}.")
-        if 0 < self.bad_bound <= self.bad_steps:
-            raise BadSteps(f"{self.bad_steps} steps in a row had numbers that are not finite; the last, {text}")
 
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
@@ -266,23 +225,20 @@ class DistillationModel(ValidatedModel):
         return Step(self.output, self.lq, raw, features, targets, negatives, list(self.terms.values()))
 
     def _convert(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        own = {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}
         if self.scm is None:
-            return {}
-        return self.scm(
-            {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()},
-            {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.pairs.items()},
+            return own
+        return own | self.scm(
+            {group: own[group] for group in self.converted},
+            {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.converted.items()},
         )
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """As ValidatedModel; then the pictures of the terms that have some, for TensorBoard."""
+        """As UpdatedModel; then the pictures of the terms that have some, for TensorBoard."""
         super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
         for term in self.terms.values() if tb_logger else ():
             for name, picture in getattr(term.loss, "pictures", dict)().items():
                 tb_logger.add_image(f"terms/{term.name}/{name}", picture, current_iter)
-
-    def get_current_log(self) -> Mapping[str, float]:
-        """The terms of the last step; read from the device only when they are logged."""
-        return self.reduce_loss_dict(self.losses)
 
     # ------------------------------------------------------------------------------------------------ saving
 

@@ -10,7 +10,8 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils.dist_util import master_only
 from torch import nn
 
-from kd_plugins.models.checkpoints import Record, write
+from kd_plugins.group import first_says, gathered, place
+from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
 
 
@@ -18,7 +19,8 @@ class SavedModel(SRModel):
     """SRModel whose checkpoints are written whole or not at all, and hold all that the next step depends on.
 
     The files and their keys are BasicSR's. A state has these beside them: `files` (size and checksum of each network's file),
-    `seed`, `random` (the generators), `progress`, `best` (best scores), `bad_steps`.
+    `seed`, `random` and `random_beside` (the generators of process 0 and of the others), `progress`, `best` (best scores),
+    `bad_steps`.
 
     Attributes:
         progress: what the training loop notes of itself, kept in the state: `samples` of the epoch that are used up, the
@@ -44,9 +46,16 @@ class SavedModel(SRModel):
             SaveError: a file cannot be written.
         """
         self._files = {}
-        for label, module in self.kept_beside().items():
-            self.save_network(module, label, current_iter)
-        super().save(epoch, current_iter)
+        self._random = gathered(random_state())
+        error = ""
+        try:
+            for label, module in self.kept_beside().items():
+                self.save_network(module, label, current_iter)
+            super().save(epoch, current_iter)
+        except SaveError as found:
+            error = str(found)
+        if error := first_says(error):  # process 0 writes, all of them stop
+            raise SaveError(error)
 
     @master_only
     def save_network(
@@ -83,7 +92,8 @@ class SavedModel(SRModel):
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "files": dict(self._files),
             "seed": self.opt.get("manual_seed"),
-            "random": random_state(),
+            "random": self._random[0],
+            "random_beside": self._random[1:],
             "progress": dict(self.progress),
             # plain numbers: a metric may return NumPy's, which a safe loader refuses
             "best": {
@@ -102,8 +112,10 @@ class SavedModel(SRModel):
         self.progress = dict(resume_state.get("progress") or {})
         self.bad_steps = resume_state.get("bad_steps", 0)
         self._resume_best(resume_state.get("best") or {})
-        if "random" in resume_state:
-            set_random_state(resume_state["random"])
+        kept = [resume_state.get("random"), *resume_state.get("random_beside", ())]
+        rank, size = place()
+        if kept[0] and len(kept) == size:  # with another number of processes each begins with its own seed
+            set_random_state(kept[rank])
 
     def _resume_best(self, best: Mapping[str, Any]) -> None:
         if not (self.opt.get("val") or {}).get("metrics"):

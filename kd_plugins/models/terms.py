@@ -34,7 +34,8 @@ class Step:
         output: the student's image, (N, C, H, W).
         lq: the degraded input, (N, C, h, w).
         raw: the student's features as they are, by layer.
-        features: the student's features at the teacher's scale, by group, in the order of its pairs.
+        features: the student's features at the teacher's scale, by group, in the order of its pairs; as they are in groups
+            where no term reads the conversion.
         targets: the teacher's observation of each view; that of 'transformed' with the transform undone on its image.
         negatives: images to be unlike of, (J, N, C, H, W), if a term asks for them.
         terms: the terms of the step: what they read decides what is encoded.
@@ -70,6 +71,9 @@ class Term:
         view: what the teacher sees: 'degraded' (as the student does), 'clean', or 'transformed', the degraded image in another
             guise, which is undone on what the teacher makes of it (output terms only).
         pairs: the layers of the groups, in their order.
+        asks: what of `CONTEXT` the loss's forward asks for.
+        reads_conversion: whether the loss looks at the student's feature at the teacher's scale; one that does not says so by an
+            attribute of that name.
 
     Raises:
         ValueError: the loss asks for what a term between these two does not have.
@@ -83,6 +87,7 @@ class Term:
 
     def __post_init__(self) -> None:
         self.asks = asked(self.loss.forward, self.between, self.view)
+        self.reads_conversion = OUTPUT not in self.between and getattr(self.loss, "reads_conversion", True)
 
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""

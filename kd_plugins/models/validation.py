@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from itertools import zip_longest
 from os import path as osp
 from typing import Any
 
@@ -14,6 +14,8 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_plugins.data.loading import shared_loader
+from kd_plugins.group import gathered
 from kd_plugins.models.report import ROLES, score_table
 from kd_plugins.models.saving import SavedModel
 from kd_plugins.teachers import Teacher
@@ -34,6 +36,18 @@ class ValidatedModel(SavedModel):
     scores: dict[str, dict[str, dict[str, float]]]  # dataset, role, metric: of the last validation
     teachers: dict[str, Teacher]  # by view
 
+    def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
+        """Restore and score a dataset together with the other processes, each its share; SRModel's leaves it all to process 0."""
+        self.nondist_validation(shared_loader(dataloader), current_iter, tb_logger, save_img)
+
+    def test(self) -> None:
+        """As SRModel's, without DistributedDataParallel, which would wait for processes that have fewer images."""
+        wrapped, self.net_g = self.net_g, self.get_bare_model(self.net_g)
+        try:
+            super().test()
+        finally:
+            self.net_g = wrapped
+
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Restore and score a dataset; signature and saved files are SRModel's."""
         dataset = dataloader.dataset.opt["name"]
@@ -43,24 +57,29 @@ class ValidatedModel(SavedModel):
         if metrics:
             self._initialize_best_metric_results(dataset)
         first = dataset not in self.scores and val_opt.get("baselines", True)
-        totals: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(metrics, 0.0))
+        rows: list[dict[str, dict[str, float]]] = []  # for each image by role and metric
         batches = tqdm(dataloader, unit="image", leave=False) if val_opt.get("pbar") else dataloader
         for index, data in enumerate(batches):
+            if data is None:  # the other processes have one image more
+                continue
             self.feed_data(data)
             wanted = bool(tb_logger) and index < int(val_opt.get("panels", 2))
             images = self._restore(with_teacher=first or wanted)
             name = osp.splitext(osp.basename(data["lq_path"][0]))[0]
             if save_img:
                 imwrite(images["student"], self._image_path(dataset, name, current_iter))
-            for role in [role for role in ROLES if role in images and (first or role == "student")]:
-                for metric, metric_opt in metrics.items():
-                    pair = {"img": images[role], **({"img2": images["clean"]} if "clean" in images else {})}
-                    totals[role][metric] += calculate_metric(pair, metric_opt)
+            clean = {"img2": images["clean"]} if "clean" in images else {}
+            scored = [role for role in ROLES if role in images and (first or role == "student")]
+            rows.append(
+                {role: {m: calculate_metric({"img": images[role], **clean}, o) for m, o in metrics.items()} for role in scored}
+            )
             if wanted:
                 panel = np.concatenate([images[role] for role in (*ROLES, "clean") if role in images], axis=1)
                 tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), current_iter, dataformats="HWC")
         if metrics:
-            means = {role: {m: total / len(dataloader) for m, total in values.items()} for role, values in totals.items()}
+            shares = zip_longest(*gathered(rows))
+            rows = [row for rows in shares for row in rows if row is not None]  # in the order of the dataset
+            means = {role: {m: sum(row[role][m] for row in rows) / len(rows) for m in metrics} for role in rows[0]}
             self.scores[dataset] = {**self.scores.get(dataset, {}), **means}
             self._report(dataset, current_iter, tb_logger)
 

@@ -1,0 +1,114 @@
+"""The update: from the losses of a step to the next weights, or to a step that is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from basicsr.utils import get_root_logger
+from torch import Tensor, nn
+
+from kd_plugins.group import average_gradients, gathered, largest
+from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, explain, name_images
+from kd_plugins.models.precision import Precision
+from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
+from kd_plugins.models.validation import ValidatedModel
+from kd_plugins.options import OptionError
+from kd_plugins.randomness import random_state
+
+
+class UpdatedModel(ValidatedModel):
+    """A model whose `compute_losses` gives the terms of a sum that is minimised.
+
+    Option keys under `train`, beside SRModel's:
+        grad_clip: bound on the gradient's norm (`use_grad_clip: true`, as forks write it, means 0.01).
+        max_bad_steps: how many skipped steps in a row end the run (see `bad_step_bound`).
+    """
+
+    precision: Precision
+    paths: list[str]  # of the batch's images, as far as there are some
+
+    def compute_losses(self) -> Mapping[str, Tensor]:
+        """Every term of the sum, by the name it is logged under."""
+        raise NotImplementedError
+
+    def setup_optimizers(self) -> None:
+        """One optimizer over the student and what is trained beside it."""
+        self.grad_bound = gradient_bound(self.opt["train"])
+        self.bad_bound = bad_step_bound(self.opt["train"])
+        self.trained = {label: [p for p in net.parameters() if p.requires_grad] for label, net in self._nets().items()}
+        parameters = [p for own in self.trained.values() for p in own]
+        self.optimizer_g = build_optimizer(self.opt["train"]["optim_g"], parameters)
+        self.optimizers.append(self.optimizer_g)
+
+    def setup_schedulers(self) -> None:
+        """BasicSR's schedulers, and the names that forks and torch use."""
+        self.schedulers.extend(build_schedulers(self.opt["train"]["scheduler"], self.optimizers))
+
+    def _nets(self) -> dict[str, nn.Module]:
+        return {"net_g": self.net_g, **self.kept_beside()}
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step: student, teacher, terms, sum, backward, update. Without the update where a number is not finite.
+
+        Raises:
+            BadSteps: too many such steps in a row.
+            OptionError: a parameter has no gradient, which several processes cannot average.
+        """
+        self.optimizer_g.zero_grad(set_to_none=True)
+        before = random_state()
+        with self.precision.autocast(self.device):
+            self.losses = self.compute_losses()
+        total = torch.stack([value.float() for value in self.losses.values()]).sum()
+        total.backward()
+        if self.opt["dist"]:
+            self._average()
+        trained = [p for own in self.trained.values() for p in own]
+        if largest(not all_finite(total, trained)):
+            self._skip(current_iter, before, trained)
+            return
+        self.bad_steps = 0
+        if self.grad_bound:
+            torch.nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_bound)
+        self.optimizer_g.step()
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def _average(self) -> None:
+        """What DistributedDataParallel leaves to do: parameters of terms, and a word where it would stop in the next step."""
+        for label, net in self._nets().items():
+            if not isinstance(net, nn.parallel.DistributedDataParallel):
+                average_gradients(self.trained.get(label, ()))
+            elif not net.find_unused_parameters:
+                idle = [name for name, p in net.module.named_parameters() if p.requires_grad and p.grad is None]
+                if idle:
+                    raise OptionError(
+                        f"{label}: {len(idle)} of its parameters have no gradient ({', '.join(idle[:3])}, ...): several processes "
+                        "need one for each, or `find_unused_parameters: true` in the option file"
+                    )
+
+    def _skip(self, current_iter: int, before: Mapping[str, Any], trained: Sequence[Tensor]) -> None:
+        self.bad_steps += 1
+        text = f"iteration {current_iter}: {self._what_is_wrong(before, trained)}"
+        get_root_logger().warning(f"Step skipped ({self.bad_steps} in a row), {text}.")
+        if 0 < self.bad_bound <= self.bad_steps:
+            raise BadSteps(f"{self.bad_steps} steps in a row had numbers that are not finite; the last, {text}")
+
+    def _what_is_wrong(self, before: Mapping[str, Any], trained: Sequence[Tensor]) -> str:
+        def compute() -> Mapping[str, Tensor]:
+            with self.precision.autocast(self.device):
+                return self.compute_losses()
+
+        wrong = explain(self.losses, None if self.opt["dist"] else compute, before, trained)
+        images = name_images(self.paths, [self.lq, *([self.gt] if hasattr(self, "gt") else [])])
+        is_source = not torch.isfinite(torch.stack([value.detach().float() for value in self.losses.values()])).all()
+        said = gathered((is_source, f"{wrong}; images: {images}"))
+        if len(said) == 1:
+            return said[0][1]
+        sources = [f"process {rank}: {text}" for rank, (is_source, text) in enumerate(said) if is_source]
+        return " | ".join(sources or [f"process {rank}: {text}" for rank, (_, text) in enumerate(said)])
+
+    def get_current_log(self) -> Mapping[str, float]:
+        """The terms of the last step; read from the device only when they are logged."""
+        return self.reduce_loss_dict(self.losses)

@@ -1,0 +1,46 @@
+"""What tests run in several processes; a module of its own, since each of them imports it."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+import kd_plugins  # noqa: F401  (before basicsr)
+
+from basicsr.models import build_model  # isort: skip
+from kd_plugins.group import own_part
+from kd_plugins.options import parse_options
+
+
+def steps(rank, size, folder, files):
+    """Two steps of each option file on this process's part of a batch: what the gradients were goes to a file."""
+    torch.set_num_threads(1)
+    if size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    batch = torch.load(f"{folder}/batch.pt")
+    for file in files:
+        opt, _ = parse_options(folder, True, ["-opt", file])
+        opt["dist"] = size > 1
+        torch.manual_seed(rank)  # so each would start elsewhere
+        model = build_model(opt)
+        if getattr(model, "history", None):  # a copy of the student has no distance from it: nothing to divide by
+            for parameter in model.history.net.parameters():
+                parameter.mul_(1.2)
+        nets = {label: model.get_bare_model(net) for label, net in {"net_g": model.net_g, **model.kept_beside()}.items()}
+        found = []
+        for iteration in (1, 2):
+            model.feed_data({key: own_part(value) for key, value in batch.items()})
+            torch.manual_seed(iteration)
+            model.optimize_parameters(iteration)
+            named = {f"{label}.{name}": p.grad for label, net in nets.items() for name, p in net.named_parameters()}
+            found.append({name: grad.clone() for name, grad in named.items() if grad is not None})
+        torch.save((found, model.get_current_log()), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def in_one_and_in_two(folder, files):
+    """`steps` in one process, then in two of them."""
+    steps(0, 1, folder, files)
+    mp.spawn(steps, (2, folder, files), nprocs=2)
