@@ -8,6 +8,7 @@ import torch.multiprocessing as mp
 
 import kd_plugins  # noqa: F401  (before basicsr)
 
+from basicsr.data import build_dataloader, build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip
 from kd_plugins.group import own_part
 from kd_plugins.options import parse_options
@@ -35,7 +36,22 @@ def steps(rank, size, folder, files):
             model.optimize_parameters(iteration)
             named = {f"{label}.{name}": p.grad for label, net in nets.items() for name, p in net.named_parameters()}
             found.append({name: grad.clone() for name, grad in named.items() if grad is not None})
-        torch.save((found, model.get_current_log()), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
+        log = model.get_current_log()
+        before = [p.clone() for p in model.net_g.parameters()]
+        broken = batch["lq"].clone()
+        broken[1] = float("nan")  # of the second process, where there are two
+        model.feed_data({**{key: own_part(value) for key, value in batch.items()}, "lq": own_part(broken)})
+        model.optimize_parameters(3)
+        assert model.bad_steps == 1
+        assert all(torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
+        if "val" in opt["datasets"]:
+            loader = build_dataloader(build_dataset(opt["datasets"]["val"]), opt["datasets"]["val"])
+            model.validation(loader, 3, None)
+            log = {
+                **log,
+                **{f"{role}/{key}": float(value) for role, own in model.scores["small"].items() for key, value in own.items()},
+            }
+        torch.save((found, log), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
     if size > 1:
         dist.destroy_process_group()
 

@@ -1,10 +1,29 @@
 """Several processes train as one with the larger batch does: the same gradients, for each method and baseline."""
 
 import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import several
 import torch
+
+from kd_plugins.cli import main
+from kd_plugins.group import join
+
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc_per_node=2",
+    "--rdzv_backend=c10d",
+    "--rdzv_endpoint=localhost:0",
+]
 
 
 def term(kind, between, **arguments):
@@ -25,10 +44,11 @@ WITHOUT_CONVERSION = {
 
 
 @pytest.fixture
-def methods(options, tokenizer_file):
+def methods(options, tokenizer_file, with_validation, photo_folder):
     """Options by name: each method, with random numbers that do not depend on the size of the batch, and the baselines."""
     options["train"]["optim_g"] = {"type": "SGD", "lr": 1e-4}
     options["init"] = "random"
+    shutil.copy(photo_folder / "coffee.png", photo_folder / "third.png")  # one more for the first process
 
     def make(model, distill=None, **keys):
         made = copy.deepcopy({**options, "model_type": model, **keys})
@@ -45,6 +65,8 @@ def methods(options, tokenizer_file):
         "without_conversion": make("DistillationModel", WITHOUT_CONVERSION),
         "nothing": make("DistillationModel", teacher=None),
     }
+    for name in set(made) - {"SLKD"}:
+        del made[name]["datasets"]["val"]
     made["DCKD"]["train"]["transforms"] = {"invert": 1, "hflip": 1, "vflip": 0, "transpose": 0}
     return made
 
@@ -58,10 +80,82 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(methods, w
     for name in methods:
         one, log = torch.load(tmp_path / f"{name}_0_of_1.pt")
         two = [torch.load(tmp_path / f"{name}_{rank}_of_2.pt") for rank in (0, 1)]
-        assert two[0][1] == pytest.approx(log, rel=1e-4), name
+        assert two[0][1] == pytest.approx(log, rel=1e-4), name  # what is logged, and scores
+        assert all(two[0][1][key] == value for key, value in log.items() if "/" in key)
         for step, mine in enumerate(one):
             size = float(torch.stack([grad.norm() for grad in mine.values()]).norm())
             for theirs, _ in two:
                 assert theirs[step].keys() == mine.keys(), name
                 differences = {key: float((theirs[step][key] - grad).abs().max()) for key, grad in mine.items()}
                 assert max(differences.values()) <= 1e-5 * max(size, 1), (name, step, size, differences)
+
+
+def launch(file, folder, *arguments):
+    command = [*TORCHRUN, "-m", "kd_plugins.train", "-opt", file, "--launcher", "pytorch", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    log = open(folder / "log.txt", "a")  # noqa: SIM115 (the process has it from here)
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=log, stdout=log, start_new_session=True)
+
+
+def workers(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def wait_for(file, process, folder):
+    while not file.exists():
+        assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes in /proc")
+def test_torchrun_killed_then_one_process_signalled_and_the_same_bits_at_the_end(options, with_validation, write, tmp_path):
+    options["datasets"]["train"].update(dataset_enlarge_ratio=2, gt_size=16)
+    options["logger"].update(use_tb_logger=False, print_freq=1)
+    options["train"]["total_iter"] = 16
+    options["train"]["scheduler"]["periods"] = [100]
+    options["val"].update(val_freq=15)
+    file = write(options)
+    states = tmp_path / "experiments/tiny/training_states"
+
+    process = launch(file, tmp_path)
+    wait_for(states / "2.state", process, tmp_path)
+    for pid in [*workers(process), process.pid]:  # torchrun's end alone would not be that of the run
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+    process = launch(file, tmp_path, "--auto_resume")
+    wait_for(states / "6.state", process, tmp_path)
+    os.kill(workers(process)[1], signal.SIGUSR1)
+    assert process.wait() == 1  # torchrun's own
+    log = (tmp_path / "log.txt").read_text()
+    newest = max(int(state.stem) for state in states.iterdir())
+    assert 6 <= newest < 16
+    assert log.count(f"basicsr train: stopped by SIGUSR1. Saved at iteration {newest}") == 2  # both, at the same step
+    assert "exitcode  : 75" in log
+
+    for name, arguments in (("tiny", ["--auto_resume"]), ("straight", [])):
+        file = write({**options, "name": name})
+        assert launch(file, tmp_path, *arguments).wait() == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    for label in ("net_g", "net_scm"):
+        mine, theirs = (torch.load(tmp_path / f"experiments/{name}/models/{label}_16.pth") for name in ("tiny", "straight"))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[kind][key], value) for kind in theirs for key, value in theirs[kind].items())
+    states = [torch.load(tmp_path / f"experiments/{name}/training_states/16.state") for name in ("tiny", "straight")]
+    assert len(states[0]["random_beside"]) == 1 and not torch.equal(
+        states[0]["random"]["torch"], states[0]["random_beside"][0]["torch"]
+    )
+    assert states[0]["best"] == states[1]["best"]
+
+
+def test_a_launcher_that_did_not_start_the_process_is_refused(options, write, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for variable in ("RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    for launcher, said in (("pytorch", "RANK is not set"), ("slurm", "SLURM_PROCID is not set, expected to be started by `srun`")):
+        assert main(["train", "-opt", write(options), "--launcher", launcher]) == 2
+        assert said in capsys.readouterr().err
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="expected --launcher pytorch"):
+        join("none", options)
+    assert not (tmp_path / "experiments").exists()
