@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from basicsr.data import build_dataloader, build_dataset
-from basicsr.utils import make_exp_dirs
+from basicsr.utils import get_root_logger, make_exp_dirs
 
 from kd_plugins.checks import check_file
 from kd_plugins.group import first_says
 from kd_plugins.options import option_errors, parse_options
 from kd_plugins.process import prepare_process, run_command
-from kd_plugins.train import build_registered_model, start_log
+from kd_plugins.train import build_registered_model, held_log, start_log
 
 
 def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
@@ -33,12 +32,12 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     """
     opt, args = parse_options(root_path, is_train=False, argv=argv, check=partial(check_file, is_train=False))
     prepare_process(opt)
+    with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
+        loaders = [_build_loader(dataset_opt, opt) for dataset_opt in opt["datasets"].values()]
+        model = build_registered_model(opt)
     make_exp_dirs(opt)
     first_says(None)  # the folders are there
-    logger = start_log(opt, "test", args.warnings)
-    with option_errors(args.opt):
-        loaders = [_build_loader(dataset_opt, opt, logger) for dataset_opt in opt["datasets"].values()]
-        model = build_registered_model(opt)
+    logger = start_log(opt, "test", args.warnings, held)
     for loader in loaders:
         logger.info(f"Testing {loader.dataset.opt['name']}...")
         model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=opt["val"].get("save_img", True))
@@ -46,9 +45,9 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     return model
 
 
-def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any], logger: logging.Logger) -> Any:
+def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any]) -> Any:
     dataset = build_dataset(dataset_opt)
-    logger.info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
+    get_root_logger().info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
     return build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"])
 
 

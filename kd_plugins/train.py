@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from os import path as osp
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from basicsr.models import build_model
 from basicsr.train import create_train_val_dataloader, init_tb_loggers
 from basicsr.utils import check_resume, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename, set_random_seed
+from basicsr.utils.logger import initialized_logger
 from basicsr.utils.options import copy_opt_file, dict2str
 
 import kd_plugins
@@ -48,6 +50,8 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     opt, args = parse_options(root_path, is_train=True, argv=argv, check=partial(check_file, is_train=True))
     prepare_process(opt)
     resume_state = _load_resume_state(opt, args.warnings)
+    with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
+        model, loader, sampler, val_loaders, total_iters = build_run(opt, resume_state)
     if resume_state is None:
         make_exp_dirs(opt)
         if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
@@ -55,24 +59,40 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     if opt["rank"] == 0:
         copy_opt_file(args.opt, opt["path"]["experiments_root"])
     first_says(None)  # the folders are there
-    logger = start_log(opt, "train", args.warnings)
+    logger = start_log(opt, "train", args.warnings, held)
     tb_logger = init_tb_loggers(opt)
-
-    with option_errors(args.opt):
-        train_loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
-        train_loader, sampler, warning = resumable_loader(train_loader, sampler, opt)
-        model = build_registered_model(opt)
-    if warning:
-        logger.warning(warning)
     epoch = current_iter = 0
     if resume_state is not None:
-        model.resume_training(resume_state)
         epoch, current_iter = resume_state["epoch"], resume_state["iter"]
         logger.info(f"Resuming training from epoch: {epoch}, iter: {current_iter}.")
-    loop = Loop(opt, model, train_loader, sampler, val_loaders, tb_logger, epoch, current_iter)
+    loop = Loop(opt, model, loader, sampler, val_loaders, tb_logger, epoch, current_iter)
     loop.run(total_iters)
     _close(opt, model, logger, tb_logger)
     return model
+
+
+def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, Any, Any, list[Any], int]:
+    """Build all that a training needs; nothing is written.
+
+    Args:
+        opt: the completed options.
+        resume_state: a state to go on from.
+
+    Returns:
+        The model, the training loader and its sampler, the validation loaders, the last iteration.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: see `option_errors`.
+    """
+    logger = get_root_logger()
+    loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
+    loader, sampler, warning = resumable_loader(loader, sampler, opt)
+    if warning:
+        logger.warning(warning)
+    model = build_registered_model(opt)
+    if resume_state is not None:
+        _resume(model, resume_state, opt["path"]["resume_state"])
+    return model, loader, sampler, val_loaders, total_iters
 
 
 def build_registered_model(opt: dict[str, Any]) -> Any:
@@ -86,14 +106,36 @@ def build_registered_model(opt: dict[str, Any]) -> Any:
     return build_model(opt)
 
 
-def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str]) -> logging.Logger:
-    """The run's log, on the terminal and in the experiment's folder, opened with versions, options and warnings about them."""
+@contextmanager
+def held_log() -> Iterator[list[logging.LogRecord]]:
+    """Hold back what BasicSR's logger is told, for `start_log`: its file cannot be there before the run's folder is."""
+    logger, held = logging.getLogger("basicsr"), []
+    before = logger.handlers, logger.level, dict(initialized_logger)
+    holder = logging.Handler()
+    holder.emit = held.append  # type: ignore[method-assign]
+    logger.handlers = [holder]
+    logger.setLevel(logging.INFO)
+    initialized_logger["basicsr"] = True
+    try:
+        yield held
+    finally:
+        logger.handlers, level, initialized = before
+        logger.setLevel(level)
+        initialized_logger.clear()
+        initialized_logger.update(initialized)
+
+
+def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str], held: Sequence[logging.LogRecord] = ()) -> logging.Logger:
+    """The run's log, on the terminal and in the experiment's folder: versions, options, warnings, what was held back."""
     file = osp.join(opt["path"]["log"], f"{task}_{opt['name']}_{get_time_str()}.log")
     logger = get_root_logger(logger_name="basicsr", log_level=logging.INFO, log_file=file)
     logger.info(f"kd_plugins {kd_plugins.__version__}, BasicSR {basicsr.__version__}, PyTorch {torch.__version__}")
     logger.info(dict2str(opt))
     for warning in warnings:
         logger.warning(warning)
+    for record in held:
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
     return logger
 
 
@@ -129,6 +171,14 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
         opt["manual_seed"] = state["seed"]  # an option file need not have one
         set_random_seed(opt["manual_seed"] + opt["rank"])
     return state
+
+
+def _resume(model: Any, state: dict[str, Any], path: str) -> None:
+    try:
+        model.resume_training(state)
+    except Exception as error:  # whatever a state of something else makes the parts of a model raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OptionError(f"path:resume_state: {path} does not fit this run: {reason}") from error
 
 
 def _close(opt: dict[str, Any], model: Any, logger: logging.Logger, tb_logger: Any) -> None:

@@ -120,8 +120,11 @@ def load_state(path: str, models: str, networks: Iterable[str] = ("net_g",)) -> 
         raise BadState(f"{path} ({wrong})")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        iteration = int(state["iter"])
-        files = state.get("files") or {f"{label}_{iteration}.pth": None for label in networks}
+        files: dict[str, Any] = dict(state.get("files") or {f"{label}_{state['iter']}.pth": None for label in networks})
+        if not all(isinstance(state[key], int) and state[key] >= 0 for key in ("iter", "epoch")):
+            raise ValueError(f"iter is {state['iter']!r}, epoch {state['epoch']!r}")
+        if not all(record is None or [type(number) for number in record] == [int, int] for record in files.values()):
+            raise ValueError("its `files` are no records")
     except Exception as error:  # whatever a pickle that is none raises
         raise BadState(f"{path} (no training state: {str(error).splitlines()[0] if str(error) else error!r})") from error
     for name, record in files.items():

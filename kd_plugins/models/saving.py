@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import path as osp
+from pathlib import Path
 from typing import Any
 
 from basicsr.models.sr_model import SRModel
@@ -13,6 +14,9 @@ from torch import nn
 from kd_plugins.group import first_says, gathered, place
 from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
+from kd_plugins.teachers.checkpoint import read_checkpoint
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
 
 
 class SavedModel(SRModel):
@@ -104,13 +108,35 @@ class SavedModel(SRModel):
         }
         write(osp.join(self.opt["path"]["training_states"], f"{current_iter}.state"), state)
 
+    def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: Any = "params") -> None:
+        """As BaseModel's, from files that hold nothing but weights.
+
+        Raises:
+            ValueError: the file cannot be read safely, or does not fit the network.
+        """
+        read_checkpoint(Path(load_path))  # PyTorch before 2.6 would run what is pickled in it
+        try:
+            super().load_network(net, load_path, strict, param_key)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            name, reason = type(self.get_bare_model(net)).__name__, " ".join(str(error).split())
+            raise ValueError(f"{load_path} does not fit {name} (param_key {param_key}): {reason[:300]}") from error
+
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """As SRModel, with all that `save` keeps; a state of BasicSR's own has less."""
+        """As SRModel, with all that `save` keeps; a state of BasicSR's own has less.
+
+        Raises:
+            ValueError: it is that of another network.
+        """
         super().resume_training(resume_state)
+        for optimizer in self.optimizers:
+            for parameter, moments in optimizer.state.items():
+                wrong = [key for key in moments if key in _MOMENTS and moments[key].shape != parameter.shape]
+                if wrong:
+                    raise ValueError(f"{wrong[0]} of the optimizer is {tuple(moments[wrong[0]].shape)}, not as its parameter")
         for label, module in self.kept_beside().items():
             self.load_network(module, osp.join(self.opt["path"]["models"], f"{label}_{resume_state['iter']}.pth"))
-        self.progress = dict(resume_state.get("progress") or {})
-        self.bad_steps = resume_state.get("bad_steps", 0)
+        self.progress = {key: int(value) for key, value in (resume_state.get("progress") or {}).items()}
+        self.bad_steps = int(resume_state.get("bad_steps", 0))
         self._resume_best(resume_state.get("best") or {})
         kept = [resume_state.get("random"), *resume_state.get("random_beside", ())]
         rank, size = place()
