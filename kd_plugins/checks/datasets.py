@@ -48,8 +48,10 @@ _KEYS: dict[str, dict[str, Spec]] = {
             "degradation": DEGRADATION,
             "seed": Any,
             "cache": Flag,
+            "unlabelled": Flag,
         },
     },
+    "DegradedImageDataset": {**_CROP, "dataroot_lq": Text, "meta_info_file": Text},
     "PairedImageDataset": {**_PAIR, "meta_info_file": Text, "color": Text},
     "RealESRGANPairedDataset": {**_PAIR, "meta_info": Text},
     "SingleImageDataset": {**_NORMAL, "dataroot_lq": Text, "meta_info_file": Text, "color": Text},
@@ -65,12 +67,14 @@ _KEYS: dict[str, dict[str, Spec]] = {
 }
 _NEEDED: dict[str, tuple[str, ...]] = {
     "DegradedPhotoDataset": ("photos", "degradation"),
+    "DegradedImageDataset": ("dataroot_lq", "io_backend"),
     "PairedImageDataset": ("dataroot_gt", "dataroot_lq", "io_backend"),
     "SingleImageDataset": ("dataroot_lq", "io_backend"),
 }
 TRAINING_NEEDS: dict[str, tuple[str, ...]] = {
     "": ("batch_size_per_gpu", "num_worker_per_gpu"),
     "DegradedPhotoDataset": ("gt_size",),
+    "DegradedImageDataset": ("gt_size",),
     "PairedImageDataset": ("gt_size", "use_hflip", "use_rot"),
 }
 """What else a dataset needs in training, by its type; '' for all."""

@@ -16,6 +16,7 @@ from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
 from kd_plugins.checks.paths import below, mapping
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.checks.sources import NETWORK, sources_of
+from kd_plugins.checks.truth import check_truth
 from kd_plugins.data import build_degradation
 from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
@@ -24,7 +25,7 @@ from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint
 from kd_plugins.teachers.network import TEACHER_KEYS
 
-_NO_CLEAN_IMAGES = ("SingleImageDataset",)
+_CROPPED = ("PairedImageDataset", "DegradedPhotoDataset", "DegradedImageDataset")
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
     lr_scheduler.CosineAnnealingRestartLR: ("periods", ()),
     lr_scheduler.MultiStepRestartLR: ("restarts", (0,)),
@@ -43,6 +44,7 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     ours = model if model is not None and house_of(model) == OURS else None
     _check_datasets(report, opt, is_train)
     _check_scale(report, opt)
+    check_truth(report, opt, model, is_train)
     sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
     for path, block in sources.items():
         _check_checkpoint(report, path, block)
@@ -69,13 +71,6 @@ def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> N
     for key in (*TRAINING_NEEDS[""], *TRAINING_NEEDS.get(str(train.get("type")), ())) if train else ():
         if train.get(key) is None and not (key in train and key.startswith("use_")):
             report.error(("datasets", "train", key), f"missing, training on {train.get('type')} needs it")
-    if train.get("type") in _NO_CLEAN_IMAGES:
-        reading = [name for name, block in below(mapping(opt.get("train")).get("distill")) if block.get("view") == "clean"]
-        who = ", ".join(("pixel_opt", *(f"distill:{name}" for name in reading)))
-        report.error(
-            ("datasets", "train", "type"),
-            f"{train['type']} has no clean images, which train:{who} needs, expected PairedImageDataset",
-        )
 
 
 def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
@@ -86,7 +81,7 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
         report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
     size = train.get("gt_size")
-    if train.get("type") in ("PairedImageDataset", "DegradedPhotoDataset") and isinstance(size, int) and size % scale:
+    if train.get("type") in _CROPPED and isinstance(size, int) and size % scale:
         report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
     for phase, dataset in below(opt.get("datasets")):
         factor = _shrinks_by(dataset)
@@ -110,7 +105,6 @@ def _shrinks_by(dataset: Mapping[Any, Any]) -> int | None:
         return build_degradation(dataset["degradation"]).factor if dataset.get("type") == "DegradedPhotoDataset" else None
     except (KeyError, TypeError, ValueError):
         return None
-
 
 
 def _check_checkpoint(report: Report, path: Path, block: Mapping[Any, Any]) -> None:

@@ -1,9 +1,10 @@
-"""Datasets that degrade photos as they are read; importing this registers them with BasicSR."""
+"""Datasets that degrade photos as they are read, or read degraded ones; importing this registers them with BasicSR."""
 
 from kd_plugins.data import blur as blur  # these register degradations
 from kd_plugins.data import downsample as downsample
 from kd_plugins.data import rain as rain
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation, build_degradation
+from kd_plugins.data.degraded_image_dataset import DegradedImageDataset, is_unlabelled
 from kd_plugins.data.degraded_photo_dataset import DegradedPhotoDataset
 from kd_plugins.data.photos import BUILTIN, Photo, find_photos
 
@@ -11,8 +12,10 @@ __all__ = [
     "BUILTIN",
     "DEGRADATION_REGISTRY",
     "Degradation",
+    "DegradedImageDataset",
     "DegradedPhotoDataset",
     "Photo",
     "build_degradation",
     "find_photos",
+    "is_unlabelled",
 ]

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.degradations import build_degradation
 from kd_plugins.data.photos import Photo, find_photos
 
-_OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot", "seed", "cache"}
+_OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot", "seed", "cache", "unlabelled"}
 _LOADER_KEYS = {
     *("name", "type", "phase", "scale", "use_shuffle", "num_worker_per_gpu", "batch_size_per_gpu", "pin_memory"),
     *("dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue", "persistent_workers", "io_backend"),
@@ -45,12 +45,14 @@ class DegradedPhotoDataset(Dataset):
             * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
             * seed: Of the validation's degradation. Default: 0.
             * cache: Keep the decoded photos in memory, as uint8. Default: true.
+            * unlabelled: Withhold the clean photos, to try what training without them does. Default: false.
 
             The loader's keys are basicsr's.
 
     Returns:
         Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB, ``lq`` smaller by the scale (a photo whose sides
-        it does not divide is cut to fit); ``gt`` in [0, 1], and ``lq`` too except for noise without ``clip``. The names in ``lq_path`` are unique, so that saved images are.
+        it does not divide is cut to fit); ``gt`` in [0, 1], and ``lq`` too except for noise without ``clip``. The names in
+        ``lq_path`` are unique, so that saved images are. Without ``gt`` and ``gt_path`` where they are ``unlabelled``.
 
     Raises:
         FileNotFoundError: If a folder is missing or holds no image.
@@ -68,6 +70,7 @@ class DegradedPhotoDataset(Dataset):
         self._check_scale(opt)
         self.hflip, self.rot = bool(opt.get("use_hflip", False)), bool(opt.get("use_rot", False))
         self.seed = opt.get("seed", 0)
+        self.unlabelled = bool(opt.get("unlabelled", False))
         self.gt_size = int(opt["gt_size"]) if self.train else 0
         split = opt.get("split") or ("train" if self.train else "val")
         self.photos: list[Photo] = find_photos(opt["photos"], split)
@@ -129,21 +132,15 @@ class DegradedPhotoDataset(Dataset):
             height, width = (side // self.degrade.factor * self.degrade.factor for side in image.shape[:2])
             gt = image[:height, :width].astype(np.float32) * np.float32(1 / 255)
             lq = self.degrade(gt, validation_rng(self.seed, photo.path))
-        return {"lq": _to_tensor(lq), "gt": _to_tensor(gt), "lq_path": f"{photo.name}.png", "gt_path": photo.path}
+        item = {"lq": to_tensor(lq), "lq_path": f"{photo.name}.png"}
+        return item if self.unlabelled else {**item, "gt": to_tensor(gt), "gt_path": photo.path}
 
     def _random_pair(self, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = self._rng
         rng.seed(seed % 2**32)
         size, factor = self.gt_size, self.degrade.factor
         margin = -(-self.degrade.margin // factor) * factor
-        top, left = (int(rng.randint(side - size + 1)) for side in image.shape[:2])
-        window = _window(image, top - margin, left - margin, size + 2 * margin)
-        if self.hflip and rng.random_sample() < 0.5:
-            window = window[:, ::-1]
-        if self.rot and rng.random_sample() < 0.5:
-            window = window[::-1]
-        if self.rot and rng.random_sample() < 0.5:
-            window = window.transpose(1, 0, 2)
+        window = random_window(image, size, rng, self.hflip, self.rot, margin)
         gt = np.ascontiguousarray(window).astype(np.float32) * np.float32(1 / 255)
         lq = self.degrade(gt, rng)
         inner, small = slice(margin, margin + size), slice(margin // factor, (margin + size) // factor)
@@ -154,16 +151,3 @@ def validation_rng(seed: object, path: str) -> np.random.RandomState:
     """Return the random numbers of one validation photo, a function of the seed and its file's name alone."""
     digest = hashlib.sha256(f"{seed}/{PurePath(path).name}".encode()).digest()
     return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32))
-
-
-def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
-    """Cut out a square that may reach over the edges, where the photo is mirrored."""
-    height, width = image.shape[:2]
-    y0, y1, x0, x1 = max(top, 0), min(top + size, height), max(left, 0), min(left + size, width)
-    inside = image[y0:y1, x0:x1]
-    border = (y0 - top, top + size - y1, x0 - left, left + size - x1)
-    return cv2.copyMakeBorder(inside, *border, cv2.BORDER_REFLECT_101) if any(border) else inside
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

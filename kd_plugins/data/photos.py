@@ -47,12 +47,13 @@ class Photo:
     load: Callable[[], np.ndarray]
 
 
-def find_photos(source: str | Path | Sequence[str | Path], split: str | None = None) -> list[Photo]:
+def find_photos(source: str | Path | Sequence[str | Path], split: str | None = None, key: str = "photos") -> list[Photo]:
     """List the photos that a dataset's ``photos`` option names, in a fixed order.
 
     Args:
         source: ``builtin``, a folder (searched with its sub-folders), a file, or a list of them.
         split: ``train`` or ``val``, for ``builtin`` only.
+        key: The option that names them, for messages.
 
     Raises:
         FileNotFoundError: If a folder or file does not exist, or holds no image.
@@ -64,11 +65,11 @@ def find_photos(source: str | Path | Sequence[str | Path], split: str | None = N
             raise ValueError(f"split is {split!r}; for photos: builtin expected one of: {', '.join(BUILTIN)}")
         return [Photo(name, f"builtin/{name}.png", partial(_load_builtin, *where)) for name, where in BUILTIN[split].items()]
     if isinstance(source, (str, Path)):
-        paths = _list_images(Path(source).expanduser())
+        paths = _list_images(Path(source).expanduser(), key)
     elif isinstance(source, Sequence):
         if not source:
-            raise ValueError("photos is an empty list; expected builtin, a folder, or a list of folders and files")
-        paths = [path for entry in source for path in _list_images(Path(entry).expanduser())]
+            raise ValueError(f"{key} is an empty list; expected builtin, a folder, or a list of folders and files")
+        paths = [path for entry in source for path in _list_images(Path(entry).expanduser(), key)]
     else:
         raise TypeError(f"photos is {source!r}; expected builtin, a folder, or a list of folders and files")
     return [Photo(n, str(path), partial(load_image, path)) for n, path in zip(_unique_names(paths), paths, strict=True)]
@@ -94,17 +95,18 @@ def _load_builtin(function: str, index: int | None) -> np.ndarray:
     return np.ascontiguousarray((image if index is None else image[index])[..., :3])
 
 
-def _list_images(path: Path) -> list[Path]:
+def _list_images(path: Path, key: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        expected = "builtin or a folder" if key == "photos" else "a folder"
         hint = f"; {nearest(path.name, near)}" if 0 < len(near) <= 20 else ""
-        raise FileNotFoundError(f"photos names {str(path)!r}, which does not exist; expected builtin or a folder{hint}")
+        raise FileNotFoundError(f"{key} names {str(path)!r}, which does not exist; expected {expected}{hint}")
     # Sorted by the parts, so that every platform lists the same order.
     found = sorted((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=lambda p: p.parts)
     if not found:
-        raise FileNotFoundError(f"photos names {str(path)!r}, which holds no image ({', '.join(sorted(SUFFIXES))})")
+        raise FileNotFoundError(f"{key} names {str(path)!r}, which holds no image ({', '.join(sorted(SUFFIXES))})")
     return found
 
 

@@ -16,13 +16,13 @@ from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
-from kd_plugins.models.update import UpdatedModel
+from kd_plugins.models.truth import SupervisedModel
 from kd_plugins.students import inherit
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
 
 
 @MODEL_REGISTRY.register()
-class DistillationModel(UpdatedModel):
+class DistillationModel(SupervisedModel):
     """Trains a student under a frozen teacher; the terms come from the option file.
 
     Option keys beside SRModel's:
@@ -33,13 +33,13 @@ class DistillationModel(UpdatedModel):
         features: the pairs of layers by group (see `find_pairs`).
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
         train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
+        train: pixel_opt, perceptual_opt: against the clean image; training data may have none (see `SupervisedModel`).
         train: grad_clip, max_bad_steps: see `UpdatedModel`.
         amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
 
     A method is a subclass that says which terms it has.
     """
 
-    default_pixel: ClassVar[Mapping[str, Any] | None] = None
     default_terms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     makes_negatives: ClassVar[bool] = False  # whether its terms may ask for them: see `make_negatives`
 
@@ -69,10 +69,7 @@ class DistillationModel(UpdatedModel):
         get_root_logger().info(f"Network: {type(self.get_bare_model(net)).__name__}, with parameters: {parameters:,d}")
 
     def init_training_settings(self) -> None:
-        """Build teacher, start, conversion and terms, then what SRModel builds."""
-        train_opt = self.opt["train"]
-        if self.default_pixel and "pixel_opt" not in train_opt:
-            train_opt["pixel_opt"] = dict(self.default_pixel)
+        """Build teacher, start, conversion and terms, then what SRModel builds (`SupervisedModel`)."""
         self._build_teachers()
         kept = self._start_student()
         self._build_terms(kept)
@@ -184,22 +181,10 @@ class DistillationModel(UpdatedModel):
 
     # ------------------------------------------------------------------------------------------------ a step
 
-    def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch {lq, gt}, with `lq_path` where there are names."""
-        self.paths = list(data.get("lq_path") or [])
-        self.lq = self.precision.place(data["lq"].to(self.device))
-        if "gt" in data:
-            self.gt = self.precision.place(data["gt"].to(self.device))
-
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
         self.output = self.net_g(self.lq)
-        losses = OrderedDict()
-        if self.cri_pix:
-            losses["l_pix"] = self.cri_pix(self.output, self.gt)
-        if self.cri_perceptual:
-            perceptual, style = self.cri_perceptual(self.output, self.gt)
-            losses.update({name: value for name, value in (("l_percep", perceptual), ("l_style", style)) if value is not None})
+        losses = self.truth_losses()
         if self.terms:
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in self.terms.values()})
@@ -234,7 +219,7 @@ class DistillationModel(UpdatedModel):
         )
 
     def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """As UpdatedModel; then the pictures of the terms that have some, for TensorBoard."""
+        """As SupervisedModel; then the pictures of the terms that have some, for TensorBoard."""
         super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
         for term in self.terms.values() if tb_logger else ():
             for name, picture in getattr(term.loss, "pictures", dict)().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import zip_longest
 from os import path as osp
 from typing import Any
@@ -16,15 +17,17 @@ from tqdm import tqdm
 
 from kd_plugins.data.loading import shared_loader
 from kd_plugins.group import gathered
+from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.models.report import ROLES, score_table
 from kd_plugins.models.saving import SavedModel
+from kd_plugins.options import OptionError
 from kd_plugins.teachers import Teacher
 
 Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
 
 
 class ValidatedModel(SavedModel):
-    """SRModel with a validation that also scores the teacher and the input, and shows panels.
+    """SRModel with a validation that also scores the teacher and the input, and shows panels; with clean images or without.
 
     Teacher and input do not change: they are restored and scored once for each dataset.
 
@@ -65,6 +68,8 @@ class ValidatedModel(SavedModel):
             self.feed_data(data)
             wanted = bool(tb_logger) and index < int(val_opt.get("panels", 2))
             images = self._restore(with_teacher=first or wanted)
+            if "clean" not in images:
+                _refuse_references(dataset, metrics)
             name = osp.splitext(osp.basename(data["lq_path"][0]))[0]
             if save_img:
                 imwrite(images["student"], self._image_path(dataset, name, current_iter))
@@ -123,6 +128,15 @@ class ValidatedModel(SavedModel):
                 tb_logger.add_scalar(f"{tag}_{role}", scores[role][metric], current_iter)
             if "teacher" in scores:
                 tb_logger.add_scalar(f"{tag}_gap", value - scores["teacher"][metric], current_iter)
+
+
+def _refuse_references(dataset: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, block in metrics.items():
+        if needs_reference(block.get("type")):
+            raise OptionError(
+                f"val:metrics:{name}: {block['type']} compares with a clean image, which dataset {dataset!r} does not have, "
+                f"expected one of {', '.join(without_reference())}"
+            )
 
 
 def _to_image(batch: Tensor) -> Image:

@@ -141,7 +141,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         (
             "datasets:train={name: a, type: SingleImageDataset, dataroot_lq: ., io_backend: {type: disk}, batch_size_per_gpu: 1, "
             "num_worker_per_gpu: 0}",
-            "SingleImageDataset has no clean images, which train:pixel_opt needs",
+            "train:pixel_opt: it compares with the clean image, which datasets:train (SingleImageDataset) does not have",
         ),
         ("teacher:checkpoint=nowhere.pth", "teacher:checkpoint: 'nowhere.pth' is no file and no bundled checkpoint"),
         ("teacher:dim=8", "teacher:dim: 8, a block without `type` has no such key"),

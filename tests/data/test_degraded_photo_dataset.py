@@ -216,3 +216,10 @@ def test_empty_folder_and_broken_file_are_named(tmp_path):
 
 def test_keys_of_other_tools_are_let_through():
     assert len(build_dataset(options(my_own_note="x", mean=[0, 0, 0], photos="builtin"))) == len(BUILTIN["train"])
+
+
+def test_withheld_photos_leave_the_degraded_ones_as_they_are():
+    for phase in ("train", "val"):
+        given, withheld = (build_dataset(options(phase, unlabelled=flag)).seeded_item(1, 7) for flag in (False, True))
+        assert set(withheld) == {"lq", "lq_path"}
+        assert torch.equal(given["lq"], withheld["lq"]) and given["lq_path"] == withheld["lq_path"]

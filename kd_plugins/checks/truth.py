@@ -1,0 +1,76 @@
+"""What compares with clean images, where a dataset has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_plugins.checks.blocks import house_of
+from kd_plugins.checks.known import UPSTREAM
+from kd_plugins.checks.paths import below, mapping
+from kd_plugins.checks.report import Report, show
+from kd_plugins.data import is_unlabelled
+from kd_plugins.metrics.reference import needs_reference, without_reference
+from kd_plugins.models import DistillationModel
+from kd_plugins.models.terms import merge_terms
+from kd_plugins.models.truth import truth_readers
+
+
+def check_truth(report: Report, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:
+    """Report losses, terms and metrics that read a ground truth, where the option file's datasets have none.
+
+    Args:
+        report: where to.
+        opt: the options.
+        model: the model class; None for one that is not registered.
+        is_train: training, or test.
+    """
+    ours: type[DistillationModel] | None = model if model is not None and issubclass(model, DistillationModel) else None
+    for phase, dataset in below(opt.get("datasets")):
+        if is_unlabelled(dataset):
+            if not (is_train and phase == "train"):
+                _check_metrics(report, opt, phase, dataset)
+            elif ours is not None:
+                _check_losses(report, opt, dataset, ours)
+            elif model is not None and house_of(model) == UPSTREAM:
+                text = f"{dataset['type']} has no clean images, which {model.__name__} needs, expected PairedImageDataset"
+                report.error(("datasets", "train", "type"), text)
+            if phase == "train" and dataset["type"] == "SingleImageDataset" and dataset.get("batch_size_per_gpu") != 1:
+                report.warning(
+                    ("datasets", "train", "type"),
+                    "SingleImageDataset reads whole images: those of a batch must be of one size; DegradedImageDataset crops them",
+                )
+    if is_train and ours is not None:
+        _check_any_loss(report, opt, ours)
+
+
+def _terms(opt: Mapping[str, Any], model: type[DistillationModel]) -> dict[str, Any]:
+    terms = merge_terms(model.default_terms, mapping(mapping(opt.get("train")).get("distill")))
+    return {str(name): block for name, block in terms.items() if block is not None}
+
+
+def _check_losses(report: Report, opt: Mapping[str, Any], dataset: Mapping[Any, Any], model: type[DistillationModel]) -> None:
+    clean = [name for name, block in below(_terms(opt, model)) if block.get("view") == "clean"]
+    for path, instead in truth_readers(mapping(opt.get("train")), clean).items():
+        report.error(
+            path, f"it compares with the clean image, which datasets:train ({dataset['type']}) does not have, expected {instead}"
+        )
+
+
+def _check_any_loss(report: Report, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:
+    train = mapping(opt.get("train"))
+    own_pixel = (
+        model.default_pixel and "pixel_opt" not in train and not is_unlabelled(mapping(mapping(opt.get("datasets")).get("train")))
+    )
+    if not (own_pixel or train.get("pixel_opt") or train.get("perceptual_opt") or _terms(opt, model)) and "train" in opt:
+        report.error(("train",), "no pixel_opt and no term in distill, expected one at least to train by")
+
+
+def _check_metrics(report: Report, opt: Mapping[str, Any], phase: str, dataset: Mapping[Any, Any]) -> None:
+    for name, metric in below(mapping(opt.get("val")).get("metrics")):
+        if needs_reference(metric.get("type")):
+            report.error(
+                ("val", "metrics", name, "type"),
+                f"{show(metric['type'])}, compares with a clean image, which datasets:{phase} ({dataset['type']}) does not have, "
+                f"expected one of {', '.join(without_reference())}",
+            )
