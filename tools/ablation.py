@@ -3,25 +3,22 @@
 python tools/ablation.py options/ablation_slkd_derain.yml --out FOLDER [--share 1/2] [--force_yml KEY=VALUE ...]
 
 Each finished run is a line of FOLDER/runs.csv, and is not run again: stop and start as you like, or run
-several shares side by side.
+several shares side by side. For whole option files side by side: tools/compare.py.
 """
 
 import argparse
-import csv
 import itertools
-import os
-import shutil
-import statistics
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from runs import Results, markdown, my_share, scored, spread, train
 
 AXES = ("seeds", "starts", "variants")
-COLUMNS = ["start", "variant", "seed", "metric", "value", "seconds"]
+COLUMNS = ("start", "variant", "seed", "metric", "value", "seconds")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="base, force_yml, starts, seeds, variants")
@@ -31,63 +28,33 @@ def main() -> None:
     parser.add_argument("--force_yml", nargs="+", default=[], help="for every run, after the file's own")
     for axis in AXES:
         parser.add_argument(f"--{axis}", nargs="+", help=f"only these {axis}")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     plan = yaml.safe_load(args.file.read_text())
     args.out.mkdir(parents=True, exist_ok=True)
-    results = args.out / "runs.csv"
+    results = Results(args.out / "runs.csv", COLUMNS)
     chosen = ([item for item in plan[axis] if str(item) in (getattr(args, axis) or map(str, plan[axis]))] for axis in AXES)
-    runs = list(itertools.product(*chosen))
-    share, shares = map(int, args.share.split("/"))
-    for index, (seed, start, variant) in enumerate(runs):
-        if index % shares == share - 1 and (start, variant, str(seed)) not in {tuple(row[:3]) for row in read(results)}:
-            entries = [*plan["force_yml"], *args.force_yml, *plan["variants"][variant], f"init={start}", f"manual_seed={seed}"]
-            for metric, value, seconds in run(args.base or plan["base"], entries, args.out, f"run_{share}"):
-                append(results, [start, variant, str(seed), metric, f"{value:.4f}", f"{seconds:.0f}"])
-            print(table(read(results)), flush=True)
-    print(table(read(results)))
+    for seed, start, variant in my_share(list(itertools.product(*chosen)), args.share):
+        run = {"start": start, "variant": variant, "seed": seed}
+        if results.has(**run):
+            continue
+        entries = [*plan["force_yml"], *args.force_yml, *plan["variants"][variant], f"init={start}", f"manual_seed={seed}"]
+        scores, seconds = train(args.base or plan["base"], entries, args.out, f"run_{args.share.partition('/')[0]}")
+        values = scored(scores).items()
+        results.add([{**run, "metric": name, "value": f"{value:.4f}", "seconds": f"{seconds:.0f}"} for name, value in values])
+        print(table(results), flush=True)
+    print(table(results))
 
 
-def run(base: str, entries: list[str], out: Path, name: str) -> list[tuple[str, float, float]]:
-    """One training; returns (dataset/metric, value, seconds)."""
-    from kd_plugins.train import train_pipeline
-
-    shutil.rmtree(out / "experiments" / name, ignore_errors=True)
-    started = time.time()
-    model = train_pipeline(str(out), ["-opt", base, "--force_yml", f"name={name}", *entries])
-    seconds = time.time() - started
-    return [(f"{d}/{m}", value, seconds) for d, scores in model.scores.items() for m, value in scores["student"].items()]
-
-
-def read(file: Path) -> list[list[str]]:
-    """The rows so far."""
-    return list(csv.reader(file.open()))[1:] if file.exists() else []
-
-
-def append(file: Path, row: list[str]) -> None:
-    """One row, written at once: shares may write side by side."""
-    new = not file.exists()
-    with file.open("a", newline="") as stream:
-        csv.writer(stream).writerows([COLUMNS, row] if new else [row])
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def table(rows: list[list[str]]) -> str:
+def table(results: Results) -> str:
     """Mean and standard deviation over seeds, as Markdown."""
     groups: dict[tuple[str, str, str], list[float]] = {}
-    for start, variant, _, metric, value, _ in rows:
-        groups.setdefault((metric, variant, start), []).append(float(value))
-    starts = list(dict.fromkeys(row[0] for row in rows))
-    lines = [f"| metric | variant | {' | '.join(f'start: {start}' for start in starts)} |", "|---" * (len(starts) + 2) + "|"]
-    for metric, variant in dict.fromkeys((metric, variant) for metric, variant, _ in groups):
-        cells = []
-        for start in starts:
-            values = groups.get((metric, variant, start), [])
-            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.3f}{spread} ({len(values)})" if values else "")
-        lines.append(f"| {metric} | {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    for row in results.rows:
+        groups.setdefault((row["metric"], row["variant"], row["start"]), []).append(float(row["value"]))
+    starts = list(dict.fromkeys(start for *_, start in groups))
+    lines = dict.fromkeys((metric, variant) for metric, variant, _ in groups)
+    rows = [[*line, *(spread(groups.get((*line, start), [])) for start in starts)] for line in lines]
+    return markdown(["metric", "variant", *(f"start: {start}" for start in starts)], rows)
 
 
 if __name__ == "__main__":
