@@ -19,5 +19,5 @@ class SKDModel(DistillationModel):
     default_pixel = {"type": "L1Loss"}
     default_terms = {
         "gk": {"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "view": "degraded", "loss_weight": 0.03},
-        "cl": {"type": "ContrastiveImageLoss", "between": "output", "view": "degraded", "loss_weight": 0.005, "window": 24},
+        "cl": {"type": "ContrastiveImageLoss", "between": "output", "view": "degraded", "loss_weight": 0.005, "window": 16},
     }
