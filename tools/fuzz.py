@@ -13,9 +13,9 @@ import argparse
 import collections
 import copy
 import io
-import json
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 import traceback
@@ -28,14 +28,13 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
+from small_runs import TEACHER, small_runs
 
 from kd_plugins.archs import Restormer
 from kd_plugins.checks import check_file
 from kd_plugins.options import OptionError, option_errors, parse_options
 from kd_plugins.train import build_run, held_log, train_pipeline
 
-TEACHER = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 0, "heads": [1, 1, 2, 2]}
 VALUES = (
     *(None, True, False, -1, 0, 1, 2, 3, 7, 0.5, -0.5, 1e-4, float("nan"), float("inf")),
     *("", "x", "auto", "no", "1e-4", "2025-13-01", "/", "~", "é\u2028"),
@@ -43,46 +42,6 @@ VALUES = (
 )
 CODE = "!!python/object/apply:os.getcwd []"
 TEXTS = ("\t", ":", "- ", "{", "}", "[", "]", "'", '"', "&a ", "*a ", CODE, "!!binary ", "%", "\x00", "?")
-
-
-def base_options(folder: Path) -> list[dict[str, Any]]:
-    """Small runs of each kind; their teacher is written to the folder."""
-    torch.manual_seed(0)
-    metadata = {"network": json.dumps({"type": "Restormer", **TEACHER})}
-    save_file(Restormer(**TEACHER).state_dict(), folder / "teacher.safetensors", metadata=metadata)
-    degraded = {"type": "DegradedPhotoDataset", "photos": "builtin", "degradation": {"type": "rain"}}
-    loader = {"use_shuffle": True, "num_worker_per_gpu": 0, "batch_size_per_gpu": 2, "dataset_enlarge_ratio": 10}
-    metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 0}, "piqe": {"type": "calculate_piqe", "better": "lower"}}
-    options = {
-        "name": "fuzz",
-        "model_type": "SLKDModel",
-        "scale": 1,
-        "num_gpu": 0,
-        "manual_seed": 0,
-        "datasets": {"train": {"name": "t", **degraded, "gt_size": 32, **loader}, "val": {"name": "v", **degraded}},
-        "network_g": {"type": "Restormer", **TEACHER, "dim": 4},
-        "teacher": {"checkpoint": str(folder / "teacher.safetensors")},
-        "init": "teacher",
-        "features": {"encoder": "auto", "decoder": "auto"},
-        "path": {"pretrain_network_g": None, "resume_state": None, "strict_load_g": True},
-        "train": {
-            "ema_decay": 0.9,
-            "optim_g": {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]},
-            "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [10], "restart_weights": [1], "eta_min": 1e-6},
-            "total_iter": 2,
-            "warmup_iter": -1,
-            "grad_clip": 0.01,
-            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0},
-        },
-        "val": {"val_freq": 2, "save_img": False, "metrics": metrics},
-        "logger": {"print_freq": 1, "save_checkpoint_freq": 2, "use_tb_logger": False},
-    }
-    skd, plain = (copy.deepcopy({**options, "model_type": f"{name}Model"}) for name in ("SKD", "Distillation"))
-    skd["train"]["distill"] = {"gk": {"window": 8}, "cl": {"negatives": ["own", "others"]}}
-    terms = {"fitnet": {"type": "FitNetFeatureLoss", "between": "encoder"}, "view": {"type": "L1Loss", "view": "transformed"}}
-    plain["train"].update(distill=terms, transforms={"invert": 0.5})
-    plain["features"] = {"encoder": [["encoder_level1", "encoder_level1"]]}
-    return [options, skd, plain]
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -134,7 +93,7 @@ class Options:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.bases = folder, base_options(folder)
+        self.folder, self.bases = folder, list(small_runs(folder).values())
 
     def attempt(self, random: Random) -> str:
         """Damage one, and build what it says: 'refused', or 'built'. Anything else than an OptionError comes through."""
@@ -203,12 +162,12 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.options = folder, base_options(folder)[0]
+        self.folder, self.options = folder, small_runs(folder)["SLKD"]
         del self.options["datasets"]["val"], self.options["val"]
         self.options["datasets"]["train"]["gt_size"] = 16
         self.options["path"]["strict_load_g"] = True
         train_pipeline(str(folder), ["-opt", self._write({})])
-        root = folder / "experiments" / "fuzz"
+        root = folder / "experiments" / "small"
         weights = torch.load(root / "models" / "net_g_2.pth", weights_only=True)
         torch.save(weights, folder / "own.pth")
         torch.save({"params": Restormer(**TEACHER).state_dict()}, folder / "teacher.pth")
@@ -238,12 +197,18 @@ class Checkpoints:
         victim.write_bytes(bad)
         before = _files(self.folder)
         try:
-            train_pipeline(str(self.folder), ["-opt", file, "--force_yml", "train:total_iter=2", "name=other"])
+            # one step more than the state has; where there is none, elsewhere
+            forced = [
+                "train:total_iter=3",
+                "name=small" if "path" in changes and "resume_state" in changes["path"] else "name=other",
+            ]
+            train_pipeline(str(self.folder), ["-opt", file, "--force_yml", *forced])
         except OptionError as error:
             assert victim.name in str(error) or "teacher" in str(error), error
             assert _files(self.folder) == before, "something changed on disk"
             return "refused"
         finally:
+            shutil.rmtree(self.folder / "experiments" / "other", ignore_errors=True)
             victim.write_bytes(good)
             assert not Path("pickled_code_was_run").exists(), "pickled code was run"
         return "harmless"

@@ -51,7 +51,7 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
         _check_weights(report, path, block.get("ensemble"))
     if not is_train:
         return
-    _check_schedule(report, mapping(mapping(opt.get("train")).get("scheduler")))
+    _check_schedule(report, mapping(opt.get("train")))
     if ours is not None:
         _check_terms(report, opt, ours)
 
@@ -131,7 +131,8 @@ def _check_weights(report: Report, path: Path, members: Any) -> None:
         report.error((*path, "ensemble"), f"weights {show(weights)}, expected one above 0")
 
 
-def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
+def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
+    schedule, total = mapping(train.get("scheduler")), train.get("total_iter")
     key, default = _RESTARTS.get(SCHEDULERS.get(str(schedule.get("type"))), (None, ()))
     if key is None:
         return
@@ -139,6 +140,11 @@ def _check_schedule(report: Report, schedule: Mapping[Any, Any]) -> None:
     if isinstance(starts, (list, tuple)) and isinstance(weights, (list, tuple)) and len(starts) != len(weights):
         report.error(
             ("train", "scheduler", "restart_weights"), f"{len(weights)} weights, expected one for each of {len(starts)} {key}"
+        )
+    numbers = isinstance(starts, (list, tuple)) and all(isinstance(n, (int, float)) for n in (*starts, total))
+    if key == "periods" and numbers and sum(starts) < total - 1:  # the scheduler takes one step less than the model
+        report.error(
+            ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
         )
 
 
