@@ -48,7 +48,7 @@ class Block:
         refused: keys that must not be there, and why.
         misspelt: what an unknown key is that looks like a known one.
         unknown: what any other unknown key is.
-        word: what may stand in place of the mapping.
+        words: what may stand in place of the mapping.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Block:
     refused: Mapping[str, str] = field(default_factory=dict)
     misspelt: str = ERROR
     unknown: str = ERROR
-    word: str | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from basicsr.models import lr_scheduler
@@ -14,7 +14,7 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Flag, Text
+from kd_plugins.checks.hints import AtLeast, Flag, Text
 from kd_plugins.checks.sources import NETWORK, STUDENT, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
@@ -22,6 +22,7 @@ from kd_plugins.models import DistillationModel
 from kd_plugins.models.history import History
 from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
 from kd_plugins.models.terms import VIEWS
+from kd_plugins.students import CHANNELS
 from kd_plugins.teachers import ViewTransform
 
 Number = float | None
@@ -119,12 +120,13 @@ _DCKD = {
     "history": signature_block(History, given=("net", "student")),
     "negatives": signature_block(NegativeInputs),
 }
+_INIT = {"from": Literal["teacher"], "channels": Literal[CHANNELS], "batches": Annotated[int, AtLeast(1)]}
 _TOP_OURS: dict[str, Spec] = {
     "network_g": STUDENT,
     "teacher": TEACHER,
     "teacher_clean": TEACHER,
-    "init": Literal["teacher", "random"],
-    "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]], word="auto"),
+    "init": Block("init", _INIT, ("from",), words=("teacher", "random")),
+    "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]], words=("auto",)),
     "dckd": Block("dckd", _DCKD),
     "amp": Literal["bf16", False, None],
     "channels_last": bool,

@@ -41,7 +41,7 @@ def json_schema() -> Schema:
 def _schema(spec: Spec, definitions: dict[str, Schema]) -> Schema:
     if isinstance(spec, Block):
         schema = _or_nothing(_block(spec, definitions))
-        return {"anyOf": [*schema["anyOf"], {"const": spec.word}]} if spec.word else schema
+        return {"anyOf": [*schema["anyOf"], {"enum": list(spec.words)}]} if spec.words else schema
     if isinstance(spec, Named):
         return _or_nothing(_named(spec, definitions))
     if isinstance(spec, Many):

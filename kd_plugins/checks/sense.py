@@ -154,8 +154,8 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
     if not opt.get("teacher"):
         if terms:
             report.error(("teacher",), f"missing, {', '.join(map(str, terms))} compare with it, expected {{checkpoint: FILE}}")
-        elif opt.get("init") == "teacher":
-            report.error(("init",), "'teacher', but there is no `teacher`")
+        elif opt.get("init", "random") != "random":
+            report.error(("init",), f"{opt['init']!r}, but there is no `teacher`")
     features = opt.get("features")
     groups = mapping(dict.fromkeys(GROUPS, "auto") if features in (None, "auto") else features)
     outputs = [key for teacher in ("teacher", "teacher_clean") for key in TEACHER_KEYS if key in mapping(opt.get(teacher))]

@@ -26,8 +26,8 @@ def walk(report: Report, path: Path, value: Any, spec: Spec) -> None:
     elif isinstance(spec, Block):
         if isinstance(value, Mapping):
             walk_block(report, path, value, spec)
-        elif value is not None and value != spec.word:
-            report.error(path, f"{show(value)}, expected a mapping{f' or {spec.word}' if spec.word else ''}")
+        elif value is not None and value not in spec.words:
+            report.error(path, f"{show(value)}, expected {' or '.join(['a mapping', *spec.words])}")
     elif isinstance(spec, Many):
         _walk_many(report, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):

@@ -15,9 +15,9 @@ from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
 from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
+from kd_plugins.models.start import start_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.truth import SupervisedModel
-from kd_plugins.students import inherit
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
 
 
@@ -29,7 +29,7 @@ class DistillationModel(SupervisedModel):
         network_g: also from the sources of a teacher (docs/teachers.md).
         teacher: the teacher (see `build_teacher`); without it this is plain training.
         teacher_clean: a second teacher, of the same layout, for the clean view.
-        init: `teacher` starts the student from the teacher's weights, `random` (default) does not.
+        init: `teacher` starts the student from the teacher's weights, `random` (default) does not; see `read_init`.
         features: the pairs of layers by group (see `find_pairs`).
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
         train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
@@ -71,7 +71,8 @@ class DistillationModel(SupervisedModel):
     def init_training_settings(self) -> None:
         """Build teacher, start, conversion and terms, then what SRModel builds (`SupervisedModel`)."""
         self._build_teachers()
-        kept = self._start_student()
+        teacher = self.teachers["degraded"].net if self.teachers else None
+        kept = start_student(self.get_bare_model(self.net_g), teacher, self.opt)
         self._build_terms(kept)
         super().init_training_settings()
         if hasattr(self, "net_g_ema"):
@@ -93,21 +94,6 @@ class DistillationModel(SupervisedModel):
 
     def _build_teacher(self, key: str) -> Teacher:
         return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)
-
-    def _start_student(self) -> dict[str, Tensor]:
-        init = self.opt.get("init", "random")
-        if init not in ("random", "teacher"):
-            raise ValueError(f"init: {init!r}, expected 'teacher' or 'random'")
-        if init == "random":
-            return {}
-        if not self.teachers:
-            raise ValueError("init: teacher, but the option file has no `teacher` block")
-        if self.opt["path"].get("pretrain_network_g"):
-            get_root_logger().info("The student starts from path:pretrain_network_g, not from the teacher.")
-            return {}
-        kept = inherit(self.get_bare_model(self.net_g), self.teachers["degraded"].net)
-        get_root_logger().info("The student starts from the teacher's weights.")
-        return kept
 
     def term_blocks(self) -> dict[str, Any]:
         """The blocks of the terms by name: the class's own, changed and added to by the option file."""

@@ -1,176 +1,171 @@
 """A student that starts from its teacher's weights [ours]: which blocks and channels it keeps, and at what scale.
 
-What the layers of a network share is stated for each family (`restormer.py`, `nafnet.py`); nothing here knows a network.
+Nothing here knows a network: which layers share channels is read off one forward pass (`trace.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from kd_plugins.students.nafnet import nafnet_layout
-from kd_plugins.students.paths import Layout, Path, indices, take
-from kd_plugins.students.restormer import restormer_layout
+from kd_plugins.features.measure import evaluating, example_images
+from kd_plugins.features.taps import refuse_untappable, unheard
+from kd_plugins.students.depth import kept_blocks, without_others
+from kd_plugins.students.selection import Selection, Shuffle, lookup, take
+from kd_plugins.students.trace import Graph, Plan, trace
 
-FAMILIES: dict[str, Callable[[Mapping[str, Tensor]], Layout]] = {"NAFNet": nafnet_layout, "Restormer": restormer_layout}
-CHANNELS = ("magnitude", "first")
+CHANNELS = ("magnitude", "first", "importance")
+_SIZES = ((32, 32), (64, 64), (48, 48), (56, 56), (128, 128))  # squares: some networks take nothing else
 
 
 @torch.no_grad()
-def inherit(student: nn.Module, teacher: nn.Module, channels: str = "magnitude") -> dict[str, Tensor]:
+def inherit(
+    student: nn.Module, teacher: nn.Module, channels: str = "magnitude", importance: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Fill a narrower or shallower student with its teacher's weights, in place [ours].
 
-    Blocks are kept at even spacing (`even_blocks`). Channels are chosen once for every path that layers share: a residual
-    stream, the two halves of a gate, keys with values, both ends of a skip or a pixel shuffle; each attention head keeps
-    equally many. A layer that now sums over fewer channels is scaled by the ratio of its weight's norms, before over after, so
-    that its output keeps its size: the square root of the ratio of widths where all channels weigh alike, 1 where only dead
-    ones are dropped. Where nothing is left out, the student is the teacher, bit for bit.
+    Blocks are kept at even spacing (`even_blocks`). Channels are chosen once for all layers that share them: a residual stream, the
+    two halves of a gate, queries with keys, both ends of a skip or a pixel shuffle; each attention head keeps equally many. Which
+    ones these are is read off one forward pass of each network, and proven on the teacher: its channels, shuffled accordingly, make
+    the same image. A layer that now sums over fewer channels is scaled by the ratio of its weight's norms, before over after, so
+    that its output keeps its size: the square root of the ratio of widths where all channels weigh alike, 1 where only dead ones
+    are dropped; not where it sums over means (of values that attention weighs by channels), which grow by themselves. Where nothing
+    is left out, the student is the teacher, bit for bit.
 
     Args:
-        student: the network to fill, of a class in `FAMILIES`; its parameters stay the same objects.
+        student: the network to fill; its parameters stay the same objects.
         teacher: a network of the same class, at least as wide and deep everywhere.
-        channels: 'magnitude' keeps the channels with the largest sum of squared weights, over all kept layers that read or
-            write the path; 'first' keeps the first ones.
+        channels: 'magnitude' keeps the channels with the largest sum of squared weights, over all kept layers that have them;
+            'importance' those with the largest sum of `importance`; 'first' the first ones.
+        importance: for each of the teacher's parameters by name, a tensor of its shape: see `first_order`.
 
     Returns:
-        For each named layer of the student that puts out inherited channels (stages, blocks, down- and up-samplings), the
-        (C_student,) LongTensor, on the CPU, of the teacher's channels that they are: channel i is the teacher's kept[i].
+        For each module of the student that puts out one map (N, C, H, W) of inherited channels, the (C,) LongTensor, on the CPU, of
+        the teacher's channels that they are: channel i is the teacher's kept[i].
 
     Raises:
-        ValueError: the class is unknown or not the teacher's, the student is wider or deeper somewhere, or it differs in what
-            cannot be sliced (image channels, heads, kind of norm). The student is then as it was.
+        ValueError: the class is not the teacher's, the student is wider or deeper somewhere, or it differs in what cannot be cut
+            out of the teacher (image channels, number of levels, kind of norm), or the network does to channels what is
+            not understood (module and operation are named). The student is then as it was.
     """
     if channels not in CHANNELS:
         raise ValueError(f"inherit: channels={channels!r}, expected one of {', '.join(map(repr, CHANNELS))}")
-    pair = _Pair(student, teacher)
-    kept = pair.choose(channels)
-    for name, tensor in [(name, pair.slice(name, kept)) for name in pair.student.axes]:
-        pair.student.tensors[name].copy_(tensor)
-    return {layer: indices(pair.teacher.outputs[pair.source(layer)], kept) for layer in pair.student.outputs}
-
-
-def even_blocks(count: int, of: int) -> list[int]:
-    """Which blocks of a stage are kept: the middle one of each of `count` equal runs, the later of two middle ones.
-
-    Args:
-        count: blocks to keep; 0 leaves the stage an identity.
-        of: blocks of the teacher's stage.
-
-    Returns:
-        `count` numbers, rising: [1, 4] of 6, [1, 3, 5] of 6, [1] of 2, all where `count` equals `of`.
-    """
-    return [(2 * block + 1) * of // (2 * count) for block in range(count)]
-
-
-class _Pair:
-    """A student's and a teacher's layout, matched name by name."""
-
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
-        family, other = type(student).__name__, type(teacher).__name__
-        if family != other:
-            raise ValueError(f"inherit: the student is a {family}, the teacher a {other}: expected the same class")
-        if family not in FAMILIES:
-            raise ValueError(f"inherit: no channel paths are known for {family}, expected one of {', '.join(sorted(FAMILIES))}")
-        self.student, self.teacher = (_layout(family, net) for net in (student, teacher))
-        self._blocks = {
-            f"{stage}.{block}": f"{stage}.{source}"
-            for stage, count in self.student.stages.items()
-            for block, source in enumerate(even_blocks(count, self._depth(stage, count)))
-        }
-        self._paths = self._match()
-
-    def _depth(self, stage: str, count: int) -> int:
-        depth = self.teacher.stages.get(stage, 0)
-        if count > depth:
-            raise ValueError(f"inherit: the student is deeper: {count} blocks in {stage}, expected at most the teacher's {depth}")
-        return depth
-
-    def source(self, name: str) -> str:
-        """What a tensor, layer or path of the student is called in the teacher."""
-        for stage in self.student.stages:
-            if name.startswith(f"{stage}."):
-                number, dot, rest = name[len(stage) + 1 :].partition(".")
-                return self._blocks[f"{stage}.{number}"] + dot + rest
-        return name
-
-    def _match(self) -> dict[str, tuple[Path, Path]]:
-        """Pair the paths, by the teacher's names, after checking that each tensor can be cut out of the teacher's."""
-        sources = {self.source(name) for name in self.student.axes}
-        skipped = tuple(
-            f"{stage}.{block}."
-            for stage, depth in self.teacher.stages.items()
-            for block in range(depth)
-            if stage in self.student.stages and f"{stage}.{block}" not in self._blocks.values()
-        )
-        if left := [name for name in self.teacher.axes if name not in sources and not name.startswith(skipped)]:
-            raise ValueError(f"inherit: the student has nothing for the teacher's {left[0]}, expected networks of one structure")
-        paths: dict[str, tuple[Path, Path]] = {}
-        for name, axes in self.student.axes.items():
-            source = self.source(name)
-            if source not in self.teacher.axes:
-                raise ValueError(f"inherit: the student's {name} is not in the teacher, expected networks of one structure")
-            for dim, axis in axes.items():
-                for mine, theirs in zip(axis, self.teacher.axes[source][dim], strict=True):
-                    _check_path(mine, theirs)
-                    paths[theirs.name] = mine, theirs
-            mine, theirs = self.student.tensors[name].shape, self.teacher.tensors[source].shape
-            for dim, (n, m) in enumerate(zip(mine, theirs, strict=True)):
-                if dim not in axes and n != m:
-                    raise ValueError(
-                        f"inherit: {name} is {tuple(mine)}, the teacher's {tuple(theirs)}: expected {m} along dimension {dim}"
-                    )
-        return paths
-
-    def choose(self, channels: str) -> dict[str, Tensor]:
-        """The kept channels of each path, by the teacher's name."""
-        scores = {name: torch.zeros(theirs.size, dtype=torch.float64) for name, (_, theirs) in self._paths.items()}
-        for name in map(self.source, self.student.axes):
-            energy = self.teacher.tensors[name].cpu().double().square()
-            for dim, axis in self.teacher.axes[name].items():
-                rows = energy.movedim(dim, 0).reshape(energy.shape[dim], -1).sum(1)
-                for path, part in zip(axis, rows.split([path.size * path.times for path in axis]), strict=True):
-                    scores[path.name] += part.view(path.size, path.times).sum(1)
-        kept = {}
-        for name, (mine, theirs) in self._paths.items():
-            heads, each = theirs.heads, mine.size // theirs.heads
-            score = scores[name].view(heads, -1)
-            order = (
-                score.argsort(dim=1, descending=True, stable=True)
-                if channels == "magnitude"
-                else torch.arange(each).expand(heads, -1)
-            )
-            start = torch.arange(heads)[:, None] * score.shape[1]
-            kept[name] = (order[:, :each].sort(1).values + start).flatten()
-        return kept
-
-    def slice(self, name: str, kept: Mapping[str, Tensor]) -> Tensor:
-        """A tensor of the student, out of the teacher's."""
-        source = self.source(name)
-        axes, summed = self.teacher.axes[source], self.teacher.sums.get(source)
-        whole = take(self.teacher.tensors[source], {dim: axis for dim, axis in axes.items() if dim != summed}, kept)
-        if summed is None:
-            return whole
-        x = take(whole, {summed: axes[summed]}, kept)
-        strength = torch.linalg.vector_norm(x)
-        return x * (torch.linalg.vector_norm(whole) / strength) if strength else x
-
-
-def _layout(family: str, net: nn.Module) -> Layout:
-    try:
-        layout = FAMILIES[family](net.state_dict())
-    except KeyError as error:
-        raise ValueError(f"inherit: this {family} has no tensor {error}, expected the published parameter names") from error
-    if unknown := sorted(set(layout.tensors) - set(layout.axes)):
-        raise ValueError(f"inherit: {unknown[0]} is not a tensor of a {family} with the published parameter names")
-    return layout
-
-
-def _check_path(mine: Path, theirs: Path) -> None:
-    if mine.heads != theirs.heads:
-        raise ValueError(f"inherit: {mine.name} has {mine.heads} heads, expected the teacher's {theirs.heads}")
-    if mine.size > theirs.size:
+    if channels == "importance" and importance is None:
+        raise ValueError("inherit: channels='importance' without `importance`, expected that of each of the teacher's parameters")
+    if type(student) is not type(teacher):
         raise ValueError(
-            f"inherit: the student is wider: {mine.size} channels in {mine.name}, expected at most the teacher's {theirs.size}"
+            f"inherit: the student is a {type(student).__name__}, the teacher a {type(teacher).__name__}: expected the same class"
         )
+    for net in (student, teacher):
+        refuse_untappable(net)
+    weights = {name: tensor for name, tensor in teacher.named_parameters()}
+    worth = {id(p): (importance or {}).get(name) for name, p in weights.items()}
+    with without_others(teacher, kept_blocks(student, teacher)):
+        theirs, mine = teacher.state_dict(keep_vars=True), student.state_dict()
+        plan = plan_labels(student, teacher)
+        image, graphs = _trace_both(student, teacher, plan)
+        scores: dict[str, Tensor] = {}
+        if channels != "first":
+            for name in plan:
+                found = worth.get(id(theirs[name])) if channels == "importance" else theirs[name].square()
+                scores[name] = torch.zeros_like(theirs[name]) if found is None else found
+        selection = Selection(*graphs, scores if channels != "first" else None)
+        if plan:
+            _prove(teacher, plan, graphs[1], Shuffle(graphs[1], selection.narrowed).chosen, image)
+        filled = {name: take(theirs[name], name, plan.get(name, ()), graphs, selection.chosen) for name in mine if name in theirs}
+        outputs = _outputs(graphs, selection.chosen)
+    for name, tensor in filled.items():
+        mine[name].copy_(tensor)
+    return outputs
+
+
+def plan_labels(student: nn.Module, teacher: nn.Module) -> Plan:
+    """Which dimensions of which tensors differ between two networks of one structure.
+
+    Raises:
+        ValueError: other tensors, or a wider student.
+    """
+    mine, theirs = student.state_dict(), teacher.state_dict()
+    trained = [{name for name, _ in net.named_parameters(remove_duplicate=False)} for net in (student, teacher)]
+    if extra := sorted(trained[0] - theirs.keys()):
+        raise ValueError(f"inherit: the student's {extra[0]} is not in the teacher, expected networks of one structure")
+    if left := sorted(trained[1] - mine.keys()):
+        raise ValueError(f"inherit: the student has nothing for the teacher's {left[0]}, expected networks of one structure")
+    grouped = {f"{name}.weight" for name, module in teacher.named_modules() if getattr(module, "groups", 1) != 1}
+    plan: dict[str, list[tuple[int, ...]]] = {}
+    for name in (name for name in theirs if name in mine):  # a buffer of one alone is of its settings: the mask of shifted windows
+        tensor = theirs[name]
+        shapes = f"{name} is {tuple(mine[name].shape)}, the teacher's {tuple(tensor.shape)}"
+        differ = [dim for dim, (n, m) in enumerate(zip(mine[name].shape, tensor.shape, strict=False)) if n != m]
+        if mine[name].dim() != tensor.dim() or (differ and not tensor.is_floating_point()):
+            raise ValueError(f"inherit: {shapes}, expected the same")
+        if wider := [dim for dim in differ if mine[name].shape[dim] > tensor.shape[dim]]:
+            raise ValueError(f"inherit: the student is wider: {shapes}, expected at most that along dimension {wider[0]}")
+        if differ and name in grouped and tensor.dim() > 2 and tensor.shape[1] > 1:
+            plan[name] = [*([(0,)] if 0 in differ else []), (0, 1)]
+        elif differ:
+            plan[name] = [(dim,) for dim in differ]
+    return plan
+
+
+def _trace_both(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Tensor, tuple[Graph, Graph]]:
+    """An image that both take, and what they do with it."""
+    parameters = [next(net.parameters()) for net in (student, teacher)]
+    failed: Exception | None = None
+    for size in _SIZES:
+        for image in example_images(teacher, *size, torch.device("cpu")):
+            try:
+                with unheard(), evaluating(student), evaluating(teacher):
+                    student(image.to(parameters[0]))
+                    teacher(image.to(parameters[1]))
+            except Exception as error:  # what a network says of an image that it does not take is its own affair
+                failed = failed or error
+                continue
+            images = [image.to(parameter) for parameter in parameters]
+            return images[1], (trace(student, plan, images[0]), trace(teacher, plan, images[1]))
+    for (name, mine), theirs in zip(student.named_modules(), teacher.modules(), strict=False):
+        if isinstance(mine, nn.Conv2d):
+            if mine.in_channels != theirs.in_channels:
+                raise ValueError(
+                    f"inherit: {name}.weight reads {mine.in_channels} channels of an image, the teacher's {theirs.in_channels}"
+                )
+            break
+    reason = (str(failed).splitlines() or [type(failed).__name__])[0]
+    raise ValueError(
+        f"inherit: student and teacher ({type(teacher).__name__}, without the blocks that the student does not have) take none "
+        f"of the images of {', '.join(f'{height}x{width}' for height, width in _SIZES)} ({reason}); `pad_to: 8` in their blocks "
+        "pads them"
+    ) from failed
+
+
+def _prove(teacher: nn.Module, plan: Plan, graph: Graph, order: Tensor, image: Tensor) -> None:
+    """Reorder the channels of the teacher, which must not change its image."""
+    with unheard(), evaluating(teacher):
+        tensors = teacher.state_dict()  # in eval mode: some networks fuse weights when they are set to it
+        shuffled = {name: take(tensors[name], name, layers, (graph, graph), order, scaled=False) for name, layers in plan.items()}
+        before, after = teacher(image), torch.func.functional_call(teacher, shuffled, (image,))
+    for old, new in zip(_tensors(before), _tensors(after), strict=True):
+        if not torch.allclose(old, new, rtol=0, atol=1e-3 * float(old.abs().amax())):
+            raise ValueError(
+                f"inherit: which channels the weights of {type(teacher).__name__} share was read off wrongly: shuffled "
+                f"accordingly, they make another image (by {float((old - new).abs().amax()):.2g}): no student can start from it"
+            )
+
+
+def _tensors(output: object) -> list[Tensor]:
+    return [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+
+
+def _outputs(graphs: tuple[Graph, Graph], chosen: Tensor) -> dict[str, Tensor]:
+    mine, theirs = (graph.outputs for graph in graphs)
+    found = {}
+    for name in mine.keys() & theirs.keys():
+        (label, count), (whole, total) = mine[name], theirs[name]
+        if label is None and whole is None and count == total:
+            found[name] = torch.arange(count)
+        elif label is not None and whole is not None:
+            found[name] = lookup(whole, chosen[label], name)
+    return {name: found[name] for name in mine if name in found}

@@ -146,7 +146,10 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("teacher:checkpoint=nowhere.pth", "teacher:checkpoint: 'nowhere.pth' is no file and no bundled checkpoint"),
         ("teacher:dim=8", "teacher:dim: 8, a block without `type` has no such key"),
         ("teacher=~", "teacher: missing, kl, nc, et compare with it"),
-        ("init=techer", "init: 'techer', expected one of teacher, random"),
+        ("init=techer", "init: 'techer', expected a mapping or teacher or random"),
+        ("init={from: teacher, channel: first}", "init:channel: 'first', init has no such key; nearest: channels"),
+        ("init={from: teacher, channels: last}", "init:channels: 'last', expected one of magnitude, first, importance"),
+        ("init={channels: first}", "init:from: missing, init needs it"),
         ("amp=fp16", "amp: 'fp16', expected one of bf16, false, nothing"),
         (
             "features:encoder=[[a, b, c]]",

@@ -74,6 +74,16 @@ def test_inherited_start_is_closer_to_the_teacher_than_a_random_one(options, bui
     assert losses["teacher"] < losses["random"]
 
 
+def test_channels_may_be_those_that_matter_on_the_training_data(options, build):
+    weights = {
+        channels: build({**options, "init": {"from": "teacher", "channels": channels, "batches": 1}}).net_g.state_dict()
+        for channels in ("magnitude", "importance", "first")
+    }
+    names = [name for name in weights["first"] if name.endswith("project_in.weight")]
+    for one, other in (("magnitude", "importance"), ("importance", "first")):
+        assert any(not torch.equal(weights[one][name], weights[other][name]) for name in names)
+
+
 def test_a_pretrained_student_is_not_overwritten_by_the_teacher(options, build, tmp_path):
     torch.manual_seed(5)
     net = build_network(options["network_g"])
@@ -108,6 +118,8 @@ def test_the_gradient_bound_is_kept(options, build):
     [
         ({"teacher": None}, "no `teacher` block"),
         ({"init": "techer"}, "init: 'techer'"),
+        ({"init": {"from": "teacher", "channel": "first"}}, "init:channel: no such key; nearest: channels"),
+        ({"init": {"from": "teacher", "channels": "importance", "batches": 0}}, "init:batches: 0"),
         ({"features": {"encoder": [["encoder_levl1", "encoder_level1"]], "decoder": "auto"}}, "encoder_level1"),
         ({"features": {"encoder": "auto"}}, "between='decoder'"),
         ({"amp": "fp8"}, "expected bf16"),

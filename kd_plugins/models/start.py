@@ -1,0 +1,90 @@
+"""What a student starts from: `init` of an option file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from basicsr.data import build_dataset
+from basicsr.utils import get_root_logger
+from torch import Tensor, nn
+
+from kd_plugins.features import nearest
+from kd_plugins.randomness import kept_randomness, seed_generators
+from kd_plugins.students import CHANNELS, first_order, inherit
+
+INIT = {"from": "teacher", "channels": "magnitude", "batches": 4}
+"""The keys of `init: {...}`, with their defaults."""
+
+
+def read_init(init: Any) -> dict[str, Any] | None:
+    """The keys of `init` with their defaults; None for a random start.
+
+    Args:
+        init: 'random', 'teacher', or a mapping: `from: teacher`, `channels` (see `inherit`), and for `importance` the number of
+            training batches that it is measured on.
+
+    Raises:
+        ValueError: something else.
+    """
+    if init == "random":
+        return None
+    if init == "teacher":
+        return dict(INIT)
+    if not isinstance(init, Mapping) or init.get("from") != "teacher":
+        raise ValueError(f"init: {init!r}, expected 'teacher', 'random' or {{from: teacher, channels: ...}}")
+    if unknown := [key for key in init if key not in INIT]:
+        raise ValueError(f"init:{unknown[0]}: no such key; nearest: {nearest(str(unknown[0]), INIT)}")
+    found = {**INIT, **init}
+    if found["channels"] not in CHANNELS:
+        raise ValueError(f"init:channels: {found['channels']!r}, expected one of {', '.join(CHANNELS)}")
+    if isinstance(found["batches"], bool) or not isinstance(found["batches"], int) or found["batches"] < 1:
+        raise ValueError(f"init:batches: {found['batches']!r}, expected a whole number of at least 1")
+    return found
+
+
+def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Fill a student with its teacher's weights, if `init` says so.
+
+    Args:
+        student: unwrapped.
+        teacher: the teacher's network, if there is one.
+        opt: the options of the run: `init`, `path`, and for `channels: importance` the training data.
+
+    Returns:
+        See `inherit`; nothing where the student starts from something else.
+
+    Raises:
+        ValueError: see `read_init` and `inherit`.
+    """
+    init = read_init(opt.get("init", "random"))
+    if init is None:
+        return {}
+    if teacher is None:
+        raise ValueError("init: teacher, but the option file has no `teacher` block")
+    if opt["path"].get("pretrain_network_g"):
+        get_root_logger().info("The student starts from path:pretrain_network_g, not from the teacher.")
+        return {}
+    importance = None
+    if init["channels"] == "importance":
+        with kept_randomness():
+            importance = first_order(teacher, _batches(opt, init["batches"]))
+    kept = inherit(student, teacher, init["channels"], importance)
+    get_root_logger().info(f"The student starts from the teacher's weights (channels: {init['channels']}).")
+    return kept
+
+
+def _batches(opt: Mapping[str, Any], count: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of the training data, the same ones in every run."""
+    block = copy.deepcopy(opt["datasets"].get("train") or {})
+    if not block.get("type"):
+        raise ValueError("init:channels: importance is measured on the training data, but there is no `datasets: train`")
+    seed_generators(0)
+    dataset: Any = build_dataset(block)
+    order = torch.randperm(len(dataset)).tolist()
+    size = block.get("batch_size_per_gpu", 1)
+    for start in range(0, min(count * size, len(order)), size):
+        items = [dataset[index] for index in order[start : start + size]]
+        yield {key: torch.stack([item[key] for item in items]) for key in ("lq", "gt") if key in items[0]}

@@ -1,0 +1,148 @@
+"""Atoms: single channels of single tensors, and what a computation says of them: the same one, or parts of one.
+
+A *label* is an integer tensor that says for each element of another tensor which atom it belongs to. It has as many dimensions, and
+size 1 along those that it does not vary along.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+
+class Atoms:
+    """A union-find over whole arrays of atoms, and a forest: an atom of a head is under the atom of that head."""
+
+    def __init__(self) -> None:
+        self._root = torch.empty(0, dtype=torch.long)
+        self._fixed: list[Tensor] = []
+        self._under: list[tuple[Tensor, Tensor]] = []
+
+    def new(self, *shape: int, fixed: bool = False) -> Tensor:
+        """Fresh atoms, numbered upwards.
+
+        Args:
+            shape: of the label.
+            fixed: whether nothing may be left out of them.
+        """
+        count = len(self._root)
+        label = torch.arange(count, count + int(torch.Size(shape).numel()))
+        self._root = torch.cat([self._root, label])
+        if fixed:
+            self.fix(label)
+        return label.view(shape)
+
+    def fix(self, label: Tensor) -> None:
+        """Nothing may be left out of these."""
+        self._fixed.append(label.flatten())
+
+    def find(self, label: Tensor) -> Tensor:
+        """For each atom, the lowest one that is the same channel."""
+        return self._root[label]
+
+    def join(self, a: Tensor, b: Tensor) -> None:
+        """Atoms of labels that broadcast are the same channels, element by element."""
+        a, b = torch.broadcast_tensors(a, b)
+        while True:
+            mine, theirs = self.find(a), self.find(b)
+            apart = mine != theirs
+            if not apart.any():
+                return
+            pair = torch.stack([mine[apart], theirs[apart]])
+            self._root.scatter_reduce_(0, pair.amax(0), pair.amin(0), "amin")
+            while not torch.equal(root := self._root[self._root], self._root):
+                self._root = root
+
+    def collapse(self, label: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Atoms along these dimensions are the same channel: the label without them (size 1)."""
+        for dim in dims:
+            if label.shape[dim] > 1:
+                first = label.narrow(dim, 0, 1)
+                self.join(label, first)
+                label = first
+        return label
+
+    def put_under(self, parts: Tensor, wholes: Tensor) -> None:
+        """Whoever keeps a part keeps its whole; element by element, of labels that broadcast."""
+        parts, wholes = torch.broadcast_tensors(parts, wholes)
+        self._under.append((parts.flatten(), wholes.flatten()))
+
+    def compact(self, label: Tensor) -> Tensor:
+        """A label of lowest atoms, of size 1 wherever it turns out not to vary."""
+        label = self.find(label)
+        for dim, size in enumerate(label.shape):
+            if size > 1 and bool((label == (first := label.narrow(dim, 0, 1))).all()):
+                label = first
+        return label
+
+    def relate(self, a: Tensor, b: Tensor) -> tuple[bool, bool]:
+        """Whether an element's atom in a tells its atom in b, and the other way round; labels that broadcast."""
+        a, b = torch.broadcast_tensors(self.find(a), self.find(b))
+        if torch.equal(a, b):
+            return True, True
+        pairs = (a * len(self._root) + b).unique().numel()
+        return pairs == a.unique().numel(), pairs == b.unique().numel()
+
+    def groups(self, label: Tensor, dim: int) -> Tensor | None:
+        """Which group each run along a dimension is, where the runs are several, and share nothing: heads, say.
+
+        Args:
+            label: e.g. (heads, channels).
+            dim: of the runs.
+
+        Returns:
+            The label of the groups, of size 1 along `dim`, with the members put under it; None where all runs are the same.
+
+        Raises:
+            ValueError: runs that overlap.
+        """
+        label = self.compact(label)
+        rows = label.movedim(dim, -1)
+        kinds, which = rows.reshape(-1, rows.shape[-1]).sort(-1).values.unique(dim=0, return_inverse=True)
+        if len(kinds) == 1:
+            return None
+        sets = [kind.unique() for kind in kinds]
+        if len(torch.cat(sets)) != kinds.unique().numel():
+            raise ValueError("sums over sets of channels that overlap")
+        if all(len(members) == 1 for members in sets):
+            groups = kinds[:, 0]
+        else:
+            groups = self.new(len(kinds))
+            self.put_under(kinds, groups[:, None])
+        return groups[which].view(rows.shape[:-1]).unsqueeze(dim)
+
+    def settle(self) -> tuple[Tensor, dict[int, int], Tensor]:
+        """What all of it comes to, once everything was seen.
+
+        Returns:
+            The lowest atom of each; the whole that a (lowest) atom is under, at most one for each; which atoms are fixed.
+        """
+        while True:
+            under: dict[int, set[int]] = defaultdict(set)
+            for parts, wholes in self._under:
+                for part, whole in {*zip(self.find(parts).tolist(), self.find(wholes).tolist(), strict=True)}:
+                    if part != whole:
+                        under[part].add(whole)
+            crowded = {(part, whole) for part, wholes in under.items() for whole in wholes if part in under.get(whole, ())}
+            for wholes in () if crowded else under.values():  # a whole of a whole is implied
+                wholes -= {above for whole in wholes for above in under.get(whole, ())}
+            crowded |= {tuple(sorted(wholes)[:2]) for wholes in under.values() if len(wholes) > 1}
+            if not crowded:
+                break
+            inside: dict[int, set[int]] = defaultdict(set)
+            for part, wholes in under.items():
+                for whole in wholes:
+                    inside[whole].add(part)
+            for a, b in crowded:
+                if inside[a] < inside[b]:
+                    self.put_under(torch.tensor(a), torch.tensor(b))
+                elif inside[b] < inside[a]:
+                    self.put_under(torch.tensor(b), torch.tensor(a))
+                else:
+                    self.join(torch.tensor([a]), torch.tensor([b]))
+        fixed = torch.zeros(len(self._root), dtype=torch.bool)
+        for label in self._fixed:
+            fixed[self.find(label)] = True
+        return self._root, {part: next(iter(wholes)) for part, wholes in under.items() if wholes}, fixed
