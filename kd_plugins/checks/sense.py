@@ -141,8 +141,8 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
         report.error(
             ("train", "scheduler", "restart_weights"), f"{len(weights)} weights, expected one for each of {len(starts)} {key}"
         )
-    numbers = isinstance(starts, (list, tuple)) and all(isinstance(n, (int, float)) for n in (*starts, total))
-    if key == "periods" and numbers and sum(starts) < total - 1:  # the scheduler takes one step less than the model
+    numbers = isinstance(starts, (list, tuple)) and all(isinstance(n, (int, float)) for n in starts)
+    if key == "periods" and numbers and isinstance(total, (int, float)) and sum(starts) < total - 1:  # it takes one step less
         report.error(
             ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
         )

@@ -37,4 +37,4 @@ class Downsample(Degradation):
 
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """See :class:`Degradation`."""
-        return to_8bit(imresize(image, 1 / self.scale))
+        return to_8bit(np.asarray(imresize(image, 1 / self.scale)))

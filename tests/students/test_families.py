@@ -112,7 +112,7 @@ def test_a_student_of_its_teachers_own_arguments_is_its_teacher(family):
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in COUNTS_DEAD])
 def test_a_teacher_that_uses_some_channels_only_is_the_student_that_keeps_them(family):
-    """A wide teacher is filled with a narrow one, what is added is dead; not where norms or statistics would count dead channels, too."""
+    """A wide teacher is filled with a narrow one, what is added is dead; not where statistics would count dead channels."""
     block, changes = FAMILIES[family]
     narrow = {**block, **{key: value for key, value in changes.items() if key in ("num_feat", "num_grow_ch", "nc")}}
     small, teacher, student = (net.double() for net in (build(narrow), build(block), build(narrow, 1)))
