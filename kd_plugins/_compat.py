@@ -125,6 +125,8 @@ def wrap_networks_without_gpus() -> None:
     from basicsr.models.base_model import BaseModel
 
     original = BaseModel.model_to_device
+    if original.__module__ == __name__:
+        return
 
     def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
         if not self.opt["dist"] or self.device.type == "cuda":

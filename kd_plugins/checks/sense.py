@@ -141,8 +141,9 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
         report.error(
             ("train", "scheduler", "restart_weights"), f"{len(weights)} weights, expected one for each of {len(starts)} {key}"
         )
-    numbers = isinstance(starts, (list, tuple)) and all(isinstance(n, (int, float)) for n in starts)
-    if key == "periods" and numbers and isinstance(total, (int, float)) and sum(starts) < total - 1:  # it takes one step less
+    if key != "periods" or not isinstance(starts, (list, tuple)) or not isinstance(total, (int, float)):
+        return
+    if all(isinstance(n, (int, float)) for n in starts) and sum(starts) < total - 1:  # it takes one step less than the model
         report.error(
             ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
         )

@@ -170,6 +170,10 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
             "train:scheduler={type: CosineAnnealingRestartLR, periods: [1, 2]}",
             "restart_weights: 1 weights, expected one for each of 2 periods",
         ),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [100, 200], restart_weights: [1, 1]}",
+            "train:scheduler:periods: [100, 200], together 300, expected at least total_iter, ",
+        ),
         ("train:gan_opt={type: GANLoss, gan_type: vanilla}", "'gan_type': 'vanilla'}, SLKDModel has no such"),
         ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
         ("train:transforms={hflp: 0.5}", "train:transforms:hflp: 0.5, ViewTransform has no such key; nearest: hflip"),

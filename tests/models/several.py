@@ -1,15 +1,18 @@
 """What tests run in several processes; a module of its own, since each of them imports it."""
 
+import copy
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 import kd_plugins  # noqa: F401  (before basicsr)
 
 from basicsr.data import build_dataloader, build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip
+from basicsr.utils.registry import ARCH_REGISTRY  # isort: skip
 from kd_plugins.group import own_part
 from kd_plugins.options import parse_options
 
@@ -54,6 +57,40 @@ def steps(rank, size, folder, files):
         torch.save((found, log), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
     if size > 1:
         dist.destroy_process_group()
+
+
+class Odd(nn.Module):
+    """A network with a parameter that nothing uses, or with a batch norm."""
+
+    def __init__(self, norm=False):
+        super().__init__()
+        self.used = nn.Conv2d(3, 3, 3, padding=1)
+        self.idle = nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3) if norm else nn.Identity()
+
+    def forward(self, x):
+        return self.norm(self.used(x))
+
+
+def odd_networks(rank, size, folder, file):
+    """What two processes say to networks that they cannot train as they are."""
+    ARCH_REGISTRY._obj_map["Odd"] = Odd
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    opt, _ = parse_options(folder, True, ["-opt", file])
+    opt["dist"] = True
+    batch = {key: torch.rand(2, 3, 8, 8) for key in ("lq", "gt")}
+    said = []
+    for keys in ({"network_g": {"type": "Odd", "norm": True}}, {}, {"find_unused_parameters": True}):
+        try:
+            model = build_model({**copy.deepcopy(opt), "network_g": {"type": "Odd"}, **keys})
+            for iteration in (1, 2):
+                model.feed_data(batch)
+                model.optimize_parameters(iteration)
+            said.append("trained")
+        except ValueError as error:
+            said.append(str(error))
+    Path(folder, f"said_{rank}.txt").write_text("\n".join(said))
+    dist.destroy_process_group()
 
 
 def in_one_and_in_two(folder, files):

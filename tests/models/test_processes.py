@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -159,3 +160,31 @@ def test_a_launcher_that_did_not_start_the_process_is_refused(options, write, tm
     with pytest.raises(ValueError, match="expected --launcher pytorch"):
         join("none", options)
     assert not (tmp_path / "experiments").exists()
+
+
+def test_networks_that_several_processes_cannot_train_as_they_are(options, write, tmp_path):
+    options.update(model_type="DistillationModel", teacher=None, init="random", features=None)
+    options["train"]["pixel_opt"] = {"type": "L1Loss"}
+    torch.multiprocessing.spawn(several.odd_networks, (2, str(tmp_path), write(options)), nprocs=2)
+    for rank in (0, 1):
+        norm, idle, looked_for = (tmp_path / f"said_{rank}.txt").read_text().splitlines()
+        assert norm.startswith("Odd: norm is a batch norm, which PyTorch cannot share between processes on the CPU")
+        assert idle.startswith("net_g: 2 of its parameters have no gradient (idle.weight, idle.bias")
+        assert "`find_unused_parameters: true`" in idle and looked_for == "trained"
+
+
+def test_slurm_names_the_place_to_meet_at(tmp_path):
+    script = tmp_path / "scontrol"  # Slurm's own is on its nodes only
+    script.write_text('#!/bin/sh\n[ "$*" = "show hostname node[1-2]" ] && printf "127.0.0.1\\nnode2\\n"')
+    script.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import kd_plugins; from kd_plugins.group import join, place; import torch.distributed as d;"
+        f"join('slurm', {{'num_gpu': 0, 'dist_params': {{'backend': 'nccl', 'port': {port}}}}}); print(place(), d.get_backend())"
+    )
+    slurm = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_NODELIST": "node[1-2]", "SLURM_LOCALID": "0"}
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **slurm, **path}, capture_output=True, text=True)
+    assert done.stdout.strip() == "(0, 1) gloo", done.stderr
