@@ -35,7 +35,7 @@ train:
   ema_decay: 0.999
   optim_g: {type: Adam, lr: !!float 2e-4, weight_decay: 0, betas: [0.9, 0.99]}
   scheduler: {type: CosineAnnealingRestartLR, periods: [250000, 250000], restart_weights: [1, 1], eta_min: !!float 1e-7}
-  total_iter: 1000000
+  total_iter: 500000
   warmup_iter: -1
   pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
 val:
