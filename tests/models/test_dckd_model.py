@@ -220,10 +220,9 @@ def test_super_resolution(dckd_options, build, tmp_path):
     torch.save({"params": teacher.state_dict()}, tmp_path / "teacher.pth")
     dckd_options.update(scale=2, init="random", network_g={**network, "num_feat": 4})
     dckd_options["teacher"] = {"checkpoint": str(tmp_path / "teacher.pth"), **network, "num_feat": 8}
-    dckd_options["datasets"]["train"]["scale"] = 1  # its photos are not made smaller; the batch is replaced
+    dckd_options["datasets"]["train"]["degradation"] = {"type": "downsample", "scale": 2}
     dckd_options["train"]["distill"] = {"consistency": {"type": "L1Loss", "view": "transformed"}}
     model = build(dckd_options)
-    model.feed_data({"lq": torch.rand(2, 3, 16, 16), "gt": torch.rand(2, 3, 32, 32)})
     model.optimize_parameters(1)
     assert model.make_negatives().shape == (5, 2, 3, 32, 32)
     assert list(model.get_current_log()) == ["l_pix", "l_logits", "l_dcl", "l_ce", "l_consistency"]
