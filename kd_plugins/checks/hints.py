@@ -95,7 +95,7 @@ def fits(value: Any, schema: Schema) -> bool:
 def _is(value: Any, kind: str) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "integer":
-        return number and float(value).is_integer()  # 4e5 is one
+        return number and isinstance(value, int)  # not 2.0: what it is for, a layer's width say, does not take it
     return number if kind == "number" else isinstance(value, _CLASSES[kind])
 
 

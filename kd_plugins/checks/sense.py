@@ -137,13 +137,15 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
     if key is None:
         return
     starts, weights = schedule.get(key, default), schedule.get("restart_weights", (1,))
-    if isinstance(starts, (list, tuple)) and isinstance(weights, (list, tuple)) and len(starts) != len(weights):
+    for name, value in ((key, starts), ("restart_weights", weights)):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(n, (int, float)) for n in value):
+            report.error(("train", "scheduler", name), f"{show(value)}, expected a list of numbers")
+            return
+    if len(starts) != len(weights):
         report.error(
             ("train", "scheduler", "restart_weights"), f"{len(weights)} weights, expected one for each of {len(starts)} {key}"
         )
-    if key != "periods" or not isinstance(starts, (list, tuple)) or not isinstance(total, (int, float)):
-        return
-    if all(isinstance(n, (int, float)) for n in starts) and sum(starts) < total - 1:  # it takes one step less than the model
+    if key == "periods" and isinstance(total, (int, float)) and sum(starts) < total - 1:  # it takes one step less than the model
         report.error(
             ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     """The names closest to a wrong one, for an error message."""
-    found = difflib.get_close_matches(name, list(names), n=count, cutoff=0.3)
+    found = difflib.get_close_matches(name, map(str, names), n=count, cutoff=0.3)
     return ", ".join(found) if found else "none is near"
 
 
