@@ -10,6 +10,7 @@ _COMMANDS = {
     "train": ("kd_plugins.train", "train_pipeline", "train the student of an option file"),
     "test": ("kd_plugins.test", "test_pipeline", "score a checkpoint and write its images"),
     "check": ("kd_plugins.checks", "check_pipeline", "check an option file, and do nothing else"),
+    "scale": ("kd_plugins.scale", "list_students", "show students of the teacher's own family at a share of its cost"),
     "layers": ("kd_plugins.layers", "list_layers", "show the layers of teacher and student, and pairs of them"),
 }
 

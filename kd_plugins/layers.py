@@ -11,6 +11,7 @@ from torch import nn
 from kd_plugins.features import Pair, Stages, find_stages, measure, propose_pairs
 from kd_plugins.features.measure import Run
 from kd_plugins.models.report import render
+from kd_plugins.models.start import explicit_student
 from kd_plugins.options import OptionError, option_errors, read_option_file
 from kd_plugins.teachers import build_source
 
@@ -37,6 +38,8 @@ def list_layers(root_path: str, argv: Sequence[str] | None = None) -> None:
     if not blocks:
         raise OptionError(f"{args.opt}: neither `teacher` nor `network_g`")
     with option_errors(args.opt):
+        if "student" in blocks:
+            blocks["student"] = explicit_student({**opt, "network_g": blocks["student"]})
         nets = {role: build_source(block, _BLOCKS[role]) for role, block in blocks.items()}
         stages = {role: _show(role, net, args.all) for role, net in nets.items()}
     missing = [role for role in _BLOCKS if not stages.get(role)]

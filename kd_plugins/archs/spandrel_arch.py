@@ -114,3 +114,14 @@ def _as_spandrel_runs_it(found: ImageModelDescriptor[Any], source: str) -> Recog
 def _sizes(found: Any) -> Sizes:
     required = found.size_requirements
     return Sizes(required.multiple_of, required.minimum, required.square)
+
+
+def public_name(network: type[nn.Module]) -> str:
+    """The `package.module.Class` under which spandrel offers one of its classes; where Python finds it otherwise."""
+    from spandrel import MAIN_REGISTRY
+
+    for support in MAIN_REGISTRY:
+        module = sys.modules[type(support.architecture).__module__]
+        if getattr(module, network.__name__, None) is network:
+            return f"{module.__name__}.{network.__name__}"
+    return f"{network.__module__}.{network.__qualname__}"

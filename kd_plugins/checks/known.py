@@ -15,7 +15,7 @@ from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
 from kd_plugins.checks.hints import AtLeast, Flag, Text
-from kd_plugins.checks.sources import NETWORK, STUDENT, TEACHER
+from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
 from kd_plugins.models import DistillationModel
@@ -122,7 +122,7 @@ _DCKD = {
 }
 _INIT = {"from": Literal["teacher"], "channels": Literal[CHANNELS], "batches": Annotated[int, AtLeast(1)]}
 _TOP_OURS: dict[str, Spec] = {
-    "network_g": STUDENT,
+    "network_g": ANY_STUDENT,
     "teacher": TEACHER,
     "teacher_clean": TEACHER,
     "init": Block("init", _INIT, ("from",), words=("teacher", "random")),

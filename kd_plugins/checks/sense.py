@@ -22,6 +22,7 @@ from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms
 from kd_plugins.options import Path
+from kd_plugins.students.request import FACTORS, TARGETS, read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint
 from kd_plugins.teachers.network import TEACHER_KEYS
 
@@ -49,6 +50,7 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     for path, block in sources.items():
         _check_checkpoint(report, path, block)
         _check_weights(report, path, block.get("ensemble"))
+    _check_student(report, opt)
     if not is_train:
         return
     _check_schedule(report, mapping(opt.get("train")))
@@ -149,6 +151,22 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
         report.error(
             ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
         )
+
+
+def _check_student(report: Report, opt: Mapping[str, Any]) -> None:
+    """A student that is made of the teacher needs one, and one share of its cost."""
+    request, path = mapping(opt.get("network_g")).get("from_teacher"), ("network_g", "from_teacher")
+    if request is None:
+        return
+    if not opt.get("teacher"):
+        report.error(path, "there is no `teacher` to make a student of")
+    elif kind := next((key for key in TEACHER_KEYS if key in mapping(opt["teacher"])), None):
+        report.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
+    if isinstance(request, Mapping) and set(request) <= {*TARGETS, *FACTORS}:  # the tables have said the rest
+        try:
+            read_request(request)
+        except ValueError as error:
+            report.error(path, str(error).removeprefix("from_teacher: ").removeprefix("from_teacher:"))
 
 
 def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:

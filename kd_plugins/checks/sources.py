@@ -13,6 +13,7 @@ from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
 from kd_plugins.checks.hints import AtLeast, Text
 from kd_plugins.options import Path
+from kd_plugins.students.request import FACTORS, TARGETS
 from kd_plugins.teachers.network import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TEACHER_ONLY, SourcedNetwork
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
@@ -65,6 +66,9 @@ def _teacher(beside: Mapping[str, Spec]) -> Named:
 
 
 STUDENT = _source({key: Block("a student", every=Any, refused={key: TEACHER_ONLY}) for key in TEACHER_KEYS}, {})
+_FROM_TEACHER = Block("from_teacher", dict.fromkeys((*TARGETS, *FACTORS), Annotated[float, AtLeast(0)]))
+ANY_STUDENT = replace(STUDENT, cases={**STUDENT.cases, "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
+"""Of an option file with a teacher, that it may be made of."""
 TEACHER = _teacher({})
 _MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]})
 

@@ -39,16 +39,8 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
     Returns:
         Its cost.
     """
-    from mmengine.analysis import get_model_complexity_info
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
-    times = []
+    flops, times = count_flops(net, x), []
     with evaluating(net):
-        if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
-            flops = math.nan
-        else:
-            flops = int(get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"])
         for _ in range(runs + 1):
             _wait(x)
             start = time.perf_counter()
@@ -56,6 +48,18 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
             _wait(x)
             times.append(time.perf_counter() - start)
     return Complexity(sum(p.numel() for p in net.parameters()), flops, statistics.median(times[1:]))
+
+
+def count_flops(net: nn.Module, x: Tensor) -> float:
+    """The `flops` of `Complexity` alone."""
+    from mmengine.analysis import get_model_complexity_info
+    from mmengine.logging import MMLogger
+
+    if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
+        return math.nan
+    MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
+    with evaluating(net):
+        return int(get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"])
 
 
 def _wait(x: Tensor) -> None:

@@ -15,7 +15,7 @@ from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
 from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
-from kd_plugins.models.start import start_student
+from kd_plugins.models.start import explicit_student, start_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.truth import SupervisedModel
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
@@ -26,7 +26,7 @@ class DistillationModel(SupervisedModel):
     """Trains a student under a frozen teacher; the terms come from the option file.
 
     Option keys beside SRModel's:
-        network_g: also from the sources of a teacher (docs/teachers.md).
+        network_g: also from the sources of a teacher (docs/teachers.md), or made of the teacher (docs/students.md).
         teacher: the teacher (see `build_teacher`); without it this is plain training.
         teacher_clean: a second teacher, of the same layout, for the clean view.
         init: `teacher` starts the student from the teacher's weights, `random` (default) does not; see `read_init`.
@@ -48,7 +48,7 @@ class DistillationModel(SupervisedModel):
         self.teachers = {}
         self.terms: dict[str, Term] = {}
         self.scm: nn.Module | None = None
-        super().__init__({**opt, "network_g": student_block(opt["network_g"])})
+        super().__init__({**opt, "network_g": student_block(explicit_student(opt))})
         if not self.is_train and opt.get("teacher"):
             self._build_teachers()
 

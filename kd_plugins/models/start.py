@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import yaml
 from basicsr.data import build_dataset
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
@@ -14,9 +16,30 @@ from torch import Tensor, nn
 from kd_plugins.features import nearest
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
+from kd_plugins.students.request import TARGETS, student_of
 
 INIT = {"from": "teacher", "channels": "magnitude", "batches": 4}
 """The keys of `init: {...}`, with their defaults."""
+
+
+def explicit_student(opt: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `network_g` block; where it is `from_teacher`, the block of the student that this means, which is logged.
+
+    Raises:
+        ValueError: see `student_of`.
+    """
+    block = opt["network_g"]
+    if "from_teacher" not in block:
+        return block
+    if len(block) > 1:
+        raise ValueError(
+            f"network_g: {next(key for key in block if key != 'from_teacher')!r} beside `from_teacher`, expected nothing else"
+        )
+    explicit, found = student_of(opt.get("teacher"), block["from_teacher"])
+    costs = ", ".join(f"{getattr(found, name):.3f} of its {name}" for name in TARGETS if not math.isnan(getattr(found, name)))
+    line = yaml.safe_dump(explicit, default_flow_style=True, sort_keys=False, width=1000).strip()
+    get_root_logger().info(f"The student made of the teacher ({costs}): network_g: {line}")
+    return explicit
 
 
 def read_init(init: Any) -> dict[str, Any] | None:

@@ -149,6 +149,16 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("init=techer", "init: 'techer', expected a mapping or teacher or random"),
         ("init={from: teacher, channel: first}", "init:channel: 'first', init has no such key; nearest: channels"),
         ("init={from: teacher, channels: last}", "init:channels: 'last', expected one of magnitude, first, importance"),
+        ("network_g={from_teacher: {flop: 0.2}}", "network_g:from_teacher:flop: 0.2, from_teacher has no such key; nearest: flops"),
+        ("network_g={from_teacher: {flops: 2}}", "network_g:from_teacher: flops: 2, expected a share of the teacher's"),
+        (
+            "network_g={from_teacher: {flops: 0.2, params: 0.2}}",
+            "network_g:from_teacher: flops, params, expected one of flops and params, or width and depth",
+        ),
+        (
+            "network_g={from_teacher: {flops: 0.2}, type: NAFNet}",
+            "network_g:type: 'NAFNet', beside `from_teacher`, expected",
+        ),
         ("init={channels: first}", "init:from: missing, init needs it"),
         ("amp=fp16", "amp: 'fp16', expected one of bf16, false, nothing"),
         (

@@ -84,6 +84,21 @@ def test_channels_may_be_those_that_matter_on_the_training_data(options, build):
         assert any(not torch.equal(weights[one][name], weights[other][name]) for name in names)
 
 
+def test_a_student_made_of_the_teacher_is_a_plain_network_from_then_on(options, build, log):
+    student = options.pop("network_g")
+    model = build({**options, "network_g": {"from_teacher": {"params": 0.46}}})
+    block = model.opt["network_g"]
+    assert block["type"] == student["type"] and "from_teacher" not in block and block["dim"] == 6
+    assert f"network_g: {{type: {student['type']}, dim: {block['dim']}," in log() and "of its params" in log()
+    mine, theirs = (sum(p.numel() for p in net.parameters()) for net in (model.net_g, model.teachers["degraded"]))
+    assert abs(mine / theirs / 0.46 - 1) <= 0.1
+    again = build({**options, "network_g": block, "init": "random"})
+    again.net_g.load_state_dict(model.net_g.state_dict())
+    model.optimize_parameters(1)
+    with pytest.raises(ValueError, match="'type' beside `from_teacher`"):
+        build({**options, "network_g": {"from_teacher": {"params": 0.4}, "type": "NAFNet"}})
+
+
 def test_a_pretrained_student_is_not_overwritten_by_the_teacher(options, build, tmp_path):
     torch.manual_seed(5)
     net = build_network(options["network_g"])

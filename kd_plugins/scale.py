@@ -1,0 +1,70 @@
+"""The students of a teacher's own family at a share of its cost: what `network_g: {from_teacher: ...}` chooses from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+import yaml
+
+from kd_plugins.features import nearest
+from kd_plugins.metrics.complexity import measure_complexity
+from kd_plugins.models.report import render
+from kd_plugins.options import OptionError, option_errors, read_option_file
+from kd_plugins.students.request import TARGETS, TOLERANCE, choose, read_request
+from kd_plugins.students.scale import Candidate, Family
+
+
+def list_students(root_path: str, argv: Sequence[str] | None = None) -> None:
+    """Print candidates for a student, with their cost, and the block of the one that is chosen.
+
+    Args:
+        root_path: the working folder, as every command gets it; nothing is written there.
+        argv: the command line; that of the process by default.
+
+    Raises:
+        OptionError: an option file without a teacher whose arguments can be read, or a share that no student has.
+    """
+    parser = argparse.ArgumentParser(prog="basicsr scale")
+    parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
+    share = parser.add_mutually_exclusive_group()
+    for target in TARGETS:
+        share.add_argument(
+            f"--{target}", type=float, help="share of the teacher's; by default that of `from_teacher`, or flops 0.15"
+        )
+    args = parser.parse_args(argv)
+    opt = read_option_file(args.opt, args.force_yml).opt  # not the whole check: a file with a teacher alone will do
+    asked = {target: value for target in TARGETS if (value := getattr(args, target)) is not None}
+    request = asked or (opt.get("network_g") or {}).get("from_teacher") or {"flops": 0.15}
+    if not isinstance(opt.get("teacher"), dict):
+        raise OptionError(f"{args.opt}: no `teacher`; nearest key: {nearest('teacher', opt)}")
+    with option_errors(args.opt), torch.no_grad():
+        target, wanted = read_request(request)
+        family = Family(opt["teacher"])
+        chosen = choose(family, request)
+        candidates = [chosen]
+        if target:
+            near = [each for each in family.near(target, wanted) if abs(getattr(each, target) / wanted - 1) <= TOLERANCE]
+            candidates += [each for each in near if each.changes != chosen.changes]
+        _show(family, candidates)
+    block = yaml.safe_dump(family.blueprint.block(chosen.changes), default_flow_style=True, sort_keys=False, width=1000)
+    print(f"\nnetwork_g: {block.strip()}")
+
+
+def _show(family: Family, candidates: Sequence[Candidate]) -> None:
+    """Print the table; the first candidate is the chosen one."""
+    names = [*family.widths, *family.depths]
+    rows = []
+    for index, changes in enumerate([{}, *(each.changes for each in candidates)]):
+        cost = measure_complexity(family.blueprint.build(changes), family.image)
+        values = [str(changes.get(name, family.blueprint.arguments[name])) for name in names]
+        shares = [cost.params / family.params, cost.flops / family.flops]
+        numbers = [f"{cost.params / 1e6:.3f} M", f"{cost.flops / 1e9:.3f} G"]
+        label = ["teacher", "chosen"][index] if index < 2 else ""
+        cells = (f"{number} ({share:.3f})" for number, share in zip(numbers, shares, strict=True))
+        rows.append([label, *values, *cells, f"{cost.latency * 1e3:.1f} ms"])
+    size = "x".join(map(str, family.image.shape[-2:]))
+    title = f"Students of {type(family.teacher).__name__} at {size} on the CPU"
+    print(render(title, ["", *names, "parameters", "FLOPs", "latency"], rows))

@@ -1,0 +1,91 @@
+"""The class of a teacher and the arguments it was made with: what another network of its family is made from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_plugins.archs.spandrel_arch import public_name, recognise
+from kd_plugins.teachers.checkpoint import read_checkpoint
+from kd_plugins.teachers.network import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS, build_source, find_weights
+
+_NO_ARGUMENTS = "whose constructor arguments cannot be read; name the student's own `type` and arguments"
+
+
+class Blueprint:
+    """How networks of a teacher's family are built.
+
+    Args:
+        teacher: the teacher's block of an option file.
+
+    Attributes:
+        arguments: those of the teacher, defaults of the class with them.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+
+    def __init__(self, teacher: Mapping[str, Any]) -> None:
+        if kind := next((key for key in TEACHER_KEYS if key in teacher), None):
+            raise ValueError(f"from_teacher: the teacher is `{kind}`, {_NO_ARGUMENTS}")
+        self._block = _explicit(teacher)
+        net = self.build({})
+        signature = inspect.signature(type(net))
+        given = {name: value for name, value in self._block.items() if name not in ("type", *CLASS_KEYS, *ADAPTER_KEYS)}
+        defaults = {
+            name: parameter.default for name, parameter in signature.parameters.items() if parameter.default is not parameter.empty
+        }
+        self.arguments: dict[str, Any] = {**defaults, **given}
+
+    def block(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The block of an option file of a network with other arguments."""
+        return {**self._block, **changes}
+
+    def build(self, changes: Mapping[str, Any]) -> nn.Module:
+        """That network, on the CPU, with random weights; the run's random numbers stay as they are.
+
+        Raises:
+            ValueError: arguments that do not go together.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return build_source(self.block(changes), "network_g").eval()
+
+    def outline(self, changes: Mapping[str, Any]) -> nn.Module:
+        """That network, of which only the shapes matter: without memory where the class allows it.
+
+        Raises:
+            ValueError: arguments that do not go together.
+        """
+        try:
+            with torch.device("meta"):
+                return self.build(changes)
+        except Exception:  # many constructors read numbers out of tensors
+            return self.build(changes)
+
+
+def _explicit(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """The teacher's block with a class, and without weights."""
+    block = {key: value for key, value in teacher.items() if key not in ("checkpoint", "param_key")}
+    if "type" in block or "file" in block:
+        return block
+    path = find_weights(str(teacher.get("checkpoint")))
+    weights, described = read_checkpoint(path, teacher.get("param_key"))
+    if described is not None:
+        return {**described, **block}
+    found = recognise(weights, str(path))
+    hyperparameters = getattr(found.net if found else None, "hyperparameters", None)
+    if found is None or hyperparameters is None:
+        raise ValueError(f"from_teacher: {path.name} is of a network {_NO_ARGUMENTS}")
+    adapter = {key: value for key in ("output", "noise_level") if (value := getattr(found, key)) is not None}
+    return {"type": public_name(type(found.net)), **_plain(hyperparameters), **adapter, **block}
+
+
+def _plain(value: Any) -> Any:
+    """As YAML writes it: lists in place of tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
