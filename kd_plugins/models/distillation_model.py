@@ -90,7 +90,9 @@ class DistillationModel(SupervisedModel):
         student = self.get_bare_model(self.net_g)
         x = example_input(student, self.opt, self.device)
         compare_networks(teacher.net, student, x)
-        teacher(x)  # says here, and not in the first step, whether it returns an image
+        for teacher in dict.fromkeys(self.teachers.values()):  # says here, and not in the first step, whether it returns an image
+            if not torch.isfinite(teacher(x).image).all():
+                raise ValueError("teacher: its image has numbers that are not finite, expected weights that restore images")
 
     def _build_teacher(self, key: str) -> Teacher:
         return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)

@@ -133,6 +133,8 @@ class SavedModel(SRModel):
                 wrong = [key for key in moments if key in _MOMENTS and moments[key].shape != parameter.shape]
                 if wrong:
                     raise ValueError(f"{wrong[0]} of the optimizer is {tuple(moments[wrong[0]].shape)}, not as its parameter")
+                if not float(moments.get("step", 0)) >= 0:
+                    raise ValueError(f"the optimizer has taken {float(moments['step'])} steps")
         for label, module in self.kept_beside().items():
             self.load_network(module, osp.join(self.opt["path"]["models"], f"{label}_{resume_state['iter']}.pth"))
         self.progress = {key: int(value) for key, value in (resume_state.get("progress") or {}).items()}

@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str,
         where the file's metadata holds them (bundled teachers do).
 
     Raises:
-        ValueError: the file cannot be read safely, or has no such key.
+        ValueError: the file cannot be read safely, has no such key, or a weight in it is not a number.
     """
     network = None
     if path.suffix == ".safetensors":
@@ -65,6 +65,8 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str,
             raise ValueError(f"checkpoint {path}: cannot be read: {error}") from None
     else:
         weights = _read_pickle(path, param_key)
+    if broken := [key for key, value in weights.items() if torch.isnan(value).any()]:
+        raise ValueError(f"checkpoint {path}: {len(broken)} of its weights are not numbers ({', '.join(broken[:_NAMED])})")
     return {key.removeprefix("module."): _single(value) for key, value in weights.items()}, network
 
 

@@ -204,3 +204,9 @@ def test_a_few_names_are_said_and_the_rest_is_counted(weights):
 def test_what_does_not_fit_says_what_likely_happened(weights, change, likely):
     with pytest.raises(ValueError, match=likely):
         load_strictly(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), change(weights), "a.pth")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    torch.save({"params": {"good": torch.ones(2), "bad": torch.tensor([1.0, float("nan")])}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: 1 of its weights are not numbers \(bad\)"):
+        read_checkpoint(tmp_path / "a.pth")
