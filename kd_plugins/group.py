@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -41,6 +42,7 @@ def join(launcher: str, opt: Mapping[str, Any]) -> None:
 def leave() -> None:
     """At the end of a run, when every process has come to it."""
     if dist.is_available() and dist.is_initialized():
+        gc.collect()  # a DistributedDataParallel that outlives its group may wait for it without end
         dist.destroy_process_group()
 
 

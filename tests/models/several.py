@@ -13,15 +13,20 @@ import kd_plugins  # noqa: F401  (before basicsr)
 from basicsr.data import build_dataloader, build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip
 from basicsr.utils.registry import ARCH_REGISTRY  # isort: skip
-from kd_plugins.group import own_part
+from kd_plugins.group import leave, own_part
 from kd_plugins.options import parse_options
+
+
+def joined(rank, size, work, folder, *arguments):
+    """Work as one of several processes."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    work(rank, size, folder, *arguments)
+    leave()
 
 
 def steps(rank, size, folder, files):
     """Two steps of each option file on this process's part of a batch: what the gradients were goes to a file."""
     torch.set_num_threads(1)
-    if size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     batch = torch.load(f"{folder}/batch.pt")
     for file in files:
         opt, _ = parse_options(folder, True, ["-opt", file])
@@ -55,8 +60,6 @@ def steps(rank, size, folder, files):
                 **{f"{role}/{key}": float(value) for role, own in model.scores["small"].items() for key, value in own.items()},
             }
         torch.save((found, log), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
-    if size > 1:
-        dist.destroy_process_group()
 
 
 class Odd(nn.Module):
@@ -75,7 +78,6 @@ class Odd(nn.Module):
 def odd_networks(rank, size, folder, file):
     """What two processes say to networks that they cannot train as they are."""
     ARCH_REGISTRY._obj_map["Odd"] = Odd
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     opt, _ = parse_options(folder, True, ["-opt", file])
     opt["dist"] = True
     batch = {key: torch.rand(2, 3, 8, 8) for key in ("lq", "gt")}
@@ -90,10 +92,9 @@ def odd_networks(rank, size, folder, file):
         except ValueError as error:
             said.append(str(error))
     Path(folder, f"said_{rank}.txt").write_text("\n".join(said))
-    dist.destroy_process_group()
 
 
 def in_one_and_in_two(folder, files):
     """`steps` in one process, then in two of them."""
     steps(0, 1, folder, files)
-    mp.spawn(steps, (2, folder, files), nprocs=2)
+    mp.spawn(joined, (2, steps, folder, files), nprocs=2)

@@ -165,7 +165,7 @@ def test_a_launcher_that_did_not_start_the_process_is_refused(options, write, tm
 def test_networks_that_several_processes_cannot_train_as_they_are(options, write, tmp_path):
     options.update(model_type="DistillationModel", teacher=None, init="random", features=None)
     options["train"]["pixel_opt"] = {"type": "L1Loss"}
-    torch.multiprocessing.spawn(several.odd_networks, (2, str(tmp_path), write(options)), nprocs=2)
+    torch.multiprocessing.spawn(several.joined, (2, several.odd_networks, str(tmp_path), write(options)), nprocs=2)
     for rank in (0, 1):
         norm, idle, looked_for = (tmp_path / f"said_{rank}.txt").read_text().splitlines()
         assert norm.startswith("Odd: norm is a batch norm, which PyTorch cannot share between processes on the CPU")
