@@ -1,10 +1,15 @@
 """Imports the plugin before any test imports basicsr, which fails on today's torchvision without it."""
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 import kd_plugins  # noqa: F401
+from kd_plugins.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +23,38 @@ def fresh_log():
         logger.removeHandler(handler)
         handler.close()
     initialized_logger.clear()
+
+
+@pytest.fixture
+def one_thread():
+    """Runs with `num_threads: 1` leave PyTorch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def shared():
+    """A function: the path of something in the folder that KD_SHARED_DATA names; where it is not there, the test is skipped."""
+
+    def find(name):
+        path = Path(os.environ.get("KD_SHARED_DATA", "")) / name
+        if "KD_SHARED_DATA" not in os.environ or not path.exists():
+            pytest.skip(f"set KD_SHARED_DATA to a folder that holds {name}")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def said_of(tmp_path, monkeypatch, capsys):
+    """Run a command that writes nothing on options, in an empty folder; what it printed, its errors, and its exit code."""
+
+    def run(command, options, *arguments):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "x.yml").write_text(yaml.safe_dump(options))
+        code = main([command, "-opt", "x.yml", *arguments])
+        assert [file.name for file in tmp_path.iterdir()] == ["x.yml"]
+        return (*capsys.readouterr(), code)
+
+    return run

@@ -1,9 +1,10 @@
 """`basicsr layers`: what it prints is what an option file can name."""
 
+from functools import partial
+
 import pytest
 import yaml
 
-from kd_plugins.cli import main
 from kd_plugins.features import find_pairs
 from kd_plugins.teachers import build_source
 
@@ -16,17 +17,8 @@ SWINIR = {
 
 
 @pytest.fixture
-def layers(tmp_path, monkeypatch, capsys):
-    """Run the command on options, in an empty folder; what it printed, its errors, and its exit code."""
-
-    def run(options, *arguments):
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "x.yml").write_text(yaml.safe_dump(options))
-        code = main(["layers", "-opt", "x.yml", *arguments])
-        assert [file.name for file in tmp_path.iterdir()] == ["x.yml"]
-        return (*capsys.readouterr(), code)
-
-    return run
+def layers(said_of):
+    return partial(said_of, "layers")
 
 
 def row(text, layer):

@@ -1,26 +1,18 @@
 """`basicsr scale`: students of the teacher's family to choose from."""
 
+from functools import partial
+
 import pytest
 import yaml
 
-from kd_plugins.cli import main
 from kd_plugins.teachers import build_source
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 24, "num_block": 4, "upscale": 2, "pad_to": 2}
 
 
 @pytest.fixture
-def scale(tmp_path, monkeypatch, capsys):
-    """Run the command on options, in an empty folder; what it printed, its errors, and its exit code."""
-
-    def run(options, *arguments):
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "x.yml").write_text(yaml.safe_dump(options))
-        code = main(["scale", "-opt", "x.yml", *arguments])
-        assert [file.name for file in tmp_path.iterdir()] == ["x.yml"]
-        return (*capsys.readouterr(), code)
-
-    return run
+def scale(said_of):
+    return partial(said_of, "scale")
 
 
 def test_candidates_with_their_cost_and_the_chosen_block_to_paste(scale):

@@ -239,27 +239,6 @@ def test_an_option_that_cannot_be_used_is_refused(check, entry, said):
     assert any(said in line for line in check(GOOD, entry))
 
 
-def test_a_scale_is_that_of_the_networks(check):
-    edsr = "{type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 4}"
-    entries = ("model_type=DistillationModel", "init=random", "teacher=~", f"network_g={edsr}")
-    pairs = "{name: a, type: PairedImageDataset, dataroot_gt: ., dataroot_lq: ., io_backend: {type: disk}, gt_size: 130, "
-    pairs += "use_hflip: true, use_rot: ~, batch_size_per_gpu: 1, num_worker_per_gpu: 0}"
-    assert "gt_size: 130, expected a multiple of the scale, 4" in check(GOOD, *entries, "scale=4", f"datasets:train={pairs}")[0]
-    smaller = ("datasets:val=~", "datasets:train:degradation={type: downsample, scale: 2}")
-    assert "network_g:upscale: 4, expected the file's scale, 2" in check(GOOD, *entries, "scale=2", *smaller)[0]
-    said = "datasets:train:degradation: makes images 2 times smaller, expected the file's scale, 4"
-    assert said in check(GOOD, *entries, "scale=4", *smaller)[0]
-    assert "makes images 1 times smaller" in check(GOOD, *entries, "scale=4", "datasets:val=~")[0]
-    check(GOOD, *entries, "scale=4", "datasets:val=~", "datasets:train:degradation={type: downsample, scale: 4}", code=0)
-
-
-def test_a_clean_view_is_refused_where_input_and_output_differ_in_size(check):
-    entries = ("scale=2", "datasets:val=~", "datasets:train:degradation={type: downsample, scale: 2}")
-    said = "train:distill:et: the clean image is no input of a teacher at scale 2"
-    assert any(said in line for line in check(GOOD, *entries))
-    assert not any(said in line for line in check(GOOD, *entries, "train:distill:et=~", code=0))
-
-
 def test_files_of_what_is_not_built_are_not_asked_for(check):
     unused = ("dckd={tokenizer: {weights: none.ckpt}}", "train:distill:kl=~")
     assert check(GOOD, *unused, code=0)
@@ -306,23 +285,3 @@ def test_no_value_in_any_place_breaks_the_check(name, odd, capsys):
         node[path[-1]] = odd
         with contextlib.suppress(OptionError):
             check_file(dataclasses.replace(file, opt=opt), args, is_train=True)
-
-
-# ------------------------------------------------------------------------------------------------ no code
-
-
-def test_an_option_file_and_force_yml_run_no_code(check, tmp_path):
-    ran = tmp_path / "ran"
-    (line,) = check(GOOD + f"extra: !!python/object/apply:os.mkdir ['{ran}']\n")[:1]
-    assert "not a valid option file" in line
-    for entry in (
-        f"name=!!python/object/apply:os.mkdir ['{ran}']",
-        f"name=[__import__('os').mkdir('{ran}')]",
-        f"a]=1;__import__('os').mkdir('{ran}')#=2",
-    ):
-        check(GOOD, entry)
-    assert not ran.exists()
-
-
-def test_numbers_lists_and_new_keys_of_force_yml_are_what_they_look_like(check):
-    assert check(GOOD, "train:optim_g:lr=1e-4", "train:optim_g:betas=[0.9, 0.99]", "num_threads=2", code=0)

@@ -1,8 +1,5 @@
 """Downsampling: the field's bicubic, alone, beside other degradations, and in a dataset."""
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -29,11 +26,8 @@ def test_a_ramp_keeps_its_slope_and_its_levels_are_those_of_a_file():
     np.testing.assert_allclose(small * 255, np.rint(small * 255), atol=1e-4)
 
 
-def test_it_is_the_published_benchmarks_kernel():
-    folder = Path(os.environ.get("KD_SHARED_DATA", "")) / "set5"
-    if not folder.is_dir():
-        pytest.skip("set KD_SHARED_DATA to a folder that holds set5/HR and set5/LR_bicubic")
-    gt, lq = (cv2.imread(str(folder / name)) for name in ("HR/butterfly.png", "LR_bicubic/X4/butterflyx4.png"))
+def test_it_is_the_published_benchmarks_kernel(shared):
+    gt, lq = (cv2.imread(str(shared("set5") / name)) for name in ("HR/butterfly.png", "LR_bicubic/X4/butterflyx4.png"))
     small = smaller(gt.astype(np.float32) / 255) * 255
     assert small.shape == lq.shape and np.abs(small - lq).max() < 1.01  # MATLAB also rounds between the two directions
     assert (np.abs(small - lq) > 0.5).mean() < 0.15

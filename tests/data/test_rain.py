@@ -1,7 +1,5 @@
 """The rain generator: each argument does what it says, and the defaults look like the benchmarks' rain."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -132,10 +130,8 @@ def test_no_streak_is_no_rain():
     np.testing.assert_allclose(Rain(density=1e-3)(photo, np.random.RandomState(0)), photo, atol=1e-6)
 
 
-def test_default_rain_measures_like_rain100l():
-    folder = Path(os.environ.get("KD_SHARED_DATA", "")) / "rain100l"
-    if "KD_SHARED_DATA" not in os.environ or not folder.is_dir():
-        pytest.skip("set KD_SHARED_DATA to a folder that holds rain100l/input and rain100l/target")
+def test_default_rain_measures_like_rain100l(shared):
+    folder = shared("rain100l")
 
     def measures(found: list[np.ndarray]) -> np.ndarray:
         rows = [[m.mean(), m.std(), (m > 3).mean(), (m > 20).mean(), np.percentile(m, 99)] for m in found]

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import cv2
@@ -81,11 +80,8 @@ def test_against_installed_pypiqe(name):
     assert piqe_score(batch(image)).item() == pytest.approx(float(piqe(image[..., ::-1].copy())[0]), abs=1)
 
 
-def test_brisque_score_is_opencvs_on_the_live_model():
-    folder = os.environ.get("KD_SHARED_DATA")
-    if not folder or not (Path(folder) / "brisque_svm").is_dir():
-        pytest.skip("KD_SHARED_DATA names no folder with brisque_svm")
-    model = load_brisque_model(Path(folder) / "brisque_svm")
+def test_brisque_score_is_opencvs_on_the_live_model(shared):
+    model = load_brisque_model(shared("brisque_svm"))
     expected = {"astronaut": 0.4951, "chelsea": 2.0648, "coffee": 3.6062, "rocket": 9.2123}
     for name, score in expected.items():
         assert brisque_score(batch(photo(name)), model).item() == pytest.approx(score, abs=1)

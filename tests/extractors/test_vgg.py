@@ -1,6 +1,5 @@
 """The VGG space is torchvision's VGG19 to the digit, from weights that one error explains where they cannot be had."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -166,13 +165,11 @@ def test_files_that_are_no_vgg19_are_refused(tmp_path):
         VGGExtractor(str(code))
 
 
-def test_the_real_weights_hold_a_blurred_photo_nearer_than_another_one():
+def test_the_real_weights_hold_a_blurred_photo_nearer_than_another_one(shared):
     """Caffe's ImageNet VGG19 (conv1_1 to conv3_4) on a photo: its own features are nearer to it, blurred, than another photo's."""
     from skimage.data import astronaut, coffee
 
-    path = Path(os.environ.get("KD_SHARED_DATA", "")) / "weights" / "vgg19_prefix_f32.pth"
-    if "KD_SHARED_DATA" not in os.environ or not path.is_file():
-        pytest.skip("set KD_SHARED_DATA to a folder that holds weights/vgg19_prefix_f32.pth")
+    path = shared("weights/vgg19_prefix_f32.pth")
     extractor = VGGExtractor(str(path), ["relu1_1", "relu2_1", "relu3_1"], normalise="caffe")
     photo, other = (torch.from_numpy(p()[100:228, 100:228].copy()).permute(2, 0, 1)[None] / 255 for p in (astronaut, coffee))
     blurred = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)

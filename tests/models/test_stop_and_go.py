@@ -16,18 +16,12 @@ from kd_plugins.cli import main
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.checkpoints import fault
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN = [sys.executable, "-m", "kd_plugins.cli", "train"]
 
 
 class Killed(BaseException):
     """In place of SIGKILL: nothing of the run gets to know it."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -9,19 +9,12 @@ from pathlib import Path
 import cv2
 import pytest
 import skimage.data
-import torch
 import yaml
 
 from kd_plugins.models import DistillationModel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOOLS = Path(__file__).parents[2] / "tools"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
