@@ -13,7 +13,6 @@ from kd_plugins.checks.known import EXTRACTOR, LOSS, MODELS, OURS
 from kd_plugins.checks.report import Report, show
 from kd_plugins.checks.sources import sources_of
 from kd_plugins.data.photos import find_photos
-from kd_plugins.extractors.tokenizer import BUNDLED
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import merge_terms
 from kd_plugins.options import Path
@@ -87,9 +86,7 @@ def _check_extractors(report: Report, opt: Mapping[str, Any], model: type[Distil
         if house_of(loss) != OURS or house_of(EXTRACTOR.entries.get(str(block["type"]))) != OURS:
             continue
         path, weights = ("train", "distill", name, "extractor", "weights"), block.get("weights")
-        if block["type"] == "TokenizerExtractor" and not weights and not shared and not BUNDLED.is_file():
-            report.error(path, f"missing, and the bundled tokenizer is not there ({BUNDLED}), expected a file")
-        elif weights != "torchvision":  # whose file is downloaded
+        if weights != "torchvision":  # whose file is downloaded
             _check(report, path, weights)
 
 

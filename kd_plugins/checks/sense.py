@@ -26,7 +26,6 @@ from kd_plugins.students.request import FACTORS, TARGETS, read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint
 from kd_plugins.teachers.network import TEACHER_KEYS
 
-_CROPPED = ("PairedImageDataset", "DegradedPhotoDataset", "DegradedImageDataset")
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
     lr_scheduler.CosineAnnealingRestartLR: ("periods", ()),
     lr_scheduler.MultiStepRestartLR: ("restarts", (0,)),
@@ -83,7 +82,7 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
         report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
     size = train.get("gt_size")
-    if train.get("type") in _CROPPED and isinstance(size, int) and size % scale:
+    if "gt_size" in TRAINING_NEEDS.get(str(train.get("type")), ()) and isinstance(size, int) and size % scale:
         report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
     for phase, dataset in below(opt.get("datasets")):
         factor = _shrinks_by(dataset)
