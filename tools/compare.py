@@ -1,6 +1,6 @@
 """Train several option files under equal conditions, and write one table and one plot.
 
-python tools/compare.py options/slkd_derain.yml options/baselines/*.yml --out FOLDER [--seeds 0 1 2] [--iterations 500]
+python tools/compare.py options/slkd_derain.yml options/baselines/*_derain.yml --out FOLDER [--seeds 0 1 2] [--iterations 500]
     [--force_yml KEY=VALUE ...] [--share 1/2]
 
 Every file is trained with every seed. The files must have the same data, metrics and number of steps; --iterations and

@@ -50,8 +50,8 @@ def _terms(opt: Mapping[str, Any], model: type[DistillationModel]) -> dict[str, 
 
 
 def _check_losses(report: Report, opt: Mapping[str, Any], dataset: Mapping[Any, Any], model: type[DistillationModel]) -> None:
-    clean = [name for name, block in below(_terms(opt, model)) if block.get("view") == "clean"]
-    for path, instead in truth_readers(mapping(opt.get("train")), clean).items():
+    views = {name: str(block.get("view")) for name, block in below(_terms(opt, model))}
+    for path, instead in truth_readers(mapping(opt.get("train")), views).items():
         report.error(
             path, f"it compares with the clean image, which datasets:train ({dataset['type']}) does not have, expected {instead}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class TeacherExtractor(nn.Module):
         if not self.layers:
             raise ValueError("TeacherExtractor: layers=[], expected 'auto' or a list of layers of the teacher")
         self._teacher: tuple[nn.Module, EarlyStop] | None = None  # in a tuple, where nn.Module finds no submodule
+        self._overwrites: bool | None = None  # what its backward pass needs; unknown until the first one
 
     def use_teacher(self, net: nn.Module) -> None:
         """Choose the network; the model calls this once, after the teacher was built.
@@ -58,6 +60,7 @@ class TeacherExtractor(nn.Module):
         if self._teacher:
             self._teacher[1].remove()
         self._teacher = net, EarlyStop(net, layers)
+        self._overwrites = None
 
     def train(self, mode: bool = True) -> TeacherExtractor:
         """Stay in eval mode."""
@@ -78,11 +81,30 @@ class TeacherExtractor(nn.Module):
         if self._teacher is None:
             raise RuntimeError("TeacherExtractor: called before use_teacher(net); the option file needs a `teacher` block")
         net, taps = self._teacher
-        parameter = next(net.parameters(), image)
-        features = taps.run(net, image.to(parameter.dtype))
-        found = [features[layer] for layer in taps.layers]
-        if torch.is_grad_enabled() and image.requires_grad and not found[-1].requires_grad:
-            raise RuntimeError(
-                f"TeacherExtractor: {type(net).__name__} runs without gradient; expected the teacher's network, not its wrapper"
-            )
+        image = image.to(next(net.parameters(), image).dtype)
+        found = self._look(net, taps, image)
+        if torch.is_grad_enabled() and image.requires_grad:
+            if not found[-1].requires_grad:
+                raise RuntimeError(
+                    f"TeacherExtractor: {type(net).__name__} runs without gradient; expected the teacher's network, not its wrapper"
+                )
+            if self._overwrites is None:
+                self._overwrites = _is_overwritten(found, image)
+                found = self._look(net, taps, image) if self._overwrites else found
         return found
+
+    def _look(self, net: nn.Module, taps: EarlyStop, image: Tensor) -> list[Tensor]:
+        """Run the network; copy what its backward pass needs, where its eval mode overwrites that (PLKSR's does)."""
+        with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept) if self._overwrites else nullcontext():
+            features = taps.run(net, image)
+        return [features[layer] for layer in taps.layers]
+
+
+def _is_overwritten(features: Sequence[Tensor], image: Tensor) -> bool:
+    try:
+        torch.autograd.grad([feature.sum() for feature in features], image, retain_graph=True)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        return True
+    return False

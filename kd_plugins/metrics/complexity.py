@@ -52,14 +52,14 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
 
 def count_flops(net: nn.Module, x: Tensor) -> float:
     """The `flops` of `Complexity` alone."""
-    from mmengine.analysis import get_model_complexity_info
+    from mmengine.analysis import FlopAnalyzer
     from mmengine.logging import MMLogger
 
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
         return math.nan
     MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
     with evaluating(net):
-        return int(get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)["flops"])
+        return int(FlopAnalyzer(net, (x,)).total())
 
 
 def _wait(x: Tensor) -> None:

@@ -18,7 +18,7 @@ from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.start import explicit_student, start_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.truth import SupervisedModel
-from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block
+from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block, zoom_in
 
 
 @MODEL_REGISTRY.register()
@@ -48,6 +48,7 @@ class DistillationModel(SupervisedModel):
         self.teachers = {}
         self.terms: dict[str, Term] = {}
         self.scm: nn.Module | None = None
+        self.zoomed: tuple[Tensor, Tensor] | None = None  # what the student sees beside `lq`, and its image of it
         super().__init__({**opt, "network_g": student_block(explicit_student(opt))})
         if not self.is_train and opt.get("teacher"):
             self._build_teachers()
@@ -171,17 +172,34 @@ class DistillationModel(SupervisedModel):
 
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
-        self.output = self.net_g(self.lq)
+        self.require_truth()
+        self.zoomed = None
+        if "zoomed" in self.views:
+            self.crop = zoom_in(self.gt, self.lq)
+            self.output, image = self.net_g(torch.cat([self.lq, self.crop])).chunk(2)
+            self.zoomed = self.crop, image
+        else:
+            self.output = self.net_g(self.lq)
         losses = self.truth_losses()
         if self.terms:
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in self.terms.values()})
         return losses
 
+    @property
+    def views(self) -> list[str]:
+        """The views that terms ask for."""
+        return list(dict.fromkeys(term.view for term in self.terms.values()))
+
     def show(self) -> dict[str, Observation]:
         """Show the teacher, in one batch, every view that a term asks for: what it made of each."""
-        make = {"degraded": lambda: self.lq, "clean": lambda: self.gt, "transformed": lambda: self.transform.apply(self.lq)}
-        targets = observe(self.teachers, {view: make[view]() for view in {term.view: None for term in self.terms.values()}})
+        make = {
+            "degraded": lambda: self.lq,
+            "clean": lambda: self.gt,
+            "transformed": lambda: self.transform.apply(self.lq),
+            "zoomed": lambda: self.crop,
+        }
+        targets = observe(self.teachers, {view: make[view]() for view in self.views})
         if "transformed" in targets:
             seen = targets["transformed"]
             targets["transformed"] = Observation(self.transform.undo(seen.image), seen.features)
@@ -192,10 +210,11 @@ class DistillationModel(SupervisedModel):
         raise NotImplementedError
 
     def _observe(self) -> Step:
-        targets, raw = self.show(), self.taps.collect()
+        targets = self.show()
+        raw = {name: feature[: len(self.lq)] for name, feature in self.taps.collect().items()}  # not of the zoomed view
         features = self._convert(raw, next(iter(targets.values())).features)
         negatives = self.make_negatives() if self.wants_negatives else None
-        return Step(self.output, self.lq, raw, features, targets, negatives, list(self.terms.values()))
+        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, list(self.terms.values()))
 
     def _convert(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         own = {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}

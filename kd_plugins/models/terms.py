@@ -17,7 +17,9 @@ from kd_plugins.features import Pair, nearest
 from kd_plugins.losses.encodings import Encodings
 from kd_plugins.teachers import Observation
 
-VIEWS = ("degraded", "clean", "transformed")
+VIEWS = ("degraded", "clean", "transformed", "zoomed")
+IMAGE_VIEWS = ("transformed", "zoomed")  # of these the restored image alone is compared
+TRUTH_VIEWS = ("clean", "zoomed")  # made of the ground truth
 OUTPUT = "output"
 CONTEXT = {"output": ("lq", "negatives", "encodings"), "features": ("raw", "stride")}
 """What a loss may ask for beside (student, teacher): `lq`, the degraded input; `negatives`, images to be unlike of,
@@ -38,6 +40,7 @@ class Step:
             where no term reads the conversion.
         targets: the teacher's observation of each view; that of 'transformed' with the transform undone on its image.
         negatives: images to be unlike of, (J, N, C, H, W), if a term asks for them.
+        zoomed: the crop that the student sees in the 'zoomed' view, and its image of it, if a term asks for that view.
         terms: the terms of the step: what they read decides what is encoded.
     """
 
@@ -47,14 +50,19 @@ class Step:
     features: Mapping[str, list[Tensor]]
     targets: Mapping[str, Observation]
     negatives: Tensor | None = None
+    zoomed: tuple[Tensor, Tensor] | None = None
     terms: Sequence[Term] = ()
     _encodings: dict[str, Encodings | None] = field(default_factory=dict, init=False, repr=False)
+
+    def seen(self, view: str) -> tuple[Tensor, Tensor]:
+        """What the student sees where the teacher sees a view, and its image of it."""
+        return self.zoomed if view == "zoomed" and self.zoomed else (self.lq, self.output)
 
     def encodings(self, view: str) -> Encodings | None:
         """The student's images, the teacher's of a view, and the negatives, in the spaces of the terms with that view, if any."""
         if view not in self._encodings:
             losses = [term.loss for term in self.terms if term.view == view and "encodings" in term.asks]
-            images = (self.output, self.targets[view].image, self.negatives)
+            images = (self.seen(view)[1], self.targets[view].image, None if view == "zoomed" else self.negatives)
             self._encodings[view] = Encodings(*images, losses) if losses else None
         return self._encodings[view]
 
@@ -69,7 +77,8 @@ class Term:
             (`CONTEXT`).
         between: ('output',) (the restored images), or groups of the `features` block: ('encoder',), ('encoder', 'decoder'), ...
         view: what the teacher sees: 'degraded' (as the student does), 'clean', or 'transformed', the degraded image in another
-            guise, which is undone on what the teacher makes of it (output terms only).
+            guise, which is undone on what the teacher makes of it; or 'zoomed', a crop of the clean image that both see as an
+            input. Of the last two the restored image alone can be compared.
         pairs: the layers of the groups, in their order.
         asks: what of `CONTEXT` the loss's forward asks for.
         reads_conversion: whether the loss looks at the student's feature at the teacher's scale; one that does not says so by an
@@ -93,8 +102,9 @@ class Term:
         """The term's value in a step, a scalar."""
         target = step.targets[self.view]
         if OUTPUT in self.between:
-            context = {"lq": step.lq, "negatives": step.negatives, "encodings": step.encodings(self.view)}
-            return self._compare(step.output, target.image, **context)
+            lq, output = step.seen(self.view)
+            context = {"lq": lq, "negatives": step.negatives, "encodings": step.encodings(self.view)}
+            return self._compare(output, target.image, **context)
         stages = [feature for group in self.between for feature in step.features[group]]
         values = []
         for feature, pair in zip(stages, self.pairs, strict=True):
@@ -115,14 +125,16 @@ def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> s
     """
     parameters = list(inspect.signature(forward).parameters.values())[2:]
     offered = CONTEXT["output" if OUTPUT in between else "features"]
+    if view == "zoomed":
+        offered = tuple(name for name in offered if name != "negatives")  # they are of the degraded images
     for parameter in parameters:
         needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         if needed and parameter.name not in offered:
             raise ValueError(
                 f"between: {', '.join(between)}: the loss needs {parameter.name!r}; here it can have {', '.join(offered)}"
             )
-    if view == "transformed" and OUTPUT not in between:
-        raise ValueError(f"view: transformed: between: {', '.join(between)}, expected output: features cannot be transformed back")
+    if view in IMAGE_VIEWS and OUTPUT not in between:
+        raise ValueError(f"view: {view}: between: {', '.join(between)}, expected output: of this view images alone are compared")
     return {parameter.name for parameter in parameters} & set(offered)
 
 

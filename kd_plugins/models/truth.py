@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
-from kd_plugins.models.terms import Term
+from kd_plugins.models.terms import TRUTH_VIEWS, Term
 from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
 
 _IMAGE_LOSSES = ("pixel_opt", "perceptual_opt")
 
 
-def truth_readers(train_opt: Mapping[str, Any], clean_terms: Iterable[str]) -> dict[tuple[str, ...], str]:
+def truth_readers(train_opt: Mapping[str, Any], views: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """What compares with the ground truth, by its keys, and what to write where there is none.
 
     Args:
         train_opt: the `train` block.
-        clean_terms: the terms whose teacher sees the clean image.
+        views: the view of each term.
     """
     readers = {("train", key): f"`{key}: ~`" for key in _IMAGE_LOSSES if train_opt.get(key)}
-    return {**readers, **{("train", "distill", name): f"view: degraded, or `{name}: ~`" for name in clean_terms}}
+    clean = [name for name, view in views.items() if view in TRUTH_VIEWS]
+    return {**readers, **{("train", "distill", name): f"view: degraded, or `{name}: ~`" for name in clean}}
 
 
 class SupervisedModel(UpdatedModel):
@@ -56,7 +57,7 @@ class SupervisedModel(UpdatedModel):
                 get_root_logger().info("No clean images to train on: the model's own pixel loss is left out.")
             else:
                 train_opt["pixel_opt"] = dict(self.default_pixel)
-        self.truth_readers = truth_readers(train_opt, [term.name for term in self.terms.values() if term.view == "clean"])
+        self.truth_readers = truth_readers(train_opt, {term.name: term.view for term in self.terms.values()})
         if unlabelled:
             self._refuse_without_truth(f"datasets:train ({data['type']})")
         if not self.terms and not any(train_opt.get(key) for key in _IMAGE_LOSSES):
@@ -82,14 +83,17 @@ class SupervisedModel(UpdatedModel):
         if "gt" in data:
             self.gt = self.precision.place(data["gt"].to(self.device))
 
-    def truth_losses(self) -> OrderedDict[str, Tensor]:
-        """The losses between the student's image and the clean one, by the name they are logged under.
+    def require_truth(self) -> None:
+        """Hold a batch to what is read of it.
 
         Raises:
-            OptionError: the batch has no clean images, and a loss or a term reads them.
+            OptionError: it has no clean images, and a loss or a term reads them.
         """
         if not hasattr(self, "gt"):
             self._refuse_without_truth("the batch (no `gt`)")
+
+    def truth_losses(self) -> OrderedDict[str, Tensor]:
+        """The losses between the student's image and the clean one, by the name they are logged under."""
         losses = OrderedDict()
         if self.cri_pix:
             losses["l_pix"] = self.cri_pix(self.output, self.gt)

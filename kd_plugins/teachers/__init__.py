@@ -2,7 +2,7 @@
 
 from kd_plugins.teachers.network import build_registered, build_source, student_block
 from kd_plugins.teachers.teacher import Observation, Teacher, build_teacher, observe
-from kd_plugins.teachers.transforms import ViewTransform
+from kd_plugins.teachers.transforms import ViewTransform, zoom_in
 
 __all__ = [
     "Observation",
@@ -13,4 +13,5 @@ __all__ = [
     "build_teacher",
     "observe",
     "student_block",
+    "zoom_in",
 ]

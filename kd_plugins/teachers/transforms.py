@@ -1,4 +1,4 @@
-"""A transformed view for the teacher, and the way back: label consistency."""
+"""Views that are made of a batch: transformed ones and the way back (label consistency), and crops of the clean image."""
 
 from __future__ import annotations
 
@@ -67,3 +67,22 @@ class ViewTransform:
             if name in self._drawn:
                 x = torch.where(self._drawn[name], how[name](x), x)
         return x
+
+
+def zoom_in(gt: Tensor, lq: Tensor) -> Tensor:
+    """Crops of the clean images as further inputs: the zoomed-in view of DUKD (Zhang et al., arXiv 2309.14162).
+
+    A clean image is cut into tiles of the input's size, scale x scale of them, and one is drawn, its place the same for the whole
+    batch, as in the authors' code. At scale 1 it is the clean image itself.
+
+    Args:
+        gt: (N, C, scale * H, scale * W) in [0, 1].
+        lq: the inputs, (N, C, H, W).
+
+    Returns:
+        (N, C, H, W), a view of `gt`.
+    """
+    height, width = lq.shape[-2:]
+    places = gt.shape[-2] // height, gt.shape[-1] // width
+    row, column = (int(torch.randint(count, (1,))) for count in places)
+    return gt[..., row * height : (row + 1) * height, column * width : (column + 1) * width]

@@ -191,7 +191,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("train:distill:kl=SpatialKLLoss", "train:distill:kl: 'SpatialKLLoss', expected {type: a registered loss, ...}"),
         (
             "train:distill:x={type: L1Loss, view: clear}",
-            "train:distill:x:view: 'clear', expected one of degraded, clean, transformed",
+            "train:distill:x:view: 'clear', expected one of degraded, clean, transformed, zoomed",
         ),
         ("train:distill:x={type: L1Loss, between: latent}", "train:distill:x:between: 'latent', expected output, or groups"),
         (

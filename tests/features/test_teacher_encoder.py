@@ -213,3 +213,34 @@ def test_bf16_images_and_autocast(teacher):
     with torch.autocast("cpu", torch.bfloat16):
         sum(x.float().mean() for x in extractor(image)).backward()
     assert torch.isfinite(image.grad).all() and image.grad.any()
+
+
+class SelfOverwriting(nn.Module):
+    """What its second convolution reads is overwritten by what it returns, as PLKSR's layers do in eval mode."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.in_place = in_place
+
+    def forward(self, x):
+        x = self.first(x) ** 2
+        if self.in_place:
+            x[:, :2] = self.second(x[:, :2]) ** 2
+            return x
+        return torch.cat([self.second(x[:, :2]) ** 2, x[:, 2:]], 1)
+
+
+def test_a_network_that_overwrites_what_its_backward_pass_needs_has_the_right_gradient():
+    net, plain = (SelfOverwriting(in_place).requires_grad_(False).eval() for in_place in (True, False))
+    plain.load_state_dict(net.state_dict())
+    image = torch.rand(2, 3, 8, 8, requires_grad=True)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        net(image).sum().backward()
+    extractor = TeacherExtractor(layers=["first", "second"])
+    extractor.use_teacher(net)
+    reference = TeacherExtractor(layers=["first", "second"])
+    reference.use_teacher(plain)
+    for _ in range(2):  # the first pass finds it out
+        found, expected = (torch.autograd.grad(sum(map(torch.sum, e(image))), image)[0] for e in (extractor, reference))
+        torch.testing.assert_close(found, expected)

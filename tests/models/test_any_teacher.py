@@ -62,20 +62,12 @@ def step(teacher, student, scale=1, terms=LOGITS, **options):
     before = [p.detach().clone() for p in model.net_g.parameters()]
     frozen = [p.detach().clone() for p in model.teachers["degraded"].parameters()]
     size = 18 // scale
-    model.feed_data({"lq": torch.rand(1, 3, size, size), "gt": torch.rand(1, 3, 18, 18)})
+    model.feed_data({"lq": torch.rand(2, 3, size, size), "gt": torch.rand(2, 3, 18, 18)})
     model.optimize_parameters(1)
-    assert model.output.shape == (1, 3, 18, 18)
+    assert model.output.shape == (2, 3, 18, 18)
     assert any(not torch.equal(old, new) for old, new in zip(before, model.net_g.parameters(), strict=True))
     assert all(torch.equal(old, new) for old, new in zip(frozen, model.teachers["degraded"].parameters(), strict=True))
     return model
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_an_architecture_teaches_another_of_its_own(name, checkpoint):
-    block = ARCHITECTURES[name]
-    model = step({**block, "checkpoint": checkpoint(block)}, block, 2 if name in ENLARGING else 1)
-    assert model.losses["l_logits"] > 0
-    assert type(model.net_g_ema) is type(model.net_g)
 
 
 DEEPER = {
@@ -131,20 +123,42 @@ def test_the_stages_of_an_architecture_are_measured(name):
         assert sizes[len(encoder) :] == levels[::-1]
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_dckd_in_every_family(name, checkpoint, tokenizer_file):
+    block, dckd = ARCHITECTURES[name], {"tokenizer": {"weights": str(tokenizer_file)}}
+    teacher = {**block, "checkpoint": checkpoint(block)}
+    model = step(teacher, block, 2 if name in ENLARGING else 1, terms={}, model_type="DCKDModel", dckd=dckd)
+    assert all(model.losses[f"l_{term}"] > 0 for term in ("logits", "dcl", "ce"))
+    assert type(model.net_g_ema) is type(model.net_g)
+
+
+SAME_SIZE = {  # SLKD's second teacher sees the clean image
+    **dict.fromkeys(("EDSR", "RCAN", "SRVGGNetCompact", "SPAN"), {"upscale": 1}),
+    **dict.fromkeys(("SAFMN", "PLKSR"), {"upscaling_factor": 1}),
+    "RRDBNet": {"scale": 1, "pad_to": 4},
+    "SwinIR": {"upscale": 1, "upsampler": ""},
+}
+SLOW = ("SCUNet", "Uformer", "FFTformer")
+
+
+@pytest.mark.parametrize(("method", "terms"), [("SLKDModel", ("kl", "nc", "et")), ("SKDModel", ("gk", "cl"))])
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in SLOW])
+def test_features_are_compared_in_every_family(name, method, terms, checkpoint):
+    block = {**ARCHITECTURES[name], **DEEPER.get(name, {}), **SAME_SIZE.get(name, {})}
+    model = step({**block, "checkpoint": checkpoint(block)}, block, terms={}, model_type=method, features="auto")
+    assert all(model.losses[f"l_{term}"] > 0 for term in terms)
+
+
 @pytest.mark.parametrize(
     ("teacher", "student", "chosen"),
     [
-        ("NAFNet", "NAFNet", "encoders.1 - encoders.1, encoders.2 - encoders.2, middle_blks - middle_blks"),
-        ("EDSR", "EDSR", "body.0 - body.0, body.2 - body.2"),
-        ("SwinIR", "SwinIR", "layers.0.conv - layers.0.conv, layers.2.conv - layers.2.conv"),
         ("Uformer", "NAFNet", "encoders.2 - encoderlayer_2.blocks.0.mlp.dwconv, middle_blks - encoderlayer_3.blocks.0.mlp.dwconv"),
         ("DRUNet", "DnCNN", "model.0 - m_down1.1, model.4 - m_down3.1"),
     ],
     ids=lambda value: value if "." not in value else "",
 )
-def test_slkd_finds_its_features_in_any_family(teacher, student, chosen, checkpoint, log):
-    same_size = {"EDSR": {"upscale": 1}, "SwinIR": {"upscale": 1, "upsampler": ""}}  # SLKD's second teacher sees the clean image
-    blocks = [{**ARCHITECTURES[name], **DEEPER.get(name, {}), **same_size.get(name, {})} for name in (teacher, student)]
+def test_slkd_finds_its_features_in_two_families(teacher, student, chosen, checkpoint, log):
+    blocks = [{**ARCHITECTURES[name], **DEEPER.get(name, {})} for name in (teacher, student)]
     named = {**blocks[0], "checkpoint": checkpoint(blocks[0])}
     model = step(named, blocks[1], terms={}, model_type="SLKDModel", features="auto")
     assert chosen in log()
@@ -185,7 +199,9 @@ def test_what_has_only_an_output_teaches_and_has_no_features(checkpoint, tmp_pat
     student, file, program = ARCHITECTURES["DnCNN"], checkpoint(ARCHITECTURES["DnCNN"]), str(tmp_path / "program")
     net = build_source({"checkpoint": file}, "teacher").eval()
     if kind == "torch.export":
-        torch.export.save(torch.export.export(net, (torch.rand(1, 3, 18, 18),)), program)
+        torch.export.save(
+            torch.export.export(net, (torch.rand(2, 3, 18, 18),), dynamic_shapes=({0: torch.export.Dim("n")},)), program
+        )
     else:
         torch.jit.trace(net, torch.rand(1, 3, 8, 8)).save(program)
     members = [{"program": program, "weight": 1}, {"checkpoint": file, "weight": 3}]

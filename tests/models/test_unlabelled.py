@@ -12,7 +12,7 @@ from kd_plugins.cli import main
 from kd_plugins.options import parse_options, read_options
 
 FOLDER = Path(__file__).parents[2] / "options"
-BASELINES = [file.stem for file in sorted((FOLDER / "baselines").glob("*.yml")) if file.stem not in ("no_distillation_derain",)]
+BASELINES = [file.stem for file in sorted((FOLDER / "baselines").glob("*_derain.yml")) if file.stem != "no_distillation_derain"]
 SLKD_ALONE = {"et": None}
 
 

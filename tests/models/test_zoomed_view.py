@@ -1,0 +1,111 @@
+"""DUKD's zoomed-in view: student and teacher both see a crop of the clean image."""
+
+import pytest
+import torch
+
+from kd_plugins.options import OptionError
+from kd_plugins.teachers import zoom_in
+
+ZOOMED = {"type": "L1Loss", "between": "output", "view": "zoomed", "loss_weight": 1.0}
+
+
+@pytest.fixture
+def enlarging(options, tmp_path):
+    """x2: of a student and a teacher of two residual blocks."""
+    from basicsr.archs.srresnet_arch import MSRResNet
+
+    torch.manual_seed(1)
+    torch.save({"params": MSRResNet(3, 3, 8, 2, 2).state_dict()}, tmp_path / "teacher.pth")
+    block = {"type": "MSRResNet", "num_block": 2, "upscale": 2}
+    options.update(
+        model_type="DistillationModel",
+        scale=2,
+        features=None,
+        network_g={**block, "num_feat": 4},
+        teacher={**block, "num_feat": 8, "checkpoint": str(tmp_path / "teacher.pth")},
+    )
+    options["datasets"]["train"]["degradation"] = {"type": "downsample", "scale": 2}
+    options["train"].update(pixel_opt={"type": "L1Loss"}, distill={"zoomed": ZOOMED})
+    return options
+
+
+def test_a_crop_is_one_of_the_tiles_and_each_is_drawn():
+    torch.manual_seed(0)
+    gt, lq = torch.rand(2, 3, 12, 18), torch.rand(2, 3, 4, 6)
+    tiles = [gt[..., 4 * i : 4 * i + 4, 6 * j : 6 * j + 6] for i in range(3) for j in range(3)]
+    drawn = [zoom_in(gt, lq) for _ in range(200)]
+    found = [next(n for n, tile in enumerate(tiles) if torch.equal(tile, crop)) for crop in drawn]
+    assert set(found) == set(range(9))
+
+
+def test_without_enlargement_it_is_the_clean_image():
+    gt = torch.rand(2, 3, 8, 8)
+    assert torch.equal(zoom_in(gt, torch.rand(2, 3, 8, 8)), gt)
+
+
+def test_both_networks_see_the_crop_and_the_student_is_passed_once(enlarging, build):
+    model = build(enlarging)
+    batches = []
+    model.net_g.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    losses = model.compute_losses()
+    assert batches == [4]
+    crop, image = model.zoomed
+    torch.testing.assert_close(losses["l_zoomed"], (image - model.teachers["degraded"](crop).image).abs().mean())
+    torch.testing.assert_close(image, model.net_g(crop))
+    torch.testing.assert_close(model.output, model.net_g(model.lq))
+    torch.testing.assert_close(losses["l_pix"], (model.output - model.gt).abs().mean())
+
+
+def test_its_gradient_reaches_the_students_first_layer(enlarging, build):
+    model = build(enlarging)
+    model.compute_losses()["l_zoomed"].backward()
+    gradient = next(model.net_g.parameters()).grad
+    assert gradient.isfinite().all() and gradient.any()
+
+
+def test_features_of_other_terms_are_those_of_the_degraded_images(options, build):
+    options["model_type"] = "DistillationModel"
+    fit = {"type": "MSELoss", "between": ["encoder", "decoder"], "view": "degraded", "loss_weight": 1.0}
+    options["train"].update(pixel_opt={"type": "L1Loss"}, distill={"fit": fit})
+    alone = build(options).compute_losses()
+    options["train"]["distill"]["zoomed"] = ZOOMED
+    both = build(options).compute_losses()
+    for name, value in alone.items():
+        torch.testing.assert_close(both[name], value)
+    assert both["l_zoomed"] > 0
+
+
+def test_a_loss_that_encodes_images_encodes_those_of_the_crop(enlarging, build, tokenizer_file):
+    extractor = {"type": "TokenizerExtractor", "weights": str(tokenizer_file)}
+    enlarging["train"]["distill"] = {"codes": {**ZOOMED, "type": "CodeDistributionLoss", "extractor": extractor}}
+    model = build(enlarging)
+    value = model.compute_losses()["l_codes"]
+    crop, image = model.zoomed
+    model.output, model.lq, model.zoomed = image, crop, None
+    model.terms["codes"].view = "degraded"
+    torch.testing.assert_close(value, model.terms["codes"](model._observe()))
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ({"type": "MSELoss", "between": "encoder"}, "view: zoomed: between: encoder, expected output"),
+        ({"type": "ContrastRatioLoss"}, "the loss needs 'negatives'; here it can have lq, encodings"),
+    ],
+)
+def test_what_it_does_not_have_is_refused(dckd_options, build, term, said):
+    dckd_options["features"] = {"encoder": "auto"}
+    dckd_options["train"]["distill"] = {"x": {**ZOOMED, **term}}
+    with pytest.raises(ValueError, match=f"train:distill:x: .*{said}"):
+        build(dckd_options)
+
+
+def test_it_needs_clean_images(enlarging, build):
+    model = build(enlarging)
+    model.feed_data({"lq": model.lq})
+    with pytest.raises(OptionError, match=r"the batch \(no `gt`\) has no clean images, .*train:distill:zoomed"):
+        model.compute_losses()
+    enlarging["train"]["pixel_opt"] = None
+    enlarging["datasets"]["train"]["unlabelled"] = True
+    with pytest.raises(OptionError, match="has no clean images, which these compare with: train:distill:zoomed"):
+        build(enlarging)
