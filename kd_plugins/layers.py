@@ -13,7 +13,7 @@ from kd_plugins.features.measure import Run
 from kd_plugins.models.report import render
 from kd_plugins.models.start import explicit_student
 from kd_plugins.options import OptionError, option_errors, read_option_file
-from kd_plugins.teachers import build_source
+from kd_plugins.teachers import build_source, main_block
 
 _BLOCKS = {"teacher": "teacher", "student": "network_g"}
 
@@ -40,7 +40,7 @@ def list_layers(root_path: str, argv: Sequence[str] | None = None) -> None:
     with option_errors(args.opt):
         if "student" in blocks:
             blocks["student"] = explicit_student({**opt, "network_g": blocks["student"]})
-        nets = {role: build_source(block, _BLOCKS[role]) for role, block in blocks.items()}
+        nets = {role: build_source(main_block(block), _BLOCKS[role]) for role, block in blocks.items()}
         stages = {role: _show(role, net, args.all) for role, net in nets.items()}
     missing = [role for role in _BLOCKS if not stages.get(role)]
     if missing:

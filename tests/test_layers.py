@@ -38,6 +38,12 @@ def test_layers_stages_and_a_proposal_to_paste(layers):
     assert find_pairs(proposed, *nets) == find_pairs("auto", *nets)
 
 
+def test_of_teachers_for_several_tasks_the_first_one_is_shown(layers):
+    teachers = {"tasks": {"rain": {**RESTORMER, "dim": 6}, "noise": RESTORMER}}
+    out, _, code = layers({"teacher": teachers, "network_g": RESTORMER})
+    assert code == 0 and row(out, "encoder_level1")[1:3] == ["Sequential", "(1,"] and "6," in row(out, "encoder_level1")
+
+
 def test_all_modules_and_other_options(layers):
     out, _, code = layers({"network_g": RESTORMER}, "--all", "--force_yml", "network_g:dim=6", "teacher={type: SRResNet}")
     assert code == 2  # no such architecture

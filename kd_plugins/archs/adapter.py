@@ -93,3 +93,12 @@ def describe_output(net: nn.Module, output: object) -> str:
     if isinstance(output, Sequence):
         return f"{name} returns a {type(output).__name__} of {len(output)}"
     return f"{name} returns one {type(output).__name__}"
+
+
+def describe_refusal(net: nn.Module, x: Tensor, error: Exception) -> str:
+    """Why a network did not take a batch, for an error message."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"{type(net).__name__} does not take an image of shape {tuple(x.shape)} ({reason}); where it is the size, "
+        "`pad_to: 8` (or 16, 32, 64) in its block pads it"
+    )

@@ -68,9 +68,11 @@ class Many:
 
     Attributes:
         of: what each of them is; a function, since a list may hold its own kind.
+        named: whether they stand in a mapping, by names given at will, in place of a list.
     """
 
     of: Callable[[], Block | Named]
+    named: bool = False
 
 
 @dataclass(frozen=True)

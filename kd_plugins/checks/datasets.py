@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from kd_plugins.checks.blocks import Block, Named, Spec, house_of, signature_block
+from kd_plugins.checks.blocks import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.forks import FORKS, RENAMED
 from kd_plugins.checks.hints import Flag, Text
+from kd_plugins.data import TaskDataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 
 DEGRADATION = Named("degradation", DEGRADATION_REGISTRY, signature_block, many=True)
@@ -65,11 +67,13 @@ _KEYS: dict[str, dict[str, Spec]] = {
         ("VideoTestDataset", "VideoTestVimeo90KDataset", "VideoTestDUFDataset", "VideoRecurrentTestDataset"), _TEST_CLIP
     ),
 }
+_KEYS["TaskDataset"] = {"tasks": Many(lambda: _OF_ONE_TASK, named=True)}
 _NEEDED: dict[str, tuple[str, ...]] = {
     "DegradedPhotoDataset": ("photos", "degradation"),
     "DegradedImageDataset": ("dataroot_lq", "io_backend"),
     "PairedImageDataset": ("dataroot_gt", "dataroot_lq", "io_backend"),
     "SingleImageDataset": ("dataroot_lq", "io_backend"),
+    "TaskDataset": ("tasks",),
 }
 TRAINING_NEEDS: dict[str, tuple[str, ...]] = {
     "": ("batch_size_per_gpu", "num_worker_per_gpu"),
@@ -90,3 +94,15 @@ def _block(cls: Callable[..., Any]) -> Block | None:
 DATASETS = Named(
     "dataset", DATASET_REGISTRY, _block, LOADER, required=("name",), renamed=RENAMED["dataset"], forks=FORKS["dataset"]
 )
+
+
+def _block_of_one_task(cls: Callable[..., Any]) -> Block | None:
+    if cls is TaskDataset:
+        return Block("a task", every=Any, refused={"type": "inside of another, expected the data of one task"})
+    return _block(cls)
+
+
+_OF_ONE_TASK = replace(
+    DATASETS, arguments=_block_of_one_task, beside={key: LOADER[key] for key in ("name", "io_backend")}, required=()
+)
+"""What the loader reads stands beside `tasks`."""

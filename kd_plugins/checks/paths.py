@@ -12,6 +12,7 @@ from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.known import EXTRACTOR, LOSS, MODELS, OURS
 from kd_plugins.checks.report import Report, show
 from kd_plugins.checks.sources import sources_of
+from kd_plugins.data import TaskDataset, task_blocks
 from kd_plugins.data.photos import find_photos
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import merge_terms
@@ -33,8 +34,8 @@ def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes:
         is_train: training, or test.
         resumes: whether the networks come from a saved state: their pretrained files are not read then.
     """
-    for phase, dataset in below(opt.get("datasets")):
-        _check_dataset(report, ("datasets", phase), dataset)
+    for path, dataset in image_datasets(opt):
+        _check_dataset(report, path, dataset)
     paths = mapping(opt.get("path"))
     if is_train:
         _check(report, ("path", "resume_state"), paths.get("resume_state"))
@@ -62,6 +63,15 @@ def mapping(value: Any) -> Mapping[Any, Any]:
 def below(value: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """The mappings in a mapping, by their keys."""
     yield from ((str(key), block) for key, block in mapping(value).items() if isinstance(block, Mapping))
+
+
+def image_datasets(opt: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
+    """The blocks of the datasets that read images: those of its tasks in place of a TaskDataset."""
+    for phase, dataset in below(opt.get("datasets")):
+        if tasks := task_blocks(dataset):
+            yield from ((("datasets", phase, "tasks", task), block) for task, block in tasks.items())
+        elif dataset.get("type") != TaskDataset.__name__:
+            yield ("datasets", phase), dataset
 
 
 def _check_dataset(report: Report, path: Path, dataset: Mapping[Any, Any]) -> None:

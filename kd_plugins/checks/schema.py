@@ -44,6 +44,8 @@ def _schema(spec: Spec, definitions: dict[str, Schema]) -> Schema:
         return {"anyOf": [*schema["anyOf"], {"enum": list(spec.words)}]} if spec.words else schema
     if isinstance(spec, Named):
         return _or_nothing(_named(spec, definitions))
+    if isinstance(spec, Many) and spec.named:
+        return {"type": "object", "additionalProperties": _schema(spec.of(), definitions), "minProperties": 1}
     if isinstance(spec, Many):
         return {"type": "array", "items": _schema(spec.of(), definitions), "minItems": 1}
     return schema_of_leaf(spec)
@@ -88,7 +90,8 @@ def _named(spec: Named, definitions: dict[str, Schema]) -> Schema:
     if spec.instead:
         schema["anyOf"] = [{"required": ["type"]}, {"required": [spec.instead]}]
     for key, case in reversed(list(spec.cases.items())):
-        pointer = _define(f"{spec.kind} with {key}{beside}", definitions, lambda case=case: case)
+        label = f"{spec.kind} with {key}, {case.name.replace('`', '')}{beside}"
+        pointer = _define(label, definitions, lambda case=case: case)
         schema = {"if": {"type": "object", "required": [key]}, "then": pointer, "else": schema}
     return {"anyOf": [schema, {"type": "array", "items": schema}]} if spec.many else schema
 

@@ -13,9 +13,10 @@ from safetensors import safe_open
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
 from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
-from kd_plugins.checks.paths import below, mapping
+from kd_plugins.checks.paths import below, image_datasets, mapping
 from kd_plugins.checks.report import Report, choose, show
-from kd_plugins.checks.sources import NETWORK, sources_of
+from kd_plugins.checks.sources import NETWORK, sources_of, without_layers
+from kd_plugins.checks.tasks import TEACHERS, check_tasks
 from kd_plugins.checks.truth import check_truth
 from kd_plugins.data import build_degradation
 from kd_plugins.features.pairs import GROUPS
@@ -24,7 +25,7 @@ from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS, read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint
-from kd_plugins.teachers.network import TEACHER_KEYS
+from kd_plugins.teachers.network import TEACHER_KEYS, main_block
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
     lr_scheduler.CosineAnnealingRestartLR: ("periods", ()),
@@ -45,6 +46,7 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     _check_datasets(report, opt, is_train)
     _check_scale(report, opt)
     check_truth(report, opt, model, is_train)
+    check_tasks(report, opt, model, is_train)
     sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
     for path, block in sources.items():
         _check_checkpoint(report, path, block)
@@ -69,26 +71,34 @@ def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> N
     if "train" not in phases:
         report.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
     train = mapping(mapping(opt.get("datasets")).get("train"))
-    for key in (*TRAINING_NEEDS[""], *TRAINING_NEEDS.get(str(train.get("type")), ())) if train else ():
-        if train.get(key) is None and not (key in train and key.startswith("use_")):
-            report.error(("datasets", "train", key), f"missing, training on {train.get('type')} needs it")
+    needed = [(("datasets", "train"), train, TRAINING_NEEDS[""])] if train else []
+    needed += [(path, block, TRAINING_NEEDS.get(str(block.get("type")), ())) for path, block in _training_images(opt)]
+    for path, block, keys in needed:
+        for key in keys:
+            if block.get(key) is None and not (key in block and key.startswith("use_")):
+                report.error((*path, key), f"missing, training on {block.get('type')} needs it")
+
+
+def _training_images(opt: Mapping[str, Any]) -> list[tuple[Path, Mapping[Any, Any]]]:
+    return [(path, block) for path, block in image_datasets(opt) if path[1] == "train"]
 
 
 def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
-    scale, train = opt.get("scale"), mapping(mapping(opt.get("datasets")).get("train"))
+    scale = opt.get("scale")
     if not isinstance(scale, (int, float)):  # said by its type
         return
     if scale < 1:
         report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
-    size = train.get("gt_size")
-    if "gt_size" in TRAINING_NEEDS.get(str(train.get("type")), ()) and isinstance(size, int) and size % scale:
-        report.error(("datasets", "train", "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
-    for phase, dataset in below(opt.get("datasets")):
+    for path, train in _training_images(opt):
+        size = train.get("gt_size")
+        if "gt_size" in TRAINING_NEEDS.get(str(train.get("type")), ()) and isinstance(size, int) and size % scale:
+            report.error((*path, "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
+    for path, dataset in image_datasets(opt):
         factor = _shrinks_by(dataset)
         if factor not in (None, scale):
             report.error(
-                ("datasets", phase, "degradation"),
+                (*path, "degradation"),
                 f"makes images {factor} times smaller, expected the file's scale, {scale}: {{type: downsample, scale: {scale}}}",
             )
     outermost = {(key,): mapping(opt.get(key)) for key in ("network_g", "teacher")}
@@ -159,7 +169,7 @@ def _check_student(report: Report, opt: Mapping[str, Any]) -> None:
         return
     if not opt.get("teacher"):
         report.error(path, "there is no `teacher` to make a student of")
-    elif kind := next((key for key in TEACHER_KEYS if key in mapping(opt["teacher"])), None):
+    elif kind := next((key for key in TEACHER_KEYS if key in main_block(mapping(opt["teacher"]))), None):
         report.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
     if isinstance(request, Mapping) and set(request) <= {*TARGETS, *FACTORS}:  # the tables have said the rest
         try:
@@ -178,7 +188,7 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
             report.error(("init",), f"{opt['init']!r}, but there is no `teacher`")
     features = opt.get("features")
     groups = mapping(dict.fromkeys(GROUPS, "auto") if features in (None, "auto") else features)
-    outputs = [key for teacher in ("teacher", "teacher_clean") for key in TEACHER_KEYS if key in mapping(opt.get(teacher))]
+    outputs = [key for teacher in TEACHERS for key in without_layers(mapping(opt.get(teacher)))]
     for name, block in below(terms):
         between = _check_term(report, name, block, groups, model)
         if block.get("view") == "clean" and opt.get("scale", 1) != 1:

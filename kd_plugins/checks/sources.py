@@ -14,12 +14,19 @@ from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
 from kd_plugins.checks.hints import AtLeast, Text
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS
-from kd_plugins.teachers.network import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TEACHER_ONLY, SourcedNetwork
+from kd_plugins.teachers.network import (
+    CLASS_KEYS,
+    SOURCE_KEYS,
+    TASKS_AT_THE_TOP,
+    TEACHER_KEYS,
+    TEACHER_ONLY,
+    SourcedNetwork,
+)
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
 Multiple = Annotated[int, AtLeast(1)] | None
 _ADAPTER: dict[str, Spec] = {"pad_to": Multiple, **signature_block(Adapter, given=("sizes",)).keys}
-_PROGRAM, _ENSEMBLE = TEACHER_KEYS
+_PROGRAM, _ENSEMBLE, _TASKS = TEACHER_KEYS
 
 
 def _arguments(target: Callable[..., Any]) -> Block:
@@ -57,8 +64,9 @@ def _alone(key: str, spec: Spec, beside: Mapping[str, Spec]) -> Block:
     return Block(f"a block with `{key}`", {key: spec, **beside}, refused=dict.fromkeys(others, reason))
 
 
-def _teacher(beside: Mapping[str, Spec]) -> Named:
+def _teacher(beside: Mapping[str, Spec], tasks: Block) -> Named:
     cases = {
+        _TASKS: tasks,
         _ENSEMBLE: _alone(_ENSEMBLE, Many(lambda: _MEMBER), beside),
         _PROGRAM: _alone(_PROGRAM, str, {**_ADAPTER, **beside}),
     }
@@ -69,8 +77,10 @@ STUDENT = _source({key: Block("a student", every=Any, refused={key: TEACHER_ONLY
 _FROM_TEACHER = Block("from_teacher", dict.fromkeys((*TARGETS, *FACTORS), Annotated[float, AtLeast(0)]))
 ANY_STUDENT = replace(STUDENT, cases={**STUDENT.cases, "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
 """Of an option file with a teacher, that it may be made of."""
-TEACHER = _teacher({})
-_MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]})
+_OF_ONE_TASK = Block("a member", every=Any, refused={_TASKS: TASKS_AT_THE_TOP})
+TEACHER = _teacher({}, _alone(_TASKS, Many(lambda: _TEACHER_OF_ONE_TASK, named=True), {}))
+_TEACHER_OF_ONE_TASK = _teacher({}, _OF_ONE_TASK)
+_MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]}, _OF_ONE_TASK)
 
 
 def sources_of(opt: Mapping[str, Any], is_ours: bool) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
@@ -89,9 +99,19 @@ def sources_of(opt: Mapping[str, Any], is_ours: bool) -> Iterator[tuple[Path, Ma
 def _inside(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
     yield path, block
     yield from _wrapped(path, block)
-    for index, member in enumerate(members if isinstance(members := block.get(_ENSEMBLE), list) else ()):
+    ensemble, tasks = block.get(_ENSEMBLE), block.get(_TASKS)
+    members = [(_ENSEMBLE, str(index), member) for index, member in enumerate(ensemble if isinstance(ensemble, list) else ())]
+    members += [(_TASKS, str(task), member) for task, member in (tasks.items() if isinstance(tasks, Mapping) else ())]
+    for key, name, member in members:
         if isinstance(member, Mapping):
-            yield from _inside((*path, _ENSEMBLE, str(index)), member)
+            yield from _inside((*path, key, name), member)
+
+
+def without_layers(teacher: Mapping[str, Any]) -> list[str]:
+    """The keys by which a teacher, or that of a task, has an output and no layers."""
+    tasks = teacher.get(_TASKS)
+    blocks = tasks.values() if isinstance(tasks, Mapping) else [teacher]
+    return [key for block in blocks if isinstance(block, Mapping) for key in (_PROGRAM, _ENSEMBLE) if key in block]
 
 
 def _wrapped(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:

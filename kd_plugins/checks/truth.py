@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.known import UPSTREAM
-from kd_plugins.checks.paths import below, mapping
+from kd_plugins.checks.paths import below, image_datasets, mapping
 from kd_plugins.checks.report import Report, show
 from kd_plugins.data import is_unlabelled
 from kd_plugins.metrics.reference import needs_reference, without_reference
@@ -35,11 +35,13 @@ def check_truth(report: Report, opt: Mapping[str, Any], model: Any, is_train: bo
             elif model is not None and house_of(model) == UPSTREAM:
                 text = f"{dataset['type']} has no clean images, which {model.__name__} needs, expected PairedImageDataset"
                 report.error(("datasets", "train", "type"), text)
-            if phase == "train" and dataset["type"] == "SingleImageDataset" and dataset.get("batch_size_per_gpu") != 1:
-                report.warning(
-                    ("datasets", "train", "type"),
-                    "SingleImageDataset reads whole images: those of a batch must be of one size; DegradedImageDataset crops them",
-                )
+    for path, dataset in image_datasets(opt):
+        batch = mapping(mapping(opt["datasets"]).get("train")).get("batch_size_per_gpu")
+        if path[1] == "train" and dataset.get("type") == "SingleImageDataset" and batch != 1:
+            report.warning(
+                (*path, "type"),
+                "SingleImageDataset reads whole images: those of a batch must be of one size; DegradedImageDataset crops them",
+            )
     if is_train and ours is not None:
         _check_any_loss(report, opt, ours)
 

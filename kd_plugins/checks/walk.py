@@ -73,11 +73,11 @@ def _note_unknown(report: Report, path: Path, key: Any, value: Any, spec: Block)
 
 
 def _walk_many(report: Report, path: Path, value: Any, spec: Many) -> None:
-    if not isinstance(value, list) or not value:
-        report.error(path, f"{show(value)}, expected a list of mappings")
+    if not isinstance(value, Mapping if spec.named else list) or not value:
+        report.error(path, f"{show(value)}, expected a {'mapping' if spec.named else 'list'} of mappings")
         return
-    for index, block in enumerate(value):
-        below = (*path, str(index))
+    for key, block in value.items() if isinstance(value, Mapping) else enumerate(value):
+        below = (*path, str(key))
         if block is None:
             report.error(below, "nothing, expected a mapping")
         walk(report, below, block, spec.of())

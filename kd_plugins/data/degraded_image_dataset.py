@@ -1,4 +1,4 @@
-"""Degraded images alone: a dataset without ground truth, and how to tell that a dataset has none."""
+"""Degraded images alone: a dataset without ground truth."""
 
 from __future__ import annotations
 
@@ -15,19 +15,6 @@ from torch.utils.data import Dataset
 
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.photos import find_photos, load_image
-
-
-def is_unlabelled(block: Mapping[str, Any]) -> bool:
-    """Whether the items of a dataset have no ground truth, as far as its option block says.
-
-    BasicSR's SingleImageDataset, a `DegradedPhotoDataset` with ``unlabelled: true``, and classes with an attribute
-    ``unlabelled = True`` (a user's own may have it) have none.
-    """
-    kind = block.get("type")
-    if kind == "DegradedPhotoDataset":
-        return bool(block.get("unlabelled", False))
-    known = isinstance(kind, str) and kind in DATASET_REGISTRY
-    return kind == "SingleImageDataset" or (known and bool(getattr(DATASET_REGISTRY.get(kind), "unlabelled", False)))
 
 
 @DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)

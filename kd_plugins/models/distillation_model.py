@@ -27,7 +27,7 @@ class DistillationModel(SupervisedModel):
 
     Option keys beside SRModel's:
         network_g: also from the sources of a teacher (docs/teachers.md), or made of the teacher (docs/students.md).
-        teacher: the teacher (see `build_teacher`); without it this is plain training.
+        teacher: the teacher, or one for each task (see `build_teacher`); without it this is plain training.
         teacher_clean: a second teacher, of the same layout, for the clean view.
         init: `teacher` starts the student from the teacher's weights, `random` (default) does not; see `read_init`.
         features: the pairs of layers by group (see `find_pairs`).
@@ -91,9 +91,8 @@ class DistillationModel(SupervisedModel):
         student = self.get_bare_model(self.net_g)
         x = example_input(student, self.opt, self.device)
         compare_networks(teacher.net, student, x)
-        for teacher in dict.fromkeys(self.teachers.values()):  # says here, and not in the first step, whether it returns an image
-            if not torch.isfinite(teacher(x).image).all():
-                raise ValueError("teacher: its image has numbers that are not finite, expected weights that restore images")
+        for teacher in dict.fromkeys(self.teachers.values()):
+            teacher.try_out(x)
 
     def _build_teacher(self, key: str) -> Teacher:
         return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)
@@ -147,7 +146,8 @@ class DistillationModel(SupervisedModel):
     def _build_scm(self, student: nn.Module, kept: Mapping[str, Tensor]) -> None:
         x = example_input(student, self.opt, self.device)
         student(x)
-        mine, theirs = self.taps.collect(), self.teachers["degraded"](x).features
+        mine = self.taps.collect()
+        theirs, *_ = [teacher.try_out(x).features for teacher in dict.fromkeys(self.teachers.values())]
         for layer, feature in (*mine.items(), *theirs.items()):
             if feature.dim() != 4:
                 raise ValueError(
@@ -199,7 +199,7 @@ class DistillationModel(SupervisedModel):
             "transformed": lambda: self.transform.apply(self.lq),
             "zoomed": lambda: self.crop,
         }
-        targets = observe(self.teachers, {view: make[view]() for view in self.views})
+        targets = observe(self.teachers, {view: make[view]() for view in self.views}, self.tasks)
         if "transformed" in targets:
             seen = targets["transformed"]
             targets["transformed"] = Observation(self.transform.undo(seen.image), seen.features)

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from kd_plugins.archs.adapter import describe_refusal
+from kd_plugins.data import task_blocks
 from kd_plugins.features.measure import evaluating, example_images
 from kd_plugins.metrics.complexity import Complexity, measure_complexity
 
@@ -36,7 +38,9 @@ def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
     """One random image of the training size that the network takes, (1, C, H, W)."""
-    size = int(opt["datasets"].get("train", {}).get("gt_size") or 64) // int(opt.get("scale") or 1)
+    train = opt["datasets"].get("train", {})
+    crops = next(iter(task_blocks(train).values()), train)  # of one size for all tasks
+    size = int(crops.get("gt_size") or 64) // int(opt.get("scale") or 1)
     images = example_images(net, size, size, device)
     return next((image for image in images[:-1] if _takes(net, image)), images[-1])
 
@@ -76,11 +80,7 @@ def _cost(role: str, net: nn.Module, x: Tensor) -> Complexity:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{role}: {type(net).__name__} does not take an image of shape {tuple(x.shape)} ({reason}); where it is the size, "
-            "`pad_to: 8` (or 16, 32, 64) in its block pads it"
-        ) from error
+        raise ValueError(f"{role}: {describe_refusal(net, x, error)}") from error
 
 
 def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:

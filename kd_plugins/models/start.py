@@ -13,6 +13,7 @@ from basicsr.data import build_dataset
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
+from kd_plugins.data import TaskDataset
 from kd_plugins.features import nearest
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
@@ -106,6 +107,9 @@ def _batches(opt: Mapping[str, Any], count: int) -> Iterator[dict[str, Tensor]]:
         raise ValueError("init:channels: importance is measured on the training data, but there is no `datasets: train`")
     seed_generators(0)
     dataset: Any = build_dataset(block)
+    if isinstance(dataset, TaskDataset):  # of several teachers the first is meant: it sees the data of its own task
+        own = next(iter(opt["teacher"].get("tasks") or ()), None)
+        dataset = dataset.datasets.get(str(own), dataset)
     order = torch.randperm(len(dataset)).tolist()
     size = block.get("batch_size_per_gpu", 1)
     for start in range(0, min(count * size, len(order)), size):

@@ -76,9 +76,10 @@ class SupervisedModel(UpdatedModel):
             raise OptionError(f"{source} has no clean images, which these compare with: {'; '.join(texts)}")
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch {lq, gt}, or {lq} alone, with `lq_path` where there are names."""
+        """Take a batch {lq, gt}, or {lq} alone, with `lq_path` where there are names, and `task` where there are several tasks."""
         self.__dict__.pop("gt", None)  # of the batch before
         self.paths = list(data.get("lq_path") or [])
+        self.tasks = list(data["task"]) if "task" in data else None
         self.lq = self.precision.place(data["lq"].to(self.device))
         if "gt" in data:
             self.gt = self.precision.place(data["gt"].to(self.device))

@@ -38,6 +38,7 @@ class ValidatedModel(SavedModel):
 
     scores: dict[str, dict[str, dict[str, float]]]  # dataset, role, metric: of the last validation
     teachers: dict[str, Teacher]  # by view
+    tasks: list[str] | None = None  # of each sample of the batch
 
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Restore and score a dataset together with the other processes, each its share; SRModel's leaves it all to process 0."""
@@ -93,7 +94,7 @@ class ValidatedModel(SavedModel):
         self.test()
         tensors: dict[str, Tensor] = {"student": self.output}
         if with_teacher and self.teachers:
-            tensors["teacher"] = self.teachers["degraded"](self.lq).image
+            tensors["teacher"] = self.teachers["degraded"](self.lq, self.tasks).image
         if hasattr(self, "gt"):
             tensors["clean"] = self.gt
         images = {role: _to_image(value) for role, value in tensors.items()}

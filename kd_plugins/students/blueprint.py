@@ -11,7 +11,7 @@ from torch import nn
 
 from kd_plugins.archs.spandrel_arch import public_name, recognise
 from kd_plugins.teachers.checkpoint import read_checkpoint
-from kd_plugins.teachers.network import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS, build_source, find_weights
+from kd_plugins.teachers.network import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS, build_source, find_weights, main_block
 
 _NO_ARGUMENTS = "whose constructor arguments cannot be read; name the student's own `type` and arguments"
 
@@ -20,7 +20,7 @@ class Blueprint:
     """How networks of a teacher's family are built.
 
     Args:
-        teacher: the teacher's block of an option file.
+        teacher: the teacher's block of an option file; of teachers for several tasks, the first one counts.
 
     Attributes:
         arguments: those of the teacher, defaults of the class with them.
@@ -30,6 +30,7 @@ class Blueprint:
     """
 
     def __init__(self, teacher: Mapping[str, Any]) -> None:
+        teacher = main_block(teacher)
         if kind := next((key for key in TEACHER_KEYS if key in teacher), None):
             raise ValueError(f"from_teacher: the teacher is `{kind}`, {_NO_ARGUMENTS}")
         self._block = _explicit(teacher)

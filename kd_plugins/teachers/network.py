@@ -21,9 +21,11 @@ from kd_plugins.teachers.programs import load_program, program_kind
 
 ADAPTER_KEYS = ("pad_to", "output", "noise_level")
 CLASS_KEYS = ("file", "class")
-TEACHER_KEYS = ("program", "ensemble")
+TASKS = "tasks"
+TEACHER_KEYS = ("program", "ensemble", TASKS)
 SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
 TEACHER_ONLY = "can be a teacher only, expected a class: `type` or `file`"
+TASKS_AT_THE_TOP = "can stand at the top of a teacher only, expected one network"
 
 
 def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
@@ -51,6 +53,8 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
         KeyError: no such architecture or class.
     """
     block = dict(opt)
+    if TASKS in block:
+        raise ValueError(f"{key}: {TASKS}: {block[TASKS]!r} {TASKS_AT_THE_TOP}")
     if "ensemble" in block:
         return _build_ensemble(block, key)
     adapter = {name: block.pop(name) for name in ADAPTER_KEYS if name in block}
@@ -206,6 +210,13 @@ def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
 
 def _is_registered(name: object) -> bool:
     return name in ARCH_REGISTRY or f"{name}_basicsr" in ARCH_REGISTRY  # the suffix of some of BasicSR's own, which it looks for
+
+
+def main_block(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The block of a teacher's network; of the first task's, where each task has its own."""
+    tasks = teacher.get(TASKS)
+    first = next(iter(tasks.values()), None) if isinstance(tasks, Mapping) else None
+    return first if isinstance(first, Mapping) else teacher
 
 
 @ARCH_REGISTRY.register()

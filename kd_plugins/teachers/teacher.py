@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.archs.adapter import describe_output
+from kd_plugins.archs.adapter import describe_output, describe_refusal
 from kd_plugins.features import FeatureTaps
-from kd_plugins.teachers.network import build_trained
 
 
 class Observation(NamedTuple):
@@ -32,10 +31,12 @@ class Teacher(nn.Module):
 
     Args:
         net: the network with its weights.
+        key: its name in the option file, for messages.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, key: str = "teacher") -> None:
         super().__init__()
+        self.key = key
         self.net = net.requires_grad_(False).eval()
         self._taps = FeatureTaps(net, [])
 
@@ -53,11 +54,12 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Observation:
+    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> Observation:
         """Restore a batch.
 
         Args:
             x: (N, C, H, W) in [0, 1].
+            tasks: the task of each sample; no matter to a teacher of all (see `TaskTeachers`).
 
         Returns:
             The image (N, C', H', W') and the tapped features, all detached.
@@ -67,16 +69,41 @@ class Teacher(nn.Module):
         """
         image = self.net(x)
         if not isinstance(image, Tensor):
-            raise ValueError(f"teacher: {describe_output(self.net, image)}; choose one: `output: 0`, or a key")
+            raise ValueError(f"{self.key}: {describe_output(self.net, image)}; choose one: `output: 0`, or a key")
         return Observation(image, self._taps.collect())
 
+    def try_out(self, x: Tensor) -> Observation:
+        """Restore an example, to say before the first step what would go wrong in it.
 
-def observe(teachers: Mapping[str, Teacher], views: Mapping[str, Tensor]) -> dict[str, Observation]:
+        Args:
+            x: (N, C, H, W) in [0, 1].
+
+        Returns:
+            As a call.
+
+        Raises:
+            ValueError: the network does not take the image, returns several outputs, or numbers that are not finite.
+        """
+        try:
+            seen = self(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"{self.key}: {describe_refusal(self.net, x, error)}") from error
+        if not torch.isfinite(seen.image).all():
+            raise ValueError(f"{self.key}: its image has numbers that are not finite, expected weights that restore images")
+        return seen
+
+
+def observe(
+    teachers: Mapping[str, Teacher], views: Mapping[str, Tensor], tasks: Sequence[str] | None = None
+) -> dict[str, Observation]:
     """Show each teacher its views; a teacher that has several sees them as ONE batch.
 
     Args:
         teachers: the teacher of each view, e.g. {'degraded': A, 'clean': B}; A and B may be the same object.
         views: the images (N, C, H, W) of each view.
+        tasks: the task of each of the N samples, where the data has several.
 
     Returns:
         What the teacher made of each view.
@@ -90,28 +117,11 @@ def observe(teachers: Mapping[str, Teacher], views: Mapping[str, Tensor]) -> dic
     observations: dict[str, Observation] = {}
     for teacher in {id(teachers[view]): teachers[view] for view in views}.values():
         names = [view for view in views if teachers[view] is teacher]
-        seen = teacher(torch.cat([views[name] for name in names]) if len(names) > 1 else views[names[0]])
+        images = torch.cat([views[name] for name in names]) if len(names) > 1 else views[names[0]]
+        seen = teacher(images, None if tasks is None else [*tasks] * len(names))
         start = 0
         for name in names:
             stop = start + len(views[name])
             observations[name] = seen.part(start, stop)
             start = stop
     return observations
-
-
-def build_teacher(opt: Mapping[str, Any], key: str = "teacher") -> Teacher:
-    """Build a teacher from its block of an option file.
-
-    Args:
-        opt: see `build_source`; with weights: `checkpoint` (a path, or the name of a bundled teacher), `program` or `ensemble`.
-        key: the block's name in the option file, for messages.
-
-    Returns:
-        The teacher, on the CPU; its call returns the restored image and the tapped features (`Teacher.tap`).
-
-    Raises:
-        ValueError: no weights, no architecture, or weights that do not fit.
-        FileNotFoundError: no such checkpoint.
-        KeyError: no such architecture.
-    """
-    return Teacher(build_trained(opt, key))

@@ -273,7 +273,7 @@ def nodes(value, path=()):
 
 
 @pytest.mark.parametrize("odd", [None, [[1]], {"a": {}}, 3.5, {"type": ["x"]}], ids=str)
-@pytest.mark.parametrize("name", ["skd_derain", "paper/dckd_swinir_x4"])
+@pytest.mark.parametrize("name", ["skd_derain", "slkd_tasks", "paper/dckd_swinir_x4"])
 def test_no_value_in_any_place_breaks_the_check(name, odd, capsys):
     file = read_option_file(str(ROOT / "options" / f"{name}.yml"))
     args = argparse.Namespace(auto_resume=False, debug=False)

@@ -45,7 +45,7 @@ def accepts(schema, value, root):
             part = properties.get(key, more)
             if part is False or not accepts(part, below, root):
                 return False
-        if not set(schema.get("required", [])) <= set(value):
+        if len(value) < schema.get("minProperties", 0) or not set(schema.get("required", [])) <= set(value):
             return False
     if "if" in schema and not accepts(
         schema["then"] if accepts(schema["if"], value, root) else schema.get("else", {}), value, root
@@ -104,6 +104,7 @@ FINE_TEACHERS = [
     {"file": "a.py", "class": "Net", "checkpoint": "a.pth", "any": 1, "pad_to": 8},
     {"program": "a.pt", "noise_level": 25, "output": "image"},
     {"ensemble": [MEMBER, {"program": "a.pt"}, {"ensemble": [MEMBER, {"type": "DnCNN", "nb": 8, "checkpoint": "a.pth"}]}]},
+    {"tasks": {"a": {"checkpoint": "a.pth"}, 25: {"ensemble": [MEMBER]}}},
     None,
 ]
 WRONG_TEACHERS = [
@@ -121,6 +122,12 @@ WRONG_TEACHERS = [
     {"ensemble": ["a.pth"]},
     {"ensemble": [{**MEMBER, "weight": -1}]},
     {"ensemble": [{"ensemble": [{"type": "DnCNN", "deep": 8, "checkpoint": "a.pth"}]}]},
+    {"ensemble": [{"tasks": {"a": {"checkpoint": "a.pth"}}}]},
+    {"tasks": {}},
+    {"tasks": None},
+    {"tasks": {"a": {"checkpoint": "a.pth"}}, "pad_to": 8},
+    {"tasks": {"a": {"tasks": {"b": {"checkpoint": "a.pth"}}}}},
+    {"tasks": {"a": {"type": "DnCNN", "deep": 8, "checkpoint": "a.pth"}}},
 ]
 FINE_STUDENTS = [
     *FINE_TEACHERS[:3],
@@ -133,6 +140,7 @@ WRONG_STUDENTS = [
     {"dim": 8},
     {"program": "a.pt"},
     {"ensemble": [MEMBER]},
+    {"tasks": {"a": {"checkpoint": "a.pth"}}},
     {"file": "a.py"},
     {"type": "SourcedNetwork"},
     {"type": "SourcedNetwork", "network": {"program": "a.pt"}},
@@ -149,6 +157,23 @@ KINDS = {
 def test_networks_from_any_source(schema, key, block, fine):
     opt = read_options(str(FOLDER / "slkd_derain.yml"))
     assert is_valid(schema, {**opt, key: block}) == fine
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tasks: tasks.clear(),
+        lambda tasks: tasks["noise"].update(use_hflp=True),
+        lambda tasks: tasks["noise"].update(use_shuffle=True),
+        lambda tasks: tasks["noise"].update(type="TaskDataset", tasks={"a": dict(tasks["rain"])}),
+        lambda tasks: tasks["noise"]["degradation"].update(sgima=25),
+    ],
+)
+def test_the_data_of_a_task_is_checked_as_any_other(schema, change):
+    opt = read_options(str(FOLDER / "slkd_tasks.yml"))
+    assert is_valid(schema, opt)
+    change(opt["datasets"]["train"]["tasks"])
+    assert not is_valid(schema, opt)
 
 
 def test_students_of_basicsrs_models_are_registered(schema):

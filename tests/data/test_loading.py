@@ -47,9 +47,15 @@ def same(mine, theirs):
     )
 
 
-@pytest.mark.parametrize("kind", ["ours", "pairs"])
+def of_tasks(*blocks):
+    """A dataset of tasks, the same every time."""
+    return {"type": "TaskDataset", "tasks": {str(number): {**block, "gt_size": 16} for number, block in enumerate(blocks)}}
+
+
+@pytest.mark.parametrize("kind", ["ours", "pairs", "tasks", "tasks, one of pairs"])
 def test_an_epoch_goes_on_where_it_stopped_with_and_without_workers(kind, pairs):
-    block = pairs if kind == "pairs" else OURS
+    small = {**OURS, "photos": pairs["dataroot_gt"]}
+    block = {"ours": OURS, "pairs": pairs, "tasks": of_tasks(small, OURS), "tasks, one of pairs": of_tasks(small, pairs)}[kind]
     whole = batches(block, epoch=1)
     random.seed(5)
     torch.manual_seed(5)
@@ -88,5 +94,6 @@ def test_items_skipped_are_not_loaded_and_each_process_has_positions_of_its_own(
 
 def test_a_prefetching_thread_is_as_good_with_ours_and_a_warning_with_others(pairs):
     assert same(batches(OURS, epoch=0, first=2, prefetch_mode="cpu"), batches(OURS, epoch=0)[1:])
-    assert make(OURS, prefetch_mode="cpu")[2] == ""
-    assert "num_worker_per_gpu: 1 repairs it" in make(pairs, prefetch_mode="cpu")[2]
+    assert make(OURS, prefetch_mode="cpu")[2] == make(of_tasks(OURS, OURS), prefetch_mode="cpu")[2] == ""
+    for block in (pairs, of_tasks(OURS, pairs)):
+        assert "num_worker_per_gpu: 1 repairs it" in make(block, prefetch_mode="cpu")[2]

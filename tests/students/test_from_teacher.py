@@ -68,6 +68,11 @@ def test_the_arguments_of_a_bundled_teacher_are_read_from_its_file():
     assert "checkpoint" not in found.block({}) and found.arguments["num_refinement_blocks"] == 1
 
 
+def test_of_teachers_for_several_tasks_the_first_one_counts():
+    teachers = {"tasks": {"rain": {"checkpoint": "restormer_derain"}, "noise": {"program": "no.pt"}}}
+    assert Blueprint(teachers).arguments == Blueprint({"checkpoint": "restormer_derain"}).arguments
+
+
 def test_the_arguments_of_recognised_weights_are_read_from_them(tmp_path):
     torch.save(build_source(DRUNET, "teacher").state_dict(), tmp_path / "drunet.pth")
     found = Blueprint({"checkpoint": str(tmp_path / "drunet.pth")}).block({"nb": 2})

@@ -1,0 +1,33 @@
+"""What the option block of a dataset says of its items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from basicsr.utils.registry import DATASET_REGISTRY
+
+
+def task_blocks(block: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The blocks of the datasets inside a `TaskDataset`, by their tasks, as far as they are blocks; of any other dataset none."""
+    tasks = block.get("tasks") if block.get("type") == "TaskDataset" else None
+    if not isinstance(tasks, Mapping):
+        return {}
+    return {str(task): part for task, part in tasks.items() if isinstance(part, Mapping)}
+
+
+def is_unlabelled(block: Mapping[str, Any]) -> bool:
+    """Whether items of a dataset have no ground truth, as far as its option block says.
+
+    BasicSR's SingleImageDataset, a `DegradedPhotoDataset` with ``unlabelled: true``, and classes with an attribute
+    ``unlabelled = True`` (a user's own may have it) have none; a `TaskDataset` has none where one of its tasks has none.
+    """
+    return any(_is_unlabelled(part) for part in (task_blocks(block) or {"": block}).values())
+
+
+def _is_unlabelled(block: Mapping[str, Any]) -> bool:
+    kind = block.get("type")
+    if kind == "DegradedPhotoDataset":
+        return bool(block.get("unlabelled", False))
+    known = isinstance(kind, str) and kind in DATASET_REGISTRY
+    return kind == "SingleImageDataset" or (known and bool(getattr(DATASET_REGISTRY.get(kind), "unlabelled", False)))

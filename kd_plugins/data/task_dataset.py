@@ -1,0 +1,95 @@
+"""Several tasks in one dataset: the data of each, and the name of its task with every item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import path as osp
+from typing import Any
+
+from basicsr.data import build_dataset
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
+
+from kd_plugins.data.blocks import is_unlabelled, task_blocks
+
+
+@DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
+class TaskDataset(Dataset):
+    """The datasets of several tasks as one, for a student that learns all of them.
+
+    In training the tasks take turns, so that each has an equal share, however many images it has; a shorter dataset begins anew
+    [ours]. In validation and test they come whole, one after another. The randomness of an item is that of its own dataset
+    (`SeededItems`).
+
+    Args:
+        opt: The option block. Own keys:
+
+            * tasks: ``{TASK: {type: any registered dataset, <its keys>}, ...}``; ``phase`` and ``scale`` are handed down.
+
+            The loader's keys are basicsr's, and stand beside ``tasks``.
+
+    Returns:
+        The items of the datasets, each with its ``task``, a string. Where several tasks are validated, the name of the file in
+        ``lq_path`` ends in the task: two may restore the same photo, and saved images must be unique.
+
+    Raises:
+        ValueError: If ``tasks`` is not as above, one of them is a TaskDataset, or in training only some have clean images.
+        Others: Those of the datasets.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        """Build the datasets."""
+        super().__init__()
+        self.opt = opt
+        tasks, blocks = opt.get("tasks"), task_blocks(opt)
+        if not isinstance(tasks, Mapping) or not tasks or len(blocks) < len(tasks):
+            raise ValueError(f"datasets: tasks: {tasks!r}, expected {{TASK: {{type: DATASET, ...}}, ...}}")
+        if nested := [task for task, block in blocks.items() if block.get("type") == "TaskDataset"]:
+            raise ValueError(f"datasets: tasks:{nested[0]}: a TaskDataset inside of another, expected the data of one task")
+        self.train = opt.get("phase") == "train"
+        if self.train and len({is_unlabelled(block) for block in blocks.values()}) > 1:
+            raise ValueError("datasets: tasks: some have clean images and some have none, expected one or the other in training")
+        self.datasets: dict[str, Any] = {task: build_dataset(_completed(block, task, opt)) for task, block in blocks.items()}
+        if all(hasattr(dataset, "seeded_item") for dataset in self.datasets.values()):
+            self.seeded_item = self._seeded_item  # where one draws by itself, `SeededItems` seeds the generators for all
+
+    def __len__(self) -> int:
+        """Return the number of items: in training as many for each task as the longest dataset has."""
+        lengths = [len(dataset) for dataset in self.datasets.values()]
+        return len(lengths) * max(lengths) if self.train else sum(lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one item of one task."""
+        task, place = self._find(index)
+        return self._named(self.datasets[task][place], task)
+
+    def _seeded_item(self, index: int, seed: int) -> dict[str, Any]:
+        """Return one item, whose randomness is a function of the seed."""
+        task, place = self._find(index)
+        return self._named(self.datasets[task].seeded_item(place, seed), task)
+
+    def _find(self, index: int) -> tuple[str, int]:
+        """The task of an item, and its index in the task's dataset."""
+        if self.train:
+            turn, number = divmod(index, len(self.datasets))
+            task = list(self.datasets)[number]
+            return task, turn % len(self.datasets[task])
+        for task, dataset in self.datasets.items():
+            if index < len(dataset):
+                return task, index
+            index -= len(dataset)
+        raise IndexError("index after the last item")
+
+    def _named(self, item: Mapping[str, Any], task: str) -> dict[str, Any]:
+        named = {**item, "task": task}
+        if not self.train and len(self.datasets) > 1 and "lq_path" in named:
+            stem, suffix = osp.splitext(named["lq_path"])
+            named["lq_path"] = f"{stem}_{task.replace('/', '_')}{suffix}"
+        return named
+
+
+def _completed(block: Mapping[str, Any], task: str, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The block of a task's dataset with what BasicSR fills into one that stands alone."""
+    filled = {key: whole[key] for key in ("phase", "scale") if key in whole}
+    roots = {key: osp.expanduser(block[key]) for key in ("dataroot_gt", "dataroot_lq") if isinstance(block.get(key), str)}
+    return {"name": f"{whole.get('name')}, {task}", **block, **filled, **roots}
