@@ -53,6 +53,7 @@ _KEYS: dict[str, dict[str, Spec]] = {
             "unlabelled": Flag,
         },
     },
+    "TaskDataset": {"tasks": Many(lambda: _OF_ONE_TASK, named=True)},
     "DegradedImageDataset": {**_CROP, "dataroot_lq": Text, "meta_info_file": Text},
     "PairedImageDataset": {**_PAIR, "meta_info_file": Text, "color": Text},
     "RealESRGANPairedDataset": {**_PAIR, "meta_info": Text},
@@ -67,7 +68,6 @@ _KEYS: dict[str, dict[str, Spec]] = {
         ("VideoTestDataset", "VideoTestVimeo90KDataset", "VideoTestDUFDataset", "VideoRecurrentTestDataset"), _TEST_CLIP
     ),
 }
-_KEYS["TaskDataset"] = {"tasks": Many(lambda: _OF_ONE_TASK, named=True)}
 _NEEDED: dict[str, tuple[str, ...]] = {
     "DegradedPhotoDataset": ("photos", "degradation"),
     "DegradedImageDataset": ("dataroot_lq", "io_backend"),

@@ -33,8 +33,8 @@ class TaskDataset(Dataset):
         ``lq_path`` ends in the task: two may restore the same photo, and saved images must be unique.
 
     Raises:
-        ValueError: If ``tasks`` is not as above, one of them is a TaskDataset, or in training only some have clean images.
-        Others: Those of the datasets.
+        ValueError: If ``tasks`` is not as above, one of them is a TaskDataset, or in training only some have clean images;
+            and whatever the datasets themselves raise.
     """
 
     def __init__(self, opt: Mapping[str, Any]) -> None:

@@ -90,9 +90,9 @@ class DistillationModel(SupervisedModel):
             self.teachers["clean"] = self._build_teacher("teacher_clean")
         student = self.get_bare_model(self.net_g)
         x = example_input(student, self.opt, self.device)
+        for each in dict.fromkeys(self.teachers.values()):
+            each.try_out(x)
         compare_networks(teacher.net, student, x)
-        for teacher in dict.fromkeys(self.teachers.values()):
-            teacher.try_out(x)
 
     def _build_teacher(self, key: str) -> Teacher:
         return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)
