@@ -35,35 +35,36 @@ def all_finite(total: Tensor, parameters: Iterable[Tensor]) -> bool:
     return bool(torch.isfinite(torch.stack([total.detach().float(), *(norm.float() for norm in norms)])).all())
 
 
-def explain(
-    losses: Mapping[str, Tensor],
-    compute: Callable[[], Mapping[str, Tensor]] | None,
-    random: Mapping[str, Any],
-    parameters: Sequence[Tensor],
-) -> str:
-    """Say which terms of a step are not finite, or have a gradient that is not.
+def wrong_values(losses: Mapping[str, Tensor]) -> str:
+    """Say which terms of a step are not finite, or that their sum is not; nothing where all of it is.
 
     Args:
         losses: the terms by name.
-        compute: computes them anew, with a graph; None where that is not possible.
-        random: the generators' state as it was before the step.
-        parameters: what is trained.
     """
     values = {name: value.item() for name, value in losses.items()}
     wrong = [f"{name} is {value}" for name, value in values.items() if value - value != 0]
-    if wrong:
-        return ", ".join(wrong)
-    if not torch.isfinite(torch.stack([value.detach().float() for value in losses.values()]).sum()):
+    if not wrong and not torch.isfinite(torch.stack([value.detach().float() for value in losses.values()]).sum()):
         return f"the sum of {', '.join(losses)} is not finite"
-    if compute is not None:
-        with kept_randomness():
-            set_random_state(random)
-            anew = compute()
-        for name, value in anew.items():
-            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
-            if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
-                wrong.append(f"the gradient of {name} is not finite")
-    return ", ".join(wrong) or "the gradient is not finite"
+    return ", ".join(wrong)
+
+
+def wrong_gradients(compute: Callable[[], Mapping[str, Tensor]], random: Mapping[str, Any], parameters: Sequence[Tensor]) -> str:
+    """Say which terms of a step have a gradient that is not finite; nothing where none has.
+
+    Args:
+        compute: computes the terms anew, with a graph.
+        random: the generators' state as it was before the step.
+        parameters: what is trained.
+    """
+    with kept_randomness():
+        set_random_state(random)
+        anew = compute()
+    wrong = []
+    for name, value in anew.items():
+        gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
+        if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
+            wrong.append(f"the gradient of {name} is not finite")
+    return ", ".join(wrong)
 
 
 def name_images(paths: Sequence[str], images: Sequence[Tensor]) -> str:

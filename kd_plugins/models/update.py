@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins.group import average_gradients, gathered, largest
-from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, explain, name_images
+from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, name_images, wrong_gradients, wrong_values
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
 from kd_plugins.models.validation import ValidatedModel
@@ -96,18 +97,23 @@ class UpdatedModel(ValidatedModel):
             raise BadSteps(f"{self.bad_steps} steps in a row had numbers that are not finite; the last, {text}")
 
     def _what_is_wrong(self, before: Mapping[str, Any], trained: Sequence[Tensor]) -> str:
-        def compute() -> Mapping[str, Tensor]:
-            with self.precision.autocast(self.device):
-                return self.compute_losses()
-
-        wrong = explain(self.losses, None if self.opt["dist"] else compute, before, trained)
+        wrong = wrong_values(self.losses)
+        if not largest(bool(wrong)):  # in all processes or in none: terms may ask the others for something
+            wrong = wrong_gradients(self._losses_anew, before, trained)
         images = name_images(self.paths, [self.lq, *([self.gt] if hasattr(self, "gt") else [])])
-        is_source = not torch.isfinite(torch.stack([value.detach().float() for value in self.losses.values()])).all()
-        said = gathered((is_source, f"{wrong}; images: {images}"))
-        if len(said) == 1:
-            return said[0][1]
-        sources = [f"process {rank}: {text}" for rank, (is_source, text) in enumerate(said) if is_source]
-        return " | ".join(sources or [f"process {rank}: {text}" for rank, (_, text) in enumerate(said)])
+        said = gathered((wrong, images))
+        sources = {rank: found for rank, found in enumerate(said) if found[0]} or dict(enumerate(said))
+        texts = {rank: f"{wrong or 'the gradient is not finite'}; images: {images}" for rank, (wrong, images) in sources.items()}
+        return " | ".join(text if len(said) == 1 else f"process {rank}: {text}" for rank, text in texts.items())
+
+    def _losses_anew(self) -> Mapping[str, Tensor]:
+        """The terms of the step, with this process's own gradients: DistributedDataParallel is not to expect a backward pass."""
+        with ExitStack() as stack:
+            for net in self._nets().values():
+                if isinstance(net, nn.parallel.DistributedDataParallel):
+                    stack.enter_context(net.no_sync())
+            stack.enter_context(self.precision.autocast(self.device))
+            return self.compute_losses()
 
     def get_current_log(self) -> Mapping[str, float]:
         """The terms of the last step; read from the device only when they are logged."""

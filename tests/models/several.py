@@ -12,8 +12,9 @@ import kd_plugins  # noqa: F401  (before basicsr)
 
 from basicsr.data import build_dataloader, build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip
-from basicsr.utils.registry import ARCH_REGISTRY  # isort: skip
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY  # isort: skip
 from kd_plugins.group import leave, own_part
+from kd_plugins.models.bad_steps import BadSteps
 from kd_plugins.options import parse_options
 
 
@@ -27,6 +28,7 @@ def joined(rank, size, work, folder, *arguments):
 def steps(rank, size, folder, files):
     """Two steps of each option file on this process's part of a batch: what the gradients were goes to a file."""
     torch.set_num_threads(1)
+    LOSS_REGISTRY._obj_map["BrokenLoss"] = BrokenLoss
     batch = torch.load(f"{folder}/batch.pt")
     for file in files:
         opt, _ = parse_options(folder, True, ["-opt", file])
@@ -52,6 +54,7 @@ def steps(rank, size, folder, files):
         model.optimize_parameters(3)
         assert model.bad_steps == 1
         assert all(torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
+        said = bad_gradient(model, batch) if "broken" in model.terms else ""
         if "val" in opt["datasets"]:
             loader = build_dataloader(build_dataset(opt["datasets"]["val"]), opt["datasets"]["val"])
             model.validation(loader, 3, None)
@@ -59,7 +62,34 @@ def steps(rank, size, folder, files):
                 **log,
                 **{f"{role}/{key}": float(value) for role, own in model.scores["small"].items() for key, value in own.items()},
             }
-        torch.save((found, log), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
+        torch.save((found, log, said), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
+    del LOSS_REGISTRY._obj_map["BrokenLoss"]
+
+
+def bad_gradient(model, batch):
+    """What a run says to a second bad step, whose loss is finite; the next one is good."""
+    dark = batch["lq"].clone()
+    dark[1] = 0
+    names = ["0.png", "1.png", "2.png", "3.png"]
+    good = {**{key: own_part(value) for key, value in batch.items()}, "lq_path": own_part(names)}
+    model.feed_data({**good, "lq": own_part(dark)})
+    said = ""
+    try:
+        model.optimize_parameters(4)
+    except BadSteps as stop:
+        said = str(stop)
+    model.feed_data(good)
+    model.optimize_parameters(5)
+    assert model.bad_steps == 0
+    return said
+
+
+class BrokenLoss(nn.Module):
+    """A loss of 0, whose gradient is not a number at black images."""
+
+    def forward(self, student, teacher, lq):
+        difference, dark = (student - student.detach()).abs(), lq.flatten(1).amax(1) == 0
+        return difference[dark].sqrt().sum() + difference[~dark].sum()
 
 
 class Odd(nn.Module):
