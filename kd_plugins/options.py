@@ -17,9 +17,33 @@ from typing import Any
 
 import yaml
 
+_DEEPEST = 100  # levels of nesting: whatever walks through the options does so by recursion
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As SafeLoader's, down to a depth."""
+        if self.depth == _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"nested in more than {_DEEPEST} levels", problem_mark=self.peek_event().start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As SafeLoader's, whose own errors for `!!int ""`, `!!bool x` or a date like 2025-13-01 say neither line nor value."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(problem=f"{node.value[:100]!r} is no {kind}", problem_mark=node.start_mark) from error
 
 
 _Loader.add_implicit_resolver(
@@ -67,11 +91,13 @@ def read_options(file: str) -> dict[str, Any]:
 def _load(file: str, read: Callable[[Any], Any] = _Loader.get_single_data, kind: type = dict) -> Any:
     if not osp.isfile(file):
         raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)})")
-    with open(file, encoding="utf-8") as stream:
-        try:
+    try:
+        with open(file, encoding="utf-8") as stream:
             content = read(_Loader(stream))
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2025-13-01
-            raise OptionError(f"{file}: not a valid option file: {error}") from None
+    except OSError as error:
+        raise OptionError(f"-opt {file}: cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"{file}: not a valid option file: {error}") from None
     if not isinstance(content, kind):
         raise OptionError(f"{file}: expected `key: value` lines at the top, got {type(content).__name__}")
     return content
@@ -158,7 +184,7 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
             raise OptionError(f"--force_yml {entry}: expected key:subkey=value")
         try:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-        except (yaml.YAMLError, ValueError):
+        except yaml.YAMLError:
             raise OptionError(f"--force_yml {entry}: {text!r} is not a YAML value") from None
         node: Any = opt
         for depth, key in enumerate(keys[:-1], 1):

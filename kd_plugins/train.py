@@ -25,6 +25,7 @@ from kd_plugins.checks.walk import no_entry
 from kd_plugins.data.loading import resumable_loader
 from kd_plugins.group import first_says
 from kd_plugins.loop import Loop
+from kd_plugins.models import DistillationModel
 from kd_plugins.models.checkpoints import BadState, load_state, newest_state, remove_leftovers
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
@@ -85,6 +86,7 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
         KeyError, ValueError, FileNotFoundError: see `option_errors`.
     """
     logger = get_root_logger()
+    _take_one_gpu(opt, logger)
     loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
     loader, sampler, warning = resumable_loader(loader, sampler, opt)
     if warning:
@@ -93,6 +95,14 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     if resume_state is not None:
         _resume(model, resume_state, opt["path"]["resume_state"])
     return model, loader, sampler, val_loaders, total_iters
+
+
+def _take_one_gpu(opt: dict[str, Any], logger: logging.Logger) -> None:
+    """`num_gpu: auto` in one process: BasicSR's DataParallel trains copies of the student, whose layers cannot be tapped."""
+    ours = issubclass(MODELS.entries.get(opt["model_type"], object), DistillationModel)
+    if ours and not opt["dist"] and opt["num_gpu"] > 1:
+        logger.info(f"Training on 1 of {opt['num_gpu']} GPUs; `torchrun` and `--launcher pytorch` train on all of them.")
+        opt["num_gpu"] = 1
 
 
 def build_registered_model(opt: dict[str, Any]) -> Any:

@@ -97,6 +97,19 @@ def test_what_is_not_yaml_names_the_line(write, text):
         read_options(write(text))
 
 
+@pytest.mark.parametrize("text", ['!!int ""', "!!float ''", "!!bool x", "!!timestamp x", "2025-13-01", "1" * 5000])
+def test_a_value_that_is_not_what_its_tag_says_is_named_with_its_line(write, text):
+    with pytest.raises(OptionError, match=r"trial\.yml: not a valid option file: '.{0,100}' is no \w+\n.*trial\.yml\", line \d+"):
+        read_options(write(MINIMAL + f"note: {text}\n"))
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "[" * 120 + "]" * 120])
+def test_a_file_that_is_nested_without_end_is_refused(write, text):
+    with pytest.raises(OptionError, match="nested in more than 100 levels"):
+        read_options(write(MINIMAL + f"note: {text}\n"))
+    assert read_options(write(MINIMAL + f"note: {'[' * 90}{']' * 90}\n"))["note"]
+
+
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "trial.yml").write_bytes(MINIMAL.encode() + b"note: \xe9\n")
     with pytest.raises(OptionError, match="not a valid option file: .*utf-8"):

@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 
+from kd_plugins.checks.gpus import check_gpus
 from kd_plugins.checks.known import MODELS, file_block
 from kd_plugins.checks.paths import check_paths, mapping
 from kd_plugins.checks.report import Report
 from kd_plugins.checks.schema import json_schema
 from kd_plugins.checks.sense import check_sense
-from kd_plugins.checks.sources import NETWORK_KEYS, holds_itself
+from kd_plugins.checks.sources import holds_itself
 from kd_plugins.checks.walk import no_entry, walk_block
 from kd_plugins.options import OptionFile, read_option_file
 
@@ -22,7 +23,7 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
 
     Args:
         found: the file as it was read.
-        args: the command line it was named on; `auto_resume` and `debug` are looked at.
+        args: the command line it was named on; `auto_resume`, `debug` and `launcher` are looked at.
         is_train: training, or test.
 
     Returns:
@@ -38,13 +39,14 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     model = MODELS.entries.get(name) if isinstance(name, str) else None
     if model is None and name is not None:
         report.error(("model_type",), no_entry(name, MODELS))
-    if endless := [key for key in NETWORK_KEYS if holds_itself(opt.get(key))]:
+    if endless := [str(key) for key, value in opt.items() if holds_itself(value, opt)]:
         for key in endless:
             report.error((key,), "holds itself: an anchor stands inside what it names")
         return report.close()
     is_debug = args.debug or "debug" in str(opt.get("name"))
     walk_block(report, (), opt, file_block(model, is_train, is_debug))
     check_sense(report, opt, is_train)
+    check_gpus(report, opt, getattr(args, "launcher", None), is_train)
     check_paths(report, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
     return report.close()
 

@@ -106,7 +106,7 @@ _TOP: dict[str, Spec] = {
     "name": str | float,
     "model_type": str,
     "scale": int | None,
-    "num_gpu": int | Literal["auto"],
+    "num_gpu": Annotated[int, AtLeast(0)] | Literal["auto"],
     "num_threads": int | None,
     "manual_seed": int | None,
     "find_unused_parameters": Flag,

@@ -119,9 +119,23 @@ def _wrapped(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mappi
         yield from _inside((*path, "network"), block["network"])
 
 
-def holds_itself(value: Any, above: tuple[Any, ...] = ()) -> bool:
-    """Whether an anchor stands inside what it names."""
-    if not isinstance(value, (Mapping, list)):
-        return False
-    parts = value.values() if isinstance(value, Mapping) else value
-    return any(value is one for one in above) or any(holds_itself(part, (*above, value)) for part in parts)
+def holds_itself(value: Any, *above: Any) -> bool:
+    """Whether an anchor stands inside what it names.
+
+    Args:
+        value: read from YAML.
+        above: what it stands in.
+    """
+    good: set[int] = set()  # an alias may stand in many places
+
+    def look(node: Any, above: tuple[int, ...]) -> bool:
+        if not isinstance(node, (Mapping, list)) or id(node) in good:
+            return False
+        if id(node) in above:
+            return True
+        parts = node.values() if isinstance(node, Mapping) else node
+        found = any(look(part, (*above, id(node))) for part in parts)
+        good.add(id(node))
+        return found
+
+    return look(value, tuple(map(id, above)))

@@ -203,6 +203,18 @@ def test_a_network_that_holds_itself_is_refused(check, block):
     assert any(f": {key}: holds itself" in line for line in check(re.sub(f"^{key}:", f"{block}\nx-was:", GOOD, flags=re.M)))
 
 
+@pytest.mark.parametrize("note", ["x-note: &n {own: [*n]}", "x-note: &n [*n]"])
+def test_a_note_that_holds_itself_is_refused_too(check, note):
+    assert [line.partition(": ")[2] for line in check(f"{GOOD}\n{note}\n")] == [
+        "x-note: holds itself: an anchor stands inside what it names"
+    ]
+
+
+def test_what_stands_in_many_places_does_not_hold_itself(check):
+    aliases = "\n".join(f"x-{n + 1}: &n{n + 1} [*n{n}, *n{n}]" for n in range(40))  # a billion paths lead to the first
+    check(f"{GOOD}\nx-0: &n0 [1]\n{aliases}\n", code=0)
+
+
 # ------------------------------------------------------------------------------------------------ what it does not do
 
 
