@@ -1,6 +1,7 @@
 """What tests run in several processes; a module of its own, since each of them imports it."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,9 +19,11 @@ from kd_plugins.models.bad_steps import BadSteps
 from kd_plugins.options import parse_options
 
 
-def joined(rank, size, work, folder, *arguments):
+def joined(rank, size, work, folder, *arguments, backend="gloo"):
     """Work as one of several processes."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     work(rank, size, folder, *arguments)
     leave()
 
@@ -28,6 +31,7 @@ def joined(rank, size, work, folder, *arguments):
 def steps(rank, size, folder, files):
     """Two steps of each option file on this process's part of a batch: what the gradients were goes to a file."""
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # 10 bits are no gradient to compare with
     LOSS_REGISTRY._obj_map["BrokenLoss"] = BrokenLoss
     batch = torch.load(f"{folder}/batch.pt")
     for file in files:
@@ -45,7 +49,7 @@ def steps(rank, size, folder, files):
             torch.manual_seed(iteration)
             model.optimize_parameters(iteration)
             named = {f"{label}.{name}": p.grad for label, net in nets.items() for name, p in net.named_parameters()}
-            found.append({name: grad.clone() for name, grad in named.items() if grad is not None})
+            found.append({name: grad.to("cpu", copy=True) for name, grad in named.items() if grad is not None})
         log = model.get_current_log()
         before = [p.clone() for p in model.net_g.parameters()]
         broken = batch["lq"].clone()
@@ -124,7 +128,7 @@ def odd_networks(rank, size, folder, file):
     Path(folder, f"said_{rank}.txt").write_text("\n".join(said))
 
 
-def in_one_and_in_two(folder, files):
+def in_one_and_in_two(folder, files, backend):
     """`steps` in one process, then in two of them."""
     steps(0, 1, folder, files)
-    mp.spawn(joined, (2, steps, folder, files), nprocs=2)
+    mp.spawn(partial(joined, backend=backend), (2, steps, folder, files), nprocs=2)

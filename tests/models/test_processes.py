@@ -17,6 +17,7 @@ import torch
 from kd_plugins.cli import main
 from kd_plugins.group import join
 
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="nccl needs two GPUs")
 TORCHRUN = [
     sys.executable,
     "-m",
@@ -74,12 +75,15 @@ def methods(options, tokenizer_file, with_validation, photo_folder):
     return made
 
 
-def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(methods, write, tmp_path):
+@pytest.mark.parametrize("backend", ["gloo", pytest.param("nccl", marks=TWO_GPUS)])
+def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(backend, methods, write, tmp_path):
+    number = 1 if backend == "nccl" else 0
     torch.manual_seed(7)
     clean, noise = torch.rand(4, 3, 32, 32), torch.tensor([0.02, 0.3, 0.1, 0.5]).view(4, 1, 1, 1)
     # samples that differ much: a ratio of means is then no mean of ratios
     torch.save({"gt": clean, "lq": (clean * (1 - noise) + noise * torch.rand(clean.shape))}, tmp_path / "batch.pt")
-    several.in_one_and_in_two(str(tmp_path), [write(opt, f"{name}.yml") for name, opt in methods.items()])
+    files = [write({**opt, "num_gpu": number}, f"{name}.yml") for name, opt in methods.items()]
+    several.in_one_and_in_two(str(tmp_path), files, backend)
     for name in methods:
         one, log, said = torch.load(tmp_path / f"{name}_0_of_1.pt")
         two = [torch.load(tmp_path / f"{name}_{rank}_of_2.pt") for rank in (0, 1)]
