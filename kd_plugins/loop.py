@@ -49,7 +49,7 @@ class Loop:
     ) -> None:
         self.opt, self.model, self.tb_logger = opt, model, tb_logger
         self.loader, self.sampler, self.val_loaders = loader, sampler, val_loaders
-        self.epoch, self.current_iter, self.saved_at = epoch, current_iter, current_iter
+        self.epoch, self.current_iter, self.saved_at, self.begun_at = epoch, current_iter, current_iter, current_iter
         self.progress = getattr(model, "progress", {})  # what a state keeps of this loop; a model that is not ours keeps nothing
         self.logger, self.message_logger = get_root_logger(), MessageLogger(opt, current_iter + 1, tb_logger)
         self.interrupt = Interrupt()
@@ -91,10 +91,7 @@ class Loop:
         data_timer, iter_timer = AvgTimer(), AvgTimer()
         for data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
             data_timer.record()
-            self.current_iter += 1
-            self.model.update_learning_rate(self.current_iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
-            self.model.feed_data(data)
-            self.model.optimize_parameters(self.current_iter)
+            self.step(data)
             iter_timer.record()
             bar.update()
             if self.current_iter % self.opt["logger"]["print_freq"] == 0:
@@ -105,6 +102,26 @@ class Loop:
             self._validate_if_due()
             data_timer.start()
             iter_timer.start()
+
+    def step(self, data: Any) -> None:
+        """Take one step.
+
+        Args:
+            data: a batch.
+
+        Raises:
+            OptionError: the first step of the run found options that do not go together: a crop too small for a loss, say.
+            BadSteps: see `run`.
+        """
+        is_first, self.current_iter = self.current_iter == self.begun_at, self.current_iter + 1
+        self.model.update_learning_rate(self.current_iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
+        try:
+            self.model.feed_data(data)
+            self.model.optimize_parameters(self.current_iter)
+        except ValueError as error:
+            if not is_first or isinstance(error, OptionError):
+                raise
+            raise OptionError(f"the first step: {error}") from error
 
     def _batches(self) -> Iterator[Any]:
         """Batches without end; what is used up of the first epoch is left out.

@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from kd_plugins.archs import Restormer
 from kd_plugins.extractors import save_tokenizer
 from kd_plugins.extractors.vq_encoder import VQTokenizer
+from kd_plugins.teachers import build_registered
 
 TEACHER = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 0, "heads": [1, 1, 2, 2]}
 
@@ -68,3 +71,75 @@ def small_runs(folder: Path) -> dict[str, dict[str, Any]]:
     plain["train"]["transforms"] = {"invert": 0.5}
     plain["features"] = {"encoder": [["encoder_level1", "encoder_level1"]]}
     return {"SLKD": options, "SKD": skd, "DCKD": dckd, "baseline": plain}
+
+
+def further_blocks(folder: Path) -> list[tuple[str, Any]]:
+    """What may stand in place of the blocks of `small_runs`, by its keys. Weights and photos for it are written to the folder."""
+    torch.manual_seed(0)
+    nafnet = {"width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]}
+    torch.save({"params": Restormer(**TEACHER).state_dict()}, folder / "teacher.pth")
+    torch.save({"params": build_registered({"type": "NAFNet", **nafnet}, "teacher").state_dict()}, folder / "nafnet.pth")
+    photos = folder / "photos"
+    photos.mkdir(exist_ok=True)
+    for number in (0, 1):
+        cv2.imwrite(str(photos / f"{number}.png"), np.random.default_rng(number).integers(0, 255, (40, 48, 3), np.uint8))
+    own, file, other = {"checkpoint": str(folder / "teacher.safetensors")}, str(folder / "teacher.pth"), str(folder / "nafnet.pth")
+    disk: dict[str, Any] = {"dataroot_lq": str(photos), "io_backend": {"type": "disk"}}
+    loader = {"use_shuffle": True, "num_worker_per_gpu": 0, "batch_size_per_gpu": 2}
+    pair = {"name": "t", "type": "PairedImageDataset", "dataroot_gt": str(photos), **disk}
+    crop = {"gt_size": 32, "use_hflip": True, "use_rot": True, **loader}
+    photo = {"name": "t", "type": "DegradedPhotoDataset", "photos": str(photos), **crop}
+    degradation = [{"type": "blur", "kernel": 5}, {"type": "noise", "sigma": [5, 25]}]
+    metrics = ("psnr", "ssim", "niqe", "brisque", "piqe", "lpips")
+    schedulers: list[dict[str, Any]] = [
+        {"type": "MultiStepLR", "milestones": [1, 2], "gamma": 0.5},
+        {"type": "MultiStepRestartLR", "milestones": [1, 2], "restarts": [0, 1], "restart_weights": [1, 0.5]},
+        {"type": "CosineAnnealingLR", "T_max": 4, "eta_min": 1e-6},
+        {"type": "CosineAnnealingRestartLR", "periods": [1, 3], "restart_weights": [1, 0.5], "eta_min": 1e-6},
+    ]
+    feature_losses = (
+        *("BrisqueFeatureLoss", "PiqeFeatureLoss", "FitNetFeatureLoss", "ChannelWiseKLLoss", "AttentionTransferFeatureLoss"),
+        *("SpatialAffinityFeatureLoss", "CrossNetAttentionLoss"),
+    )
+    output_losses = (
+        "SpatialKLLoss",
+        "ContrastiveImageLoss",
+        "CharbonnierLoss",
+        "MSELoss",
+        "ContrastRatioLoss",
+        "CodeDistributionLoss",
+    )
+    terms: list[dict[str, Any]] = [
+        *({"type": kind, "between": ["encoder"], "view": "clean", "loss_weight": 0.1} for kind in feature_losses),
+        *({"type": kind, "between": "output", "view": "transformed", "loss_weight": 0.1} for kind in output_losses),
+        {"type": "ExtractorLoss", "extractor": {"type": "PiqeExtractor"}},
+        {"type": "ContrastiveImageLoss", "extractor": {"type": "TeacherExtractor"}},
+    ]
+    return [
+        ("teacher", {"ensemble": [{**own, "weight": 0.7}, {"type": "Restormer", **TEACHER, "checkpoint": file}]}),
+        ("teacher", {"type": "Restormer", **TEACHER, "checkpoint": file, "param_key": "params"}),
+        ("teacher", {"type": "NAFNet", **nafnet, "checkpoint": other, "pad_to": 8}),
+        ("teacher_clean", own),
+        ("network_g", {"from_teacher": {"width": 0.5, "depth": 0.5}}),
+        ("network_g", {"type": "NAFNet", **nafnet}),
+        ("network_g", {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}),
+        ("network_g", {"type": "SourcedNetwork", "network": {"type": "Restormer", **TEACHER, "checkpoint": file}}),
+        ("init", {"from": "teacher", "channels": "importance", "batches": 1}),
+        ("features", {"encoder": [["encoder_level1", "encoder_level1"]], "own": [["latent", "latent"]], "decoder": "auto"}),
+        ("amp", "bf16"),
+        ("channels_last", True),
+        ("datasets:train", {**pair, **crop}),
+        ("datasets:train", {**photo, "degradation": degradation, "cache": True, "seed": 1}),
+        ("datasets:train", {**photo, "degradation": {"type": "defocus"}, "unlabelled": True}),
+        ("datasets:train", {"name": "t", "type": "DegradedImageDataset", **disk, **crop}),
+        ("datasets:val_2", {**pair, "name": "w"}),
+        ("datasets:val_2", {"name": "w", "type": "SingleImageDataset", **disk}),
+        ("val:metrics", {name: {"type": f"calculate_{name}", "crop_border": 0, "better": "lower"} for name in metrics}),
+        *(("train:scheduler", scheduler) for scheduler in schedulers),
+        *(("train:optim_g", {"type": kind, "lr": 1e-3}) for kind in ("AdamW", "SGD", "RMSprop", "LBFGS", "SparseAdam")),
+        *((f"train:distill:{name}", term) for name in ("kl", "own") for term in terms),
+        ("train:transforms", {"invert": 0.5, "hflip": 1, "vflip": 0, "transpose": 0.5}),
+        ("train:max_bad_steps", 3),
+        ("dckd", {"variant": "official", "history": {"every": [1, 2], "block": 10, "decay": 0.5}, "negatives": {"count": 1}}),
+        ("path:pretrain_network_g", file),
+    ]

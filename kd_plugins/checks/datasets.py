@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Flag, Text
+from kd_plugins.checks.hints import Above, Count, Flag, Text, Whole
 from kd_plugins.data import TaskDataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 
 DEGRADATION = Named("degradation", DEGRADATION_REGISTRY, signature_block, many=True)
-Whole = int | None
 
 LOADER: dict[str, Spec] = {
     "name": str | float,
@@ -23,15 +22,15 @@ LOADER: dict[str, Spec] = {
     "scale": int | None,  # filled in where the file has one
     "use_shuffle": Flag,
     "num_worker_per_gpu": Whole,
-    "batch_size_per_gpu": Whole,
+    "batch_size_per_gpu": Count,
     "pin_memory": Flag,
-    "dataset_enlarge_ratio": float,
+    "dataset_enlarge_ratio": Annotated[float, Above(0)],
     "prefetch_mode": Literal["cpu", "cuda", None],
-    "num_prefetch_queue": Whole,
+    "num_prefetch_queue": Count,
     "persistent_workers": Flag,
     "io_backend": Block("io_backend", {"type": Literal["disk", "lmdb", "memcached"]}, ("type",), every=Any),
 }
-_CROP: dict[str, Spec] = {"gt_size": Whole, "use_hflip": Flag, "use_rot": Flag}
+_CROP: dict[str, Spec] = {"gt_size": Count, "use_hflip": Flag, "use_rot": Flag}
 _NORMAL: dict[str, Spec] = {"mean": list[float] | None, "std": list[float] | None}
 _PAIR: dict[str, Spec] = {**_NORMAL, **_CROP, "dataroot_gt": Text, "dataroot_lq": Text, "filename_tmpl": Text}
 _CLIP: dict[str, Spec] = {**_CROP, "dataroot_gt": Text, "dataroot_lq": Text, "meta_info_file": Text, "num_frame": int}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,30 @@ class AtLeast:
     minimum: float
 
 
+@dataclass(frozen=True)
+class Above:
+    """Of an annotated number: what it has to be larger than."""
+
+    exclusiveMinimum: float  # noqa: N815 (the schema's word)
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Of an annotated number: its largest value."""
+
+    maximum: float
+
+
+Whole = Annotated[int, AtLeast(0)] | None
+Count = Annotated[int, AtLeast(1)] | None
+_BOUNDS = {
+    "minimum": ("of at least", operator.ge),
+    "exclusiveMinimum": ("above", operator.gt),
+    "maximum": ("of at most", operator.le),
+}
+"""The words of a schema for the bounds of a number: how they are called here, and what holds for a value."""
+
+
 def schema_of(hint: Any) -> Schema:
     """The values that a type hint allows, as a JSON schema of a small dialect.
 
@@ -33,8 +59,8 @@ def schema_of(hint: Any) -> Schema:
         hint: an annotation, evaluated.
 
     Returns:
-        A schema of type, enum, anyOf, minimum, items, minItems and maxItems; {} where the hint does not say (a class that YAML
-        has no word for is left to the callee).
+        A schema of type, enum, anyOf, items, minItems, maxItems and the words of bounds; {} where the hint does not say (a class
+        that YAML has no word for is left to the callee).
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -43,8 +69,8 @@ def schema_of(hint: Any) -> Schema:
         return {} if {} in options or not options else options[0] if len(options) == 1 else {"anyOf": options}
     if origin is Annotated:
         base, *notes = arguments
-        bound = next((note for note in notes if isinstance(note, AtLeast)), None)
-        return schema_of(base) if bound is None else {**schema_of(base), "minimum": bound.minimum}
+        bounds = [vars(note) for note in notes if isinstance(note, (AtLeast, Above, AtMost))]
+        return {**schema_of(base), **{word: value for bound in bounds for word, value in bound.items()}}
     if origin is Literal:
         return {"enum": list(arguments)}
     kind = origin or hint
@@ -84,7 +110,7 @@ def fits(value: Any, schema: Schema) -> bool:
     kinds = schema.get("type", [])
     if kinds and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         return False
-    if "minimum" in schema and value < schema["minimum"]:
+    if not all(holds(value, schema[word]) for word, (_, holds) in _BOUNDS.items() if word in schema):
         return False
     if isinstance(value, list) and "items" in schema:
         enough = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
@@ -96,7 +122,8 @@ def _is(value: Any, kind: str) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "integer":
         return number and isinstance(value, int)  # not 2.0: what it is for, a layer's width say, does not take it
-    return number if kind == "number" else isinstance(value, _CLASSES[kind])
+    # YAML has .nan and .inf, of which nothing can be trained
+    return number and abs(value) != math.inf and value == value if kind == "number" else isinstance(value, _CLASSES[kind])
 
 
 _CLASSES = {"boolean": bool, "string": str, "null": type(None), "array": list, "object": Mapping}
@@ -114,7 +141,8 @@ def describe(schema: Schema) -> str:
     if kinds == "array":
         count = f" of {schema['maxItems']} values" if "maxItems" in schema else ""
         return f"a list{count}" + (f" (each {describe(schema['items'])})" if schema.get("items") else "")
-    return _WORDS.get(kinds, "a mapping") + (f" of at least {schema['minimum']:g}" if "minimum" in schema else "")
+    bounds = [f"{words} {schema[word]:g}" for word, (words, _) in _BOUNDS.items() if word in schema]
+    return " ".join([_WORDS.get(kinds, "a mapping"), " and ".join(bounds)]).rstrip()
 
 
 def _word(choice: Any) -> str:

@@ -14,7 +14,7 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import AtLeast, Flag, Text
+from kd_plugins.checks.hints import AtLeast, AtMost, Flag, Text, Whole
 from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
@@ -26,6 +26,10 @@ from kd_plugins.students import CHANNELS
 from kd_plugins.teachers import ViewTransform
 
 Number = float | None
+NotNegative = Annotated[float, AtLeast(0)] | None
+Seed = Annotated[int, AtLeast(0), AtMost(2**32 - 1)] | None  # NumPy's range
+Often = Annotated[float, AtLeast(1)]
+"""Every so many iterations; a whole number, that may be written 5e3."""
 OURS, UPSTREAM = "kd_plugins", "basicsr"
 
 EXTRACTOR = Named("extractor", EXTRACTOR_REGISTRY, signature_block)
@@ -39,9 +43,8 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
 TERM = replace(LOSS, beside={"between": str | list[str], "view": Literal[VIEWS]})
-METRIC = Named(
-    "metric", METRIC_REGISTRY, partial(_arguments, given=("img", "img2")), beside={"better": Literal["higher", "lower", None]}
-)
+_MEASURES = partial(signature_block, given=("img", "img2"), nested={"crop_border": Annotated[int, AtLeast(0)]})
+METRIC = Named("metric", METRIC_REGISTRY, _MEASURES, beside={"better": Literal["higher", "lower", None]})
 _UPSTREAMS_SCHEDULERS = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
@@ -58,8 +61,8 @@ def _solver(house: str) -> dict[str, Spec]:
 
 
 _TRAIN: dict[str, Spec] = {
-    "ema_decay": float,
-    "total_iter": float,
+    "ema_decay": Annotated[float, AtLeast(0), AtMost(1)],
+    "total_iter": Often,
     "warmup_iter": float,
     "pixel_opt": LOSS,
     "perceptual_opt": LOSS,
@@ -67,9 +70,9 @@ _TRAIN: dict[str, Spec] = {
 _TRAIN_OURS: dict[str, Spec] = {
     "distill": Block("distill", every=TERM),
     "transforms": signature_block(ViewTransform),
-    "grad_clip": Number,
+    "grad_clip": NotNegative,
     "use_grad_clip": Flag,
-    "max_bad_steps": int,
+    "max_bad_steps": Annotated[int, AtLeast(0)],
 }
 _TRAIN_UPSTREAM: dict[str, Spec] = {
     **{"gan_opt": LOSS, "ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},
@@ -78,17 +81,17 @@ _TRAIN_UPSTREAM: dict[str, Spec] = {
     "path_batch_shrink": Number,
 }
 _VAL: dict[str, Spec] = {
-    "val_freq": float,
+    "val_freq": Often,
     "save_img": Flag,
     "suffix": str | int | None,
     "pbar": Flag,
     "metrics": Block("metrics", every=METRIC),
 }
-_VAL_OURS: dict[str, Spec] = {"panels": int, "baselines": Flag}
+_VAL_OURS: dict[str, Spec] = {"panels": Annotated[int, AtLeast(0)], "baselines": Flag}
 _VAL_UPSTREAM: dict[str, Spec] = {"num_val_samples": int, "center_frame_only": Flag, "flip_seq": Flag}
 _LOGGER = {
-    "print_freq": float,
-    "save_checkpoint_freq": float,
+    "print_freq": Often,
+    "save_checkpoint_freq": Often,
     "use_tb_logger": Flag,
     "wandb": Block("wandb", {"project": Text, "resume_id": Text}, unknown=WARNING),
 }
@@ -107,8 +110,8 @@ _TOP: dict[str, Spec] = {
     "model_type": str,
     "scale": int | None,
     "num_gpu": Annotated[int, AtLeast(0)] | Literal["auto"],
-    "num_threads": int | None,
-    "manual_seed": int | None,
+    "num_threads": Whole,
+    "manual_seed": Seed,
     "find_unused_parameters": Flag,
     "datasets": Block("datasets", every=DATASETS),
     "network_g": NETWORK,

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
+from kd_plugins.checks.hints import fits, schema_of
 from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
 from kd_plugins.checks.paths import below, image_datasets, mapping
 from kd_plugins.checks.report import Report, choose, show
@@ -149,7 +150,7 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
         return
     starts, weights = schedule.get(key, default), schedule.get("restart_weights", (1,))
     for name, value in ((key, starts), ("restart_weights", weights)):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(n, (int, float)) for n in value):
+        if not fits(list(value) if isinstance(value, tuple) else value, schema_of(list[float])):
             report.error(("train", "scheduler", name), f"{show(value)}, expected a list of numbers")
             return
     if len(starts) != len(weights):

@@ -11,7 +11,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
-from kd_plugins.checks.hints import AtLeast, Text
+from kd_plugins.checks.hints import AtLeast, Count, Text
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS
 from kd_plugins.teachers.network import (
@@ -24,8 +24,7 @@ from kd_plugins.teachers.network import (
 )
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
-Multiple = Annotated[int, AtLeast(1)] | None
-_ADAPTER: dict[str, Spec] = {"pad_to": Multiple, **signature_block(Adapter, given=("sizes",)).keys}
+_ADAPTER: dict[str, Spec] = {"pad_to": Count, **signature_block(Adapter, given=("sizes",)).keys}
 _PROGRAM, _ENSEMBLE, _TASKS = TEACHER_KEYS
 
 

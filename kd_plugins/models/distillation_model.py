@@ -18,7 +18,16 @@ from kd_plugins.models.report import compare_networks, example_input
 from kd_plugins.models.start import explicit_student, start_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.truth import SupervisedModel
-from kd_plugins.teachers import Observation, Teacher, ViewTransform, build_teacher, observe, student_block, zoom_in
+from kd_plugins.teachers import (
+    WRONG_ARGUMENTS,
+    Observation,
+    Teacher,
+    ViewTransform,
+    build_teacher,
+    observe,
+    student_block,
+    zoom_in,
+)
 
 
 @MODEL_REGISTRY.register()
@@ -49,7 +58,13 @@ class DistillationModel(SupervisedModel):
         self.terms: dict[str, Term] = {}
         self.scm: nn.Module | None = None
         self.zoomed: tuple[Tensor, Tensor] | None = None  # what the student sees beside `lq`, and its image of it
-        super().__init__({**opt, "network_g": student_block(explicit_student(opt))})
+        student = student_block(explicit_student(opt))
+        try:
+            super().__init__({**opt, "network_g": student})
+        except WRONG_ARGUMENTS as error:
+            if hasattr(self, "net_g"):  # it is built: the error is not about its arguments
+                raise
+            raise ValueError(f"network_g: {student['type']}: {str(error) or type(error).__name__}") from error
         if not self.is_train and opt.get("teacher"):
             self._build_teachers()
 

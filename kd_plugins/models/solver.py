@@ -11,7 +11,8 @@ from torch import nn
 
 from kd_plugins.features import nearest
 
-OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name != "Optimizer"}
+_TAKE_NO_STEP = ("Optimizer", "LBFGS", "SparseAdam")  # the second wants to compute the loss itself, the third sparse gradients
+OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name not in _TAKE_NO_STEP}
 SCHEDULERS: dict[str, Any] = {
     "MultiStepLR": upstream.MultiStepRestartLR,
     "MultiStepRestartLR": upstream.MultiStepRestartLR,
@@ -22,7 +23,7 @@ SCHEDULERS: dict[str, Any] = {
 
 
 def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build `train: optim_g`: any optimizer of torch.optim and its arguments.
+    """Build `train: optim_g`: any optimizer of torch.optim that takes steps from gradients alone, and its arguments.
 
     Raises:
         ValueError: no such optimizer, or arguments that it does not take.

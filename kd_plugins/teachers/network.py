@@ -24,6 +24,8 @@ CLASS_KEYS = ("file", "class")
 TASKS = "tasks"
 TEACHER_KEYS = ("program", "ensemble", TASKS)
 SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
+WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
+"""What classes of networks raise for arguments that they do not take, beside ValueError."""
 TEACHER_ONLY = "can be a teacher only, expected a class: `type` or `file`"
 TASKS_AT_THE_TOP = "can stand at the top of a teacher only, expected one network"
 
@@ -159,7 +161,7 @@ def _pick(module: ModuleType, name: str, key: str, source: str) -> type[nn.Modul
 def _call(make: Callable[..., nn.Module], arguments: Mapping[str, Any], key: str) -> nn.Module:
     try:
         return make(**arguments)
-    except (TypeError, AssertionError, RuntimeError, LookupError) as error:
+    except (*WRONG_ARGUMENTS, LookupError) as error:
         reason = str(error) or f"{type(error).__name__}, with {dict(arguments)}"
         raise ValueError(f"{key}: {reason}") from error
 

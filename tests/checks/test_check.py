@@ -53,7 +53,7 @@ def test_all_errors_come_at_once_with_line_key_value_and_what_is_near(check):
     )
     said = check(text.replace("print_freq: 20", "print_freq: often"))
     expected = [
-        f"a.yml:{line_of(text, 'gt_size')}: datasets:train:gt_size: 'big', expected a whole number or nothing",
+        f"a.yml:{line_of(text, 'gt_size')}: datasets:train:gt_size: 'big', expected a whole number of at least 1 or nothing",
         f"a.yml:{text.splitlines().index('train:') + 1}: train:total_iter: missing, SLKDModel needs it",
         f"a.yml:{line_of(text, 'totl_iter')}: train:totl_iter: 400, SLKDModel has no such key; nearest: total_iter",
         f"a.yml:{line_of(text, 'pixel_opt')}: train:pixel_opt:type: 'L1Los', no registered loss; nearest: L1Loss,",
@@ -187,7 +187,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("train:gan_opt={type: GANLoss, gan_type: vanilla}", "'gan_type': 'vanilla'}, SLKDModel has no such"),
         ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
         ("train:transforms={hflp: 0.5}", "train:transforms:hflp: 0.5, ViewTransform has no such key; nearest: hflip"),
-        ("train:grad_clip=small", "train:grad_clip: 'small', expected a number or nothing"),
+        ("train:grad_clip=small", "train:grad_clip: 'small', expected a number of at least 0 or nothing"),
         ("train:distill:kl=SpatialKLLoss", "train:distill:kl: 'SpatialKLLoss', expected {type: a registered loss, ...}"),
         (
             "train:distill:x={type: L1Loss, view: clear}",

@@ -165,3 +165,9 @@ def test_skd_without_others_in_the_batch_says_so(options, build):
     model.feed_data({"lq": model.lq[:1], "gt": model.gt[:1]})
     with pytest.raises(ValueError, match="batch of 1"):
         model.optimize_parameters(1)
+
+
+def test_arguments_of_a_student_that_its_class_cannot_work_with_are_its_own(options, build):
+    edsr = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1}
+    with pytest.raises(ValueError, match="network_g: EDSR: unsupported operand"):
+        build({**options, "network_g": {**edsr, "upscale": 1e9}, "features": None})

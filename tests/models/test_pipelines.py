@@ -121,3 +121,9 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(options, write, in_folde
     assert main(["train", *(file if argument == "FILE" else argument for argument in arguments)]) == 2
     error = capfd.readouterr().err
     assert said in error.splitlines()[-1] and "Traceback" not in error
+
+
+def test_options_that_the_first_step_finds_not_to_go_together_are_one_sentence_too(dckd_options, write, in_folder, capfd):
+    dckd_options["datasets"]["train"]["gt_size"] = 8
+    assert main(["train", "-opt", write(dckd_options)]) == 2
+    assert "basicsr train: the first step: TokenizerExtractor: expected" in capfd.readouterr().err.splitlines()[-1]

@@ -30,8 +30,8 @@ def test_adamw_decays_weights_apart_from_the_gradient(parameters):
     torch.testing.assert_close(parameters[0].detach(), torch.full((3,), 1 - 0.1 * 0.5))
 
 
-@pytest.mark.parametrize("name", ["Optimizer", "adam", "Adan", None, "lr_scheduler"], ids=str)
-def test_an_unknown_optimizer_lists_the_known(name, parameters):
+@pytest.mark.parametrize("name", ["Optimizer", "adam", "Adan", None, "lr_scheduler", "LBFGS", "SparseAdam"], ids=str)
+def test_an_optimizer_that_is_unknown_or_could_take_no_step_lists_the_known(name, parameters):
     with pytest.raises(ValueError, match=rf"train:optim_g: type: {name!r}, expected one of .*AdamW.*; nearest: "):
         build_optimizer({"type": name, "lr": 0.1}, parameters)
 

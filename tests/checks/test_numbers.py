@@ -1,0 +1,35 @@
+"""Numbers of the right kind that no run can mean."""
+
+from pathlib import Path
+
+import pytest
+
+GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("logger:print_freq=0", "a number of at least 1"),  # what follows divides by it, after the run has begun
+        ("logger:save_checkpoint_freq=0.5", "a number of at least 1"),
+        ("val:val_freq=-1", "a number of at least 1"),
+        ("train:total_iter=0", "a number of at least 1"),
+        ("train:ema_decay=1.5", "a number of at least 0 and of at most 1"),
+        ("train:ema_decay=.nan", "a number of at least 0 and of at most 1"),
+        ("train:grad_clip=-0.01", "a number of at least 0 or nothing"),  # would turn the gradient round
+        ("train:optim_g:lr=.inf", "a number"),
+        ("train:scheduler={type: CosineAnnealingRestartLR, periods: [.nan]}", "a list of numbers"),
+        ("train:pixel_opt:loss_weight=.nan", "a number"),
+        ("train:max_bad_steps=-1", "a whole number of at least 0"),
+        ("datasets:train:dataset_enlarge_ratio=0", "a number above 0"),
+        ("datasets:train:dataset_enlarge_ratio=.inf", "a number above 0"),
+        ("datasets:train:batch_size_per_gpu=0", "a whole number of at least 1 or nothing"),
+        ("datasets:train:num_worker_per_gpu=-1", "a whole number of at least 0 or nothing"),
+        ("datasets:train:gt_size=-8", "a whole number of at least 1 or nothing"),
+        ("val:metrics:psnr:crop_border=-1", "a whole number of at least 0"),
+        ("manual_seed=-1", "a whole number of at least 0 and of at most 4.29497e+09 or nothing"),
+        ("num_threads=-1", "a whole number of at least 0 or nothing"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(check, entry, expected):
+    assert any(f", expected {expected}" in line for line in check(GOOD, entry))
