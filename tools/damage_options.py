@@ -81,17 +81,18 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(node[key])
 
 
-def damaged_options(options: dict[str, Any], blocks: Sequence[tuple[str, Any]], random: Random) -> bytes:
+def damaged_options(options: dict[str, Any], blocks: Sequence[Mapping[str, Any]], random: Random) -> bytes:
     """The content of an option file in which one to three things were changed, and sometimes its text as well.
 
     Args:
         options: good ones.
-        blocks: further good values, by the keys that lead there ('train:scheduler').
+        blocks: further good values that go together, by the keys that lead there ('train:scheduler').
         random: what is drawn from.
     """
     options = copy.deepcopy(options)
     for _ in range(random.choice((0, 0, 1, 2))):
-        _put(options, *random.choice(blocks))
+        for path, value in random.choice(blocks).items():
+            _put(options, path, value)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         _change(options, random)
     text = yaml.dump(options, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -133,12 +133,12 @@ class Checkpoints:
         further_blocks(folder)
         runs = small_runs(folder)
         runs["SKD"]["train"]["distill"]["gk"] = {"window": 8, "learnable": True}
-        for method, options in runs.items():
+        for method in ("SLKD", "SKD", "DCKD"):
+            options = runs[method]
             del options["datasets"]["val"], options["val"]
             options["datasets"]["train"]["gt_size"] = 16
             options["name"] = method
-            if method in ("SLKD", "SKD", "DCKD"):
-                self._run(options)
+            self._run(options)
         options = runs["SLKD"]
         weights = torch.load(folder / "experiments" / "SLKD" / "models" / "net_g_2.pth", weights_only=True)
         torch.save(weights, folder / "own.pth")

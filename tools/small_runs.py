@@ -70,11 +70,20 @@ def small_runs(folder: Path) -> dict[str, dict[str, Any]]:
     }
     plain["train"]["transforms"] = {"invert": 0.5}
     plain["features"] = {"encoder": [["encoder_level1", "encoder_level1"]]}
-    return {"SLKD": options, "SKD": skd, "DCKD": dckd, "baseline": plain}
+    tasks = copy.deepcopy(options)
+    kinds = {"rain": {"type": "rain"}, "noise": {"type": "noise", "sigma": 25}}
+    photos = {name: {**degraded, "degradation": kind, "gt_size": 32} for name, kind in kinds.items()}
+    tasks["teacher"] = {"tasks": {name: dict(options["teacher"]) for name in kinds}}
+    tasks["datasets"] = {"train": {"name": "t", "type": "TaskDataset", "tasks": photos, **loader}}
+    del tasks["val"]
+    return {"SLKD": options, "SKD": skd, "DCKD": dckd, "baseline": plain, "tasks": tasks}
 
 
-def further_blocks(folder: Path) -> list[tuple[str, Any]]:
-    """What may stand in place of the blocks of `small_runs`, by its keys. Weights and photos for it are written to the folder."""
+def further_blocks(folder: Path) -> list[dict[str, Any]]:
+    """What may stand in place of the blocks of `small_runs`: values that go together, by their keys ('train:scheduler').
+
+    Weights and photos for them are written to the folder.
+    """
     torch.manual_seed(0)
     nafnet = {"width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]}
     torch.save({"params": Restormer(**TEACHER).state_dict()}, folder / "teacher.pth")
@@ -89,7 +98,7 @@ def further_blocks(folder: Path) -> list[tuple[str, Any]]:
     pair = {"name": "t", "type": "PairedImageDataset", "dataroot_gt": str(photos), **disk}
     crop = {"gt_size": 32, "use_hflip": True, "use_rot": True, **loader}
     photo = {"name": "t", "type": "DegradedPhotoDataset", "photos": str(photos), **crop}
-    degradation = [{"type": "blur", "kernel": 5}, {"type": "noise", "sigma": [5, 25]}]
+    degradation = [{"type": "blur"}, {"type": "noise", "sigma": [5, 25]}]
     metrics = ("psnr", "ssim", "niqe", "brisque", "piqe", "lpips")
     schedulers: list[dict[str, Any]] = [
         {"type": "MultiStepLR", "milestones": [1, 2], "gamma": 0.5},
@@ -112,17 +121,28 @@ def further_blocks(folder: Path) -> list[tuple[str, Any]]:
     terms: list[dict[str, Any]] = [
         *({"type": kind, "between": ["encoder"], "view": "clean", "loss_weight": 0.1} for kind in feature_losses),
         *({"type": kind, "between": "output", "view": "transformed", "loss_weight": 0.1} for kind in output_losses),
+        {"type": "L1Loss", "between": "output", "view": "zoomed"},
         {"type": "ExtractorLoss", "extractor": {"type": "PiqeExtractor"}},
         {"type": "ContrastiveImageLoss", "extractor": {"type": "TeacherExtractor"}},
+        {"type": "L1Loss", "between": "output"},
     ]
-    return [
-        ("teacher", {"ensemble": [{**own, "weight": 0.7}, {"type": "Restormer", **TEACHER, "checkpoint": file}]}),
+    plain = {"init": "random", "model_type": "DistillationModel", "features": None, "train:distill": {"own": terms[-1]}}
+    together = [
+        {**plain, "teacher": {"ensemble": [{**own, "weight": 0.7}, {"type": "Restormer", **TEACHER, "checkpoint": file}]}},
+        {**plain, "teacher": {"type": "NAFNet", **nafnet, "checkpoint": other, "pad_to": 8}},
+        {**plain, "network_g": {"type": "NAFNet", **nafnet}},
+        {**plain, "network_g": {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}},
+        {"network_g": {"type": "Restormer", **TEACHER}, "path:pretrain_network_g": file},
+    ]
+    without_truth = {"model_type": "SKDModel", "train:pixel_opt": None, "val": None}
+    together += [
+        {**without_truth, "datasets:train": {**photo, "degradation": {"type": "defocus"}, "unlabelled": True}},
+        {**without_truth, "datasets:train": {"name": "t", "type": "DegradedImageDataset", **disk, **crop}},
+    ]
+    single: list[tuple[str, Any]] = [
         ("teacher", {"type": "Restormer", **TEACHER, "checkpoint": file, "param_key": "params"}),
-        ("teacher", {"type": "NAFNet", **nafnet, "checkpoint": other, "pad_to": 8}),
         ("teacher_clean", own),
-        ("network_g", {"from_teacher": {"width": 0.5, "depth": 0.5}}),
-        ("network_g", {"type": "NAFNet", **nafnet}),
-        ("network_g", {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1}),
+        ("network_g", {"from_teacher": {"width": 0.5}}),
         ("network_g", {"type": "SourcedNetwork", "network": {"type": "Restormer", **TEACHER, "checkpoint": file}}),
         ("init", {"from": "teacher", "channels": "importance", "batches": 1}),
         ("features", {"encoder": [["encoder_level1", "encoder_level1"]], "own": [["latent", "latent"]], "decoder": "auto"}),
@@ -130,16 +150,14 @@ def further_blocks(folder: Path) -> list[tuple[str, Any]]:
         ("channels_last", True),
         ("datasets:train", {**pair, **crop}),
         ("datasets:train", {**photo, "degradation": degradation, "cache": True, "seed": 1}),
-        ("datasets:train", {**photo, "degradation": {"type": "defocus"}, "unlabelled": True}),
-        ("datasets:train", {"name": "t", "type": "DegradedImageDataset", **disk, **crop}),
         ("datasets:val_2", {**pair, "name": "w"}),
         ("datasets:val_2", {"name": "w", "type": "SingleImageDataset", **disk}),
         ("val:metrics", {name: {"type": f"calculate_{name}", "crop_border": 0, "better": "lower"} for name in metrics}),
         *(("train:scheduler", scheduler) for scheduler in schedulers),
-        *(("train:optim_g", {"type": kind, "lr": 1e-3}) for kind in ("AdamW", "SGD", "RMSprop", "LBFGS", "SparseAdam")),
+        *(("train:optim_g", {"type": kind, "lr": 1e-3}) for kind in ("AdamW", "SGD", "RMSprop", "Adafactor")),
         *((f"train:distill:{name}", term) for name in ("kl", "own") for term in terms),
         ("train:transforms", {"invert": 0.5, "hflip": 1, "vflip": 0, "transpose": 0.5}),
         ("train:max_bad_steps", 3),
         ("dckd", {"variant": "official", "history": {"every": [1, 2], "block": 10, "decay": 0.5}, "negatives": {"count": 1}}),
-        ("path:pretrain_network_g", file),
     ]
+    return [*together, *({key: value} for key, value in single)]
