@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
             ValueError: the members' images differ in shape.
         """
         images = [net(x) for net in self.members]
-        shapes = [tuple(image.shape) for image in images]
+        shapes = [tuple(map(int, image.shape)) for image in images]  # while it is traced they are tensors
         if len(set(shapes)) > 1:
             raise ValueError(f"ensemble: its members return {', '.join(map(str, shapes))}, expected images of one shape")
         return sum(weight * image for weight, image in zip(self.weights, images, strict=True))  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kd_plugins.metrics.complexity import count_flops
 from kd_plugins.teachers import build_source, build_teacher
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
@@ -79,3 +80,9 @@ def test_another_form_is_refused(block):
 def test_a_wrong_member_is_named(member, wrong, error, said):
     with pytest.raises(error, match=said):
         build_teacher({"ensemble": [member("a", DNCNN), wrong]})
+
+
+def test_its_cost_is_that_of_its_members(member):
+    teacher = build_source({"ensemble": [member("a", DNCNN), member("bb", DNCNN)]}, "teacher")
+    x = torch.rand(1, 3, 16, 16)
+    assert count_flops(teacher, x) >= sum(count_flops(net, x) for net in teacher.members) > 0  # it is traced to count them
