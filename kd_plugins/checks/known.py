@@ -38,7 +38,9 @@ EXTRACTOR = Named("extractor", EXTRACTOR_REGISTRY, signature_block)
 def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block:
     """Of a class here, an `extractor` is a block; what it is for a user's own class is not known."""
     extractor = replace(EXTRACTOR, default=getattr(target, "default_extractor", None))
-    return signature_block(target, given, {"extractor": extractor} if house_of(target) == OURS else {})
+    numbers = dict.fromkeys(("loss_weight", "eps"), float)  # BasicSR's losses have no annotations
+    nested = {OURS: {"extractor": extractor}, UPSTREAM: numbers}
+    return signature_block(target, given, nested.get(house_of(target), {}))
 
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
