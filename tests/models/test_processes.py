@@ -77,7 +77,7 @@ def methods(options, tokenizer_file, with_validation, photo_folder):
 
 @pytest.mark.parametrize("backend", ["gloo", pytest.param("nccl", marks=TWO_GPUS)])
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(backend, methods, write, tmp_path):
-    number = 1 if backend == "nccl" else 0
+    number, tolerance = (1, 1e-4) if backend == "nccl" else (0, 1e-5)  # the kernels of a GPU add in an order of their own
     torch.manual_seed(7)
     clean, noise = torch.rand(4, 3, 32, 32), torch.tensor([0.02, 0.3, 0.1, 0.5]).view(4, 1, 1, 1)
     # samples that differ much: a ratio of means is then no mean of ratios
@@ -95,13 +95,13 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(backend, m
             assert said == f"{start}{end}; images: 0.png, 1.png, 2.png, 3.png"
             assert two[0][2] == two[1][2] == f"{start}process 1: {end}; images: 1.png, 3.png"
         assert two[0][1] == pytest.approx(log, rel=1e-4), name  # what is logged, and scores
-        assert all(two[0][1][key] == value for key, value in log.items() if "/" in key)
+        assert backend == "nccl" or all(two[0][1][key] == value for key, value in log.items() if "/" in key)
         for step, mine in enumerate(one):
             size = float(torch.stack([grad.norm() for grad in mine.values()]).norm())
             for theirs, *_ in two:
                 assert theirs[step].keys() == mine.keys(), name
                 differences = {key: float((theirs[step][key] - grad).abs().max()) for key, grad in mine.items()}
-                assert max(differences.values()) <= 1e-5 * max(size, 1), (name, step, size, differences)
+                assert max(differences.values()) <= tolerance * max(size, 1), (name, step, size, differences)
 
 
 def launch(file, folder, *arguments):
