@@ -119,11 +119,12 @@ def fits(value: Any, schema: Schema) -> bool:
 
 
 def _is(value: Any, kind: str) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # YAML has .nan, .inf and whole numbers of any length, of which nothing can be trained
+    largest = math.inf if isinstance(value, float) else 2**63
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < largest
     if kind == "integer":
         return number and isinstance(value, int)  # not 2.0: what it is for, a layer's width say, does not take it
-    # YAML has .nan and .inf, of which nothing can be trained
-    return number and abs(value) != math.inf and value == value if kind == "number" else isinstance(value, _CLASSES[kind])
+    return number if kind == "number" else isinstance(value, _CLASSES[kind])
 
 
 _CLASSES = {"boolean": bool, "string": str, "null": type(None), "array": list, "object": Mapping}

@@ -63,6 +63,8 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str,
                 network = json.loads((file.metadata() or {}).get("network", "null"))
         except Exception as error:  # safetensors raises its own type
             raise ValueError(f"checkpoint {path}: cannot be read: {error}") from None
+        if not isinstance(network, dict | None):
+            raise ValueError(f"checkpoint {path}: describes its network as {network!r}, expected its type and arguments")
     else:
         weights = _read_pickle(path, param_key)
     if broken := [key for key, value in weights.items() if torch.isnan(value).any()]:
