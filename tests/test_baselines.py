@@ -83,6 +83,7 @@ def test_it_is_a_run_under_equal_conditions(file, like):
     assert options.pop("name") == file.stem
     assert options.pop("model_type") == "DistillationModel"
     options["train"].pop("distill", None)
+    options["train"].pop("transforms", None)
     features = {"encoder": "auto", "decoder": "auto"} if like == "slkd_derain" else None  # SLKD chooses its own stages
     assert options.pop("features", None) == features
     reference["train"].pop("distill", None)
