@@ -90,8 +90,9 @@ def _read_pickle(path: Path, param_key: str | None) -> dict[str, Tensor]:
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"checkpoint {path}: no param_key {param_key!r}; it has {found}")
     weights = content[keys[0]] if keys else content
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"checkpoint {path}: expected a dict of tensors, or one under {', '.join(_PARAM_KEYS)}")
+    named = isinstance(weights, Mapping) and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in weights.items())
+    if not named:
+        raise ValueError(f"checkpoint {path}: expected a dict of tensors by name, or one under {', '.join(_PARAM_KEYS)}")
     return dict(weights)
 
 
