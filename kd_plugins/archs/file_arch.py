@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from os import path as osp
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +26,7 @@ def find_file(file: str) -> Path:
         FileNotFoundError: no such file.
     """
     path = Path(file).expanduser().resolve()
-    if path.suffix != ".py" or not path.is_file():
+    if path.suffix != ".py" or not osp.isfile(path):
         raise FileNotFoundError(f"file: {file!r} is no .py file (looked from {Path.cwd()})")
     return path
 

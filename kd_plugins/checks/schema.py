@@ -93,7 +93,7 @@ def _named(spec: Named, definitions: dict[str, Schema]) -> Schema:
         label = f"{spec.kind} with {key}, {case.name.replace('`', '')}{beside}"
         pointer = _define(label, definitions, lambda case=case: case)
         schema = {"if": {"type": "object", "required": [key]}, "then": pointer, "else": schema}
-    return {"anyOf": [schema, {"type": "array", "items": schema}]} if spec.many else schema
+    return {"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]} if spec.many else schema
 
 
 def _define(label: str, definitions: dict[str, Schema], find: Callable[[], Block | None]) -> Schema:

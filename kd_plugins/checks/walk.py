@@ -84,7 +84,7 @@ def _walk_many(report: Report, path: Path, value: Any, spec: Many) -> None:
 
 
 def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
-    if spec.many and isinstance(value, list):
+    if spec.many and isinstance(value, list) and value:
         return [((*path, str(index)), block) for index, block in enumerate(value)]
     return [(path, value)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from os import path as osp
 from pathlib import Path
 
 import cv2
@@ -96,9 +97,9 @@ def _load_builtin(function: str, index: int | None) -> np.ndarray:
 
 
 def _list_images(path: Path, key: str) -> list[Path]:
-    if path.is_file():
+    if osp.isfile(path):
         return [path]
-    if not path.is_dir():
+    if not osp.isdir(path):
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         expected = "builtin or a folder" if key == "photos" else "a folder"
         hint = f"; {nearest(path.name, near)}" if 0 < len(near) <= 20 else ""

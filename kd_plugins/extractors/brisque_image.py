@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from os import path as osp
 from pathlib import Path
 
 import torch
@@ -173,8 +174,8 @@ def find_brisque_model(path: str | os.PathLike[str] | None = None) -> Path:
         if not value:
             continue
         found = Path(value)
-        found = found / _MODEL_FILE if found.is_dir() else found
-        if not found.is_file():
+        found = found / _MODEL_FILE if osp.isdir(found) else found
+        if not osp.isfile(found):
             raise FileNotFoundError(f"BRISQUE: {origin} names {str(value)!r}, but {found} is no file; {_ORIGIN}.")
         return found
     import cv2
@@ -205,7 +206,7 @@ def load_brisque_model(
     """
     model = find_brisque_model(path)
     ranges = Path(range_path) if range_path else model.with_name(model.name.replace("model", "range"))
-    if ranges == model or not ranges.is_file():
+    if ranges == model or not osp.isfile(ranges):
         raise FileNotFoundError(f"BRISQUE: the model {model} needs its range file, and {ranges} is none; {_ORIGIN}.")
     return _load(str(model), str(ranges))
 

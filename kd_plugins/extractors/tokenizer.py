@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from os import path as osp
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def load_tokenizer(path: str | Path) -> VQTokenizer:
         ValueError: It cannot be read, or holds no such encoder, quant_conv and codebook, or they do not fit each other.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not osp.isfile(path):
         raise FileNotFoundError(f"tokenizer weights: {str(path)!r} is no file; expected .safetensors, .ckpt or .pth")
     weights, arguments = _read(path)
     # Copied: what is read may be a map of the file, which the tokenizer may outlive.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from os import path as osp
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def _take(state: Mapping[str, Any], layer: str, part: str, source: str) -> Tenso
 
 def _read(path: str) -> Mapping[str, Any]:
     file = Path(path).expanduser()
-    if not file.is_file():
+    if not osp.isfile(file):
         raise FileNotFoundError(f"VGGExtractor: weights={str(path)!r} is no file; {_where()}")
     try:
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)

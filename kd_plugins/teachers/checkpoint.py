@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from os import path as osp
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def find_checkpoint(name: str) -> Path:
         FileNotFoundError: neither exists.
     """
     path = Path(name).expanduser()
-    if path.is_file():
+    if osp.isfile(path):
         return path
     bundled = {file.stem: file for file in BUNDLED.glob("*.safetensors") if not file.stem.startswith("tokenizer_")}
     if name in bundled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from os import path as osp
 from pathlib import Path
 
 import torch
@@ -68,7 +69,7 @@ def find_program(name: str | Path) -> tuple[Path, str]:
         ValueError: no program.
     """
     path = Path(str(name)).expanduser()
-    if not path.is_file():
+    if not osp.isfile(path):
         raise FileNotFoundError(f"program: {str(path)!r} is no file (looked from {Path.cwd()})")
     kind = program_kind(path)
     if kind is None:

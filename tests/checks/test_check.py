@@ -118,6 +118,9 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("network_g={type: EDSR, num_in_ch: 3}", "network_g:num_out_ch: missing, EDSR needs it"),
         ("datasets:val:type=PairedImageDatset", "datasets:val:type: 'PairedImageDatset', no registered dataset; nearest: Paired"),
         ("datasets:train:use_hflp=true", "datasets:train:use_hflp: True, DegradedPhotoDataset has no such key; nearest: use_hflip"),
+        ("datasets:train:degradation=[]", "datasets:train:degradation: [], expected {type: a registered degradation, ...}"),
+        (f"teacher:checkpoint={'x' * 300}", "is no file and no bundled checkpoint"),  # longer than a file's name may be
+        (f"datasets:train:photos={'x' * 300}", "datasets:train:photos: "),
         ("datasets:train:degradation:type=rian", "degradation:type: 'rian', no registered degradation; nearest: rain"),
         (
             "datasets:train:degradation=[{type: rain}, {type: noise, sigm: 5}]",

@@ -125,7 +125,9 @@ def test_a_param_key_that_is_not_there_names_those_that_are(tmp_path, weights):
         read_checkpoint(tmp_path / "net.pth", "params_ema")
 
 
-@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(3)], torch.zeros(3), {"params": [1, 2]}, {7: torch.zeros(3)}], ids=repr)
+@pytest.mark.parametrize(
+    "content", [{"epoch": 3}, [torch.zeros(3)], torch.zeros(3), {"params": [1, 2]}, {7: torch.zeros(3)}], ids=repr
+)
 def test_content_that_is_not_weights_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(ValueError, match="expected a dict of tensors"):
