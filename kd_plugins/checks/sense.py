@@ -22,7 +22,7 @@ from kd_plugins.checks.truth import check_truth
 from kd_plugins.data import build_degradation
 from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms
+from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS, read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint
@@ -56,6 +56,7 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     if not is_train:
         return
     _check_schedule(report, mapping(opt.get("train")))
+    _check_pixel_loss(report, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
         _check_terms(report, opt, ours)
 
@@ -160,6 +161,15 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
     if key == "periods" and isinstance(total, (int, float)) and sum(starts) < total - 1:  # it takes one step less than the model
         report.error(
             ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
+        )
+
+
+def _check_pixel_loss(report: Report, block: Mapping[Any, Any]) -> None:
+    forward = getattr(LOSS.entries.get(str(block.get("type"))), "forward", None)
+    if forward is not None and (missing := needed(partial(forward, None))):  # None: in place of `self`
+        report.error(
+            ("train", "pixel_opt", "type"),
+            f"{show(block['type'])}, which needs {missing[0]!r} as well, expected a term of `distill`",
         )
 
 

@@ -123,19 +123,22 @@ def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> s
     Raises:
         ValueError: it asks for what a term between these two does not have.
     """
-    parameters = list(inspect.signature(forward).parameters.values())[2:]
+    parameters = list(inspect.signature(forward).parameters)[2:]
     offered = CONTEXT["output" if OUTPUT in between else "features"]
     if view == "zoomed":
         offered = tuple(name for name in offered if name != "negatives")  # they are of the degraded images
-    for parameter in parameters:
-        needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        if needed and parameter.name not in offered:
-            raise ValueError(
-                f"between: {', '.join(between)}: the loss needs {parameter.name!r}; here it can have {', '.join(offered)}"
-            )
+    if missing := [name for name in needed(forward) if name not in offered]:
+        raise ValueError(f"between: {', '.join(between)}: the loss needs {missing[0]!r}; here it can have {', '.join(offered)}")
     if view in IMAGE_VIEWS and OUTPUT not in between:
         raise ValueError(f"view: {view}: between: {', '.join(between)}, expected output: of this view images alone are compared")
-    return {parameter.name for parameter in parameters} & set(offered)
+    return set(parameters) & set(offered)
+
+
+def needed(forward: Callable[..., Any]) -> list[str]:
+    """What a loss cannot do without beside its two sides, told from its bound `forward`."""
+    beside = list(inspect.signature(forward).parameters.values())[2:]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [parameter.name for parameter in beside if parameter.default is parameter.empty and parameter.kind not in variadic]
 
 
 def compared(block: Mapping[str, Any]) -> tuple[str, ...]:

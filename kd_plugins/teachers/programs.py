@@ -54,7 +54,7 @@ def program_kind(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
-    except zipfile.BadZipFile:  # a damaged one
+    except (zipfile.BadZipFile, ValueError):  # a damaged one
         return None
     if "archive_format" in names and any(name.startswith("models/") for name in names):
         return "torch.export"
