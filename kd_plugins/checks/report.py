@@ -56,4 +56,4 @@ def show(value: Any) -> str:
 def choose(name: object, names: Any) -> str:
     """What is valid in place of a wrong name: the nearest ones, or all where none is near."""
     near = nearest(str(name), names)
-    return f"nearest: {near}" if near != "none is near" else f"expected one of {', '.join(names) or 'nothing'}"
+    return f"nearest: {near}" if near != "none is near" else f"expected one of {', '.join(map(str, names)) or 'nothing'}"

@@ -13,6 +13,7 @@ from os import path as osp
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from kd_plugins.interrupt import RunStopped
 
@@ -125,8 +126,10 @@ def load_state(path: str, models: str, networks: Iterable[str] = ("net_g",)) -> 
             raise ValueError(f"iter is {state['iter']!r}, epoch {state['epoch']!r}")
         if not all(record is None or [type(number) for number in record] == [int, int] for record in files.values()):
             raise ValueError("its `files` are no records")
+        if any(isinstance(value, torch.Tensor) and value.layout != torch.strided for value in tree_leaves(state)):
+            raise ValueError("it has sparse tensors")
     except Exception as error:  # whatever a pickle that is none raises
-        raise BadState(f"{path} (no training state: {str(error).splitlines()[0] if str(error) else error!r})") from error
+        raise BadState(f"{path} (no training state: {(str(error).splitlines() or [repr(error)])[0]})") from error
     for name, record in files.items():
         if wrong := fault(osp.join(models, name), record):
             raise BadState(f"{osp.join(models, name)} ({wrong})")

@@ -197,6 +197,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
             "train:distill:x={type: L1Loss, view: clear}",
             "train:distill:x:view: 'clear', expected one of degraded, clean, transformed, zoomed",
         ),
+        ("features={1: [[latent, latent]]}", "train:distill:nc:between: 'encoder', expected output, or groups of `features`"),
         ("train:distill:x={type: L1Loss, between: latent}", "train:distill:x:between: 'latent', expected output, or groups"),
         (
             "train:distill:x={type: L1Loss, between: encoder, view: transformed}",
