@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import logging
 import os
 import resource
 import shutil
@@ -31,6 +30,7 @@ import torch
 import yaml
 from damage_checkpoints import damaged_checkpoint, damaged_safetensors
 from damage_options import damaged_options
+from runs import close_log
 from small_runs import TEACHER, further_blocks, small_runs
 
 from kd_plugins.checks import check_file
@@ -122,7 +122,7 @@ class Options:
 
 
 class Checkpoints:
-    """A short run of each of two methods, whose files are damaged one at a time.
+    """A short run of each method, whose files are damaged one at a time.
 
     Args:
         folder: where they run; an empty one.
@@ -202,20 +202,9 @@ class Checkpoints:
             if aside.exists():
                 aside.rename(root)
             victim.write_bytes(good)
-            _close_logs()
+            close_log()
             assert not Path("pickled_code_was_run").exists(), "pickled code was run"
         return "harmless"
-
-
-def _close_logs() -> None:
-    """A log of each run would stay open in this process."""
-    from basicsr.utils.logger import initialized_logger
-
-    logger = logging.getLogger("basicsr")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    initialized_logger.clear()
 
 
 def main() -> int:

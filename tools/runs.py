@@ -43,11 +43,11 @@ def train(file: str, entries: Sequence[str], out: Path, name: str, resume: bool 
     try:
         model = train_pipeline(str(out), arguments)
     finally:
-        _close_log()
+        close_log()
     return model.scores, time.time() - started
 
 
-def _close_log() -> None:
+def close_log() -> None:
     """BasicSR opens its log once for a process; the next run gets its own."""
     from basicsr.utils.logger import initialized_logger
 

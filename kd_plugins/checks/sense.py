@@ -73,9 +73,9 @@ def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> N
     if "train" not in phases:
         report.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
     train = mapping(mapping(opt.get("datasets")).get("train"))
-    needed = [(("datasets", "train"), train, TRAINING_NEEDS[""])] if train else []
-    needed += [(path, block, TRAINING_NEEDS.get(str(block.get("type")), ())) for path, block in _training_images(opt)]
-    for path, block, keys in needed:
+    blocks = [(("datasets", "train"), train, TRAINING_NEEDS[""])] if train else []
+    blocks += [(path, block, TRAINING_NEEDS.get(str(block.get("type")), ())) for path, block in _training_images(opt)]
+    for path, block, keys in blocks:
         for key in keys:
             if block.get(key) is None and not (key in block and key.startswith("use_")):
                 report.error((*path, key), f"missing, training on {block.get('type')} needs it")

@@ -35,8 +35,8 @@ def check_truth(report: Report, opt: Mapping[str, Any], model: Any, is_train: bo
             elif model is not None and house_of(model) == UPSTREAM:
                 text = f"{dataset['type']} has no clean images, which {model.__name__} needs, expected PairedImageDataset"
                 report.error(("datasets", "train", "type"), text)
+    batch = mapping(mapping(opt.get("datasets")).get("train")).get("batch_size_per_gpu")
     for path, dataset in image_datasets(opt):
-        batch = mapping(mapping(opt["datasets"]).get("train")).get("batch_size_per_gpu")
         if path[1] == "train" and dataset.get("type") == "SingleImageDataset" and batch != 1:
             report.warning(
                 (*path, "type"),

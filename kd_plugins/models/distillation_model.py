@@ -57,7 +57,7 @@ class DistillationModel(SupervisedModel):
         self.teachers = {}
         self.terms: dict[str, Term] = {}
         self.scm: nn.Module | None = None
-        self.zoomed: tuple[Tensor, Tensor] | None = None  # what the student sees beside `lq`, and its image of it
+        self.zoomed: list[Tensor] = []  # what the student sees beside `lq`, and its image of it
         student = student_block(explicit_student(opt))
         try:
             super().__init__({**opt, "network_g": student})
@@ -188,11 +188,10 @@ class DistillationModel(SupervisedModel):
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
         self.require_truth()
-        self.zoomed = None
         if "zoomed" in self.views:
-            self.crop = zoom_in(self.gt, self.lq)
-            self.output, image = self.net_g(torch.cat([self.lq, self.crop])).chunk(2)
-            self.zoomed = self.crop, image
+            crop = zoom_in(self.gt, self.lq)
+            self.output, image = self.net_g(torch.cat([self.lq, crop])).chunk(2)
+            self.zoomed = [crop, image]
         else:
             self.output = self.net_g(self.lq)
         losses = self.truth_losses()
@@ -212,7 +211,7 @@ class DistillationModel(SupervisedModel):
             "degraded": lambda: self.lq,
             "clean": lambda: self.gt,
             "transformed": lambda: self.transform.apply(self.lq),
-            "zoomed": lambda: self.crop,
+            "zoomed": lambda: self.zoomed[0],
         }
         targets = observe(self.teachers, {view: make[view]() for view in self.views}, self.tasks)
         if "transformed" in targets:

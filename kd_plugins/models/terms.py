@@ -50,13 +50,13 @@ class Step:
     features: Mapping[str, list[Tensor]]
     targets: Mapping[str, Observation]
     negatives: Tensor | None = None
-    zoomed: tuple[Tensor, Tensor] | None = None
+    zoomed: Sequence[Tensor] = ()
     terms: Sequence[Term] = ()
     _encodings: dict[str, Encodings | None] = field(default_factory=dict, init=False, repr=False)
 
-    def seen(self, view: str) -> tuple[Tensor, Tensor]:
+    def seen(self, view: str) -> Sequence[Tensor]:
         """What the student sees where the teacher sees a view, and its image of it."""
-        return self.zoomed if view == "zoomed" and self.zoomed else (self.lq, self.output)
+        return self.zoomed if view == "zoomed" else (self.lq, self.output)
 
     def encodings(self, view: str) -> Encodings | None:
         """The student's images, the teacher's of a view, and the negatives, in the spaces of the terms with that view, if any."""

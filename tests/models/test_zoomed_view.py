@@ -81,7 +81,7 @@ def test_a_loss_that_encodes_images_encodes_those_of_the_crop(enlarging, build, 
     model = build(enlarging)
     value = model.compute_losses()["l_codes"]
     crop, image = model.zoomed
-    model.output, model.lq, model.zoomed = image, crop, None
+    model.output, model.lq, model.zoomed = image, crop, []
     model.terms["codes"].view = "degraded"
     torch.testing.assert_close(value, model.terms["codes"](model._observe()))
 
