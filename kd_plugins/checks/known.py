@@ -14,11 +14,13 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import AtLeast, AtMost, Flag, Text, Whole
+from kd_plugins.checks.hints import Above, AtLeast, AtMost, Flag, Text, Whole
 from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
+from kd_plugins.losses.trust import LARGEST_WINDOW
 from kd_plugins.models import DistillationModel
+from kd_plugins.models.fade import SHAPES
 from kd_plugins.models.history import History
 from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
 from kd_plugins.models.terms import VIEWS
@@ -44,7 +46,21 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
 
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
-TERM = replace(LOSS, beside={"between": str | list[str], "view": Literal[VIEWS]})
+_MOMENT = Annotated[int, AtLeast(0)] | Annotated[float, AtLeast(0), AtMost(1)]
+_FACTOR = Annotated[float, AtLeast(0)]
+_TAU = Annotated[float, Above(0)] | None
+_FADE: dict[str, Spec] = {"from": _FACTOR, "to": _FACTOR, "start": _MOMENT, "end": _MOMENT, "shape": Literal[SHAPES]}
+_TRUST: dict[str, Spec] = {
+    "window": Annotated[int, AtLeast(1), AtMost(LARGEST_WINDOW)],
+    "tau": _TAU,
+}
+_TERM_KEYS: dict[str, Spec] = {
+    "between": str | list[str],
+    "view": Literal[VIEWS],
+    "trust": Block("trust", _TRUST),
+    "fade": Block("fade", _FADE),
+}
+TERM = replace(LOSS, beside=_TERM_KEYS)
 _MEASURES = partial(signature_block, given=("img", "img2"), nested={"crop_border": Annotated[int, AtLeast(0)]})
 METRIC = Named("metric", METRIC_REGISTRY, _MEASURES, beside={"better": Literal["higher", "lower", None]})
 _UPSTREAMS_SCHEDULERS = {

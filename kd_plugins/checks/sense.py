@@ -22,7 +22,8 @@ from kd_plugins.checks.truth import check_truth
 from kd_plugins.data import build_degradation
 from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed
+from kd_plugins.models.fade import read_fade
+from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS, read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint
@@ -201,7 +202,7 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
     groups = mapping(dict.fromkeys(GROUPS, "auto") if features in (None, "auto") else features)
     outputs = [key for teacher in TEACHERS for key in without_layers(mapping(opt.get(teacher)))]
     for name, block in below(terms):
-        between = _check_term(report, name, block, groups, model)
+        between = _check_term(report, opt, name, block, groups, model)
         if block.get("view") == "clean" and opt.get("scale", 1) != 1:
             where = ("view",) if "view" in mapping(own.get(name)) else ()
             said = f"the clean image is no input of a teacher at scale {opt['scale']}, expected view: degraded, or `{name}: ~`"
@@ -219,7 +220,9 @@ def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
             )
 
 
-def _check_term(report: Report, name: str, block: Mapping[Any, Any], groups: Mapping[Any, Any], model: Any) -> tuple[str, ...]:
+def _check_term(
+    report: Report, opt: Mapping[str, Any], name: str, block: Mapping[Any, Any], groups: Mapping[Any, Any], model: Any
+) -> tuple[str, ...]:
     """Report what is wrong with a term; returns the groups that it compares."""
     path = ("train", "distill", name)
     between, view = compared(block), block.get("view", "degraded")
@@ -229,6 +232,15 @@ def _check_term(report: Report, name: str, block: Mapping[Any, Any], groups: Map
             (*path, "between"), f"{show(block['between'])}, expected {OUTPUT}, or groups of `features`; {choose(missing, groups)}"
         )
         return ()
+    if block.get("trust") is not None and (reason := no_trust(view)):
+        report.error((*path, "trust"), reason.removeprefix("trust: "))
+    if isinstance(fade := block.get("fade"), Mapping) and isinstance(
+        total := mapping(opt.get("train")).get("total_iter"), (int, float)
+    ):
+        try:
+            read_fade(fade, total)
+        except ValueError as error:
+            report.error((*path, "fade"), str(error).removeprefix("fade: "))
     loss = LOSS.entries.get(str(block.get("type")))
     forward = getattr(loss, "forward", None)
     if forward is not None and view in VIEWS:

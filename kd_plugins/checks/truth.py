@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from kd_plugins.checks.blocks import house_of
-from kd_plugins.checks.known import UPSTREAM
+from kd_plugins.checks.known import LOSS, UPSTREAM
 from kd_plugins.checks.paths import below, image_datasets, mapping
 from kd_plugins.checks.report import Report, show
 from kd_plugins.data import is_unlabelled
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.terms import merge_terms
+from kd_plugins.models.terms import merge_terms, truth_instead
 from kd_plugins.models.truth import truth_readers
 
 
@@ -52,8 +53,12 @@ def _terms(opt: Mapping[str, Any], model: type[DistillationModel]) -> dict[str, 
 
 
 def _check_losses(report: Report, opt: Mapping[str, Any], dataset: Mapping[Any, Any], model: type[DistillationModel]) -> None:
-    views = {name: str(block.get("view")) for name, block in below(_terms(opt, model))}
-    for path, instead in truth_readers(mapping(opt.get("train")), views).items():
+    terms = {}
+    for name, block in below(_terms(opt, model)):
+        forward = getattr(LOSS.entries.get(str(block.get("type"))), "forward", None)
+        bound = forward and partial(forward, None)  # None: in place of `self`
+        terms[name] = truth_instead(name, str(block.get("view")), block.get("trust") is not None, bound)
+    for path, instead in truth_readers(mapping(opt.get("train")), terms).items():
         report.error(
             path, f"it compares with the clean image, which datasets:train ({dataset['type']}) does not have, expected {instead}"
         )

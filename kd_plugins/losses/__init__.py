@@ -11,6 +11,7 @@ from kd_plugins.losses.extractor_loss import BrisqueFeatureLoss, ExtractorLoss, 
 from kd_plugins.losses.feature_loss import ChannelWiseKLLoss, FitNetFeatureLoss
 from kd_plugins.losses.output_loss import SpatialKLLoss
 from kd_plugins.losses.relation_loss import AttentionTransferFeatureLoss, SpatialAffinityFeatureLoss
+from kd_plugins.losses.wavelet_loss import GatedWaveletLoss
 
 __all__ = [
     "AttentionTransferFeatureLoss",
@@ -22,6 +23,7 @@ __all__ = [
     "CrossNetAttentionLoss",
     "ExtractorLoss",
     "FitNetFeatureLoss",
+    "GatedWaveletLoss",
     "PiqeFeatureLoss",
     "SpatialAffinityFeatureLoss",
     "SpatialKLLoss",

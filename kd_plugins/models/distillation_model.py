@@ -56,6 +56,7 @@ class DistillationModel(SupervisedModel):
         self.precision = Precision(opt)
         self.teachers = {}
         self.terms: dict[str, Term] = {}
+        self.active: list[Term] = []  # those of the step that have a weight by now
         self.scm: nn.Module | None = None
         self.zoomed: list[Tensor] = []  # what the student sees beside `lq`, and its image of it
         student = student_block(explicit_student(opt))
@@ -126,7 +127,8 @@ class DistillationModel(SupervisedModel):
         if used:
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
-        self.terms = build_terms(blocks, self.pairs, self.device)
+        self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"]["total_iter"])
+        self.active = list(self.terms.values())
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
             raise ValueError(
@@ -148,7 +150,7 @@ class DistillationModel(SupervisedModel):
     @property
     def wants_negatives(self) -> bool:
         """Whether a term asks for negatives."""
-        return any("negatives" in term.asks for term in self.terms.values())
+        return any("negatives" in term.asks for term in self.active)
 
     def _build_transform(self) -> ViewTransform:
         options = self.opt["train"].get("transforms") or {}
@@ -186,8 +188,11 @@ class DistillationModel(SupervisedModel):
     # ------------------------------------------------------------------------------------------------ a step
 
     def compute_losses(self) -> OrderedDict[str, Tensor]:
-        """Every term of the sum, by the name it is logged under."""
+        """Every term of the sum that has a weight by now, by the name it is logged under."""
         self.require_truth()
+        self.active = self.terms_at(self.iteration)
+        if self.active and self.opt["dist"]:  # what several processes average has a gradient in each step, or in none
+            self.active = list(self.terms.values())
         if "zoomed" in self.views:
             crop = zoom_in(self.gt, self.lq)
             self.output, image = self.net_g(torch.cat([self.lq, crop])).chunk(2)
@@ -195,15 +200,20 @@ class DistillationModel(SupervisedModel):
         else:
             self.output = self.net_g(self.lq)
         losses = self.truth_losses()
-        if self.terms:
+        if self.active:
             step = self._observe()
-            losses.update({f"l_{term.name}": term(step) for term in self.terms.values()})
+            losses.update({f"l_{term.name}": term(step) for term in self.active})
         return losses
+
+    def get_current_log(self) -> Mapping[str, float]:
+        """The losses of the last step, and the share of pixels at which each term with `trust` was trusted."""
+        shares = {f"trust/{term.name}": term.share for term in self.active if term.share is not None}
+        return self.reduce_loss_dict({**self.losses, **shares})
 
     @property
     def views(self) -> list[str]:
-        """The views that terms ask for."""
-        return list(dict.fromkeys(term.view for term in self.terms.values()))
+        """The views that the terms of a step ask for."""
+        return list(dict.fromkeys(term.view for term in self.active))
 
     def show(self) -> dict[str, Observation]:
         """Show the teacher, in one batch, every view that a term asks for: what it made of each."""
@@ -228,7 +238,8 @@ class DistillationModel(SupervisedModel):
         raw = {name: feature[: len(self.lq)] for name, feature in self.taps.collect().items()}  # not of the zoomed view
         features = self._convert(raw, next(iter(targets.values())).features)
         negatives = self.make_negatives() if self.wants_negatives else None
-        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, list(self.terms.values()))
+        truth = getattr(self, "gt", None)
+        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, self.active, truth, self.iteration)
 
     def _convert(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         own = {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}

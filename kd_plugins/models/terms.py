@@ -15,17 +15,19 @@ from torch import Tensor, nn
 from kd_plugins.extractors.sharing import sharing_extractors
 from kd_plugins.features import Pair, nearest
 from kd_plugins.losses.encodings import Encodings
+from kd_plugins.losses.trust import Trust, fitted, where_trusted
+from kd_plugins.models.fade import Fade, read_fade
 from kd_plugins.teachers import Observation
 
 VIEWS = ("degraded", "clean", "transformed", "zoomed")
 IMAGE_VIEWS = ("transformed", "zoomed")  # of these the restored image alone is compared
 TRUTH_VIEWS = ("clean", "zoomed")  # made of the ground truth
 OUTPUT = "output"
-CONTEXT = {"output": ("lq", "negatives", "encodings"), "features": ("raw", "stride")}
-"""What a loss may ask for beside (student, teacher): `lq`, the degraded input; `negatives`, images to be unlike of,
-(J, N, C, H, W); `encodings`, all these images in the space of its `extractor`, computed once for all losses that name the same
-one (`Encodings`); `raw`, the student's feature before the conversion to the teacher's scale; `stride`, image pixels per feature
-pixel."""
+CONTEXT = {"output": ("lq", "gt", "negatives", "encodings"), "features": ("raw", "stride")}
+"""What a loss may ask for beside (student, teacher): `lq`, the degraded input; `gt`, the clean image; `negatives`, images to be
+unlike of, (J, N, C, H, W); `encodings`, all these images in the space of its `extractor`, computed once for all losses that name
+the same one (`Encodings`); `raw`, the student's feature before the conversion to the teacher's scale; `stride`, image pixels per
+feature pixel."""
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Step:
         negatives: images to be unlike of, (J, N, C, H, W), if a term asks for them.
         zoomed: the crop that the student sees in the 'zoomed' view, and its image of it, if a term asks for that view.
         terms: the terms of the step: what they read decides what is encoded.
+        gt: the clean image, (N, C, H, W), if the batch has one.
+        iteration: the step's number, from 1.
     """
 
     output: Tensor
@@ -52,19 +56,36 @@ class Step:
     negatives: Tensor | None = None
     zoomed: Sequence[Tensor] = ()
     terms: Sequence[Term] = ()
-    _encodings: dict[str, Encodings | None] = field(default_factory=dict, init=False, repr=False)
+    gt: Tensor | None = None
+    iteration: int = 0
+    _masks: dict[tuple[str, Trust], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _encodings: dict[tuple[str, Trust | None], Encodings | None] = field(default_factory=dict, init=False, repr=False)
 
     def seen(self, view: str) -> Sequence[Tensor]:
         """What the student sees where the teacher sees a view, and its image of it."""
         return self.zoomed if view == "zoomed" else (self.lq, self.output)
 
-    def encodings(self, view: str) -> Encodings | None:
-        """The student's images, the teacher's of a view, and the negatives, in the spaces of the terms with that view, if any."""
-        if view not in self._encodings:
-            losses = [term.loss for term in self.terms if term.view == view and "encodings" in term.asks]
-            images = (self.seen(view)[1], self.targets[view].image, None if view == "zoomed" else self.negatives)
-            self._encodings[view] = Encodings(*images, losses) if losses else None
-        return self._encodings[view]
+    def mask(self, view: str, trust: Trust | None) -> Tensor | None:
+        """How far the teacher of a view is trusted at each pixel, (N, 1, H, W); None for everywhere."""
+        if trust is None:
+            return None
+        if (view, trust) not in self._masks:
+            assert self.gt is not None  # `require_truth` has seen to it
+            self._masks[view, trust] = trust.mask(self.output, self.targets[view].image, self.gt)
+        return self._masks[view, trust]
+
+    def images(self, view: str, trust: Trust | None) -> tuple[Tensor, Tensor]:
+        """The student's images and the teacher's; the former as the latter where the teacher is not trusted."""
+        mine, theirs, mask = self.seen(view)[1], self.targets[view].image, self.mask(view, trust)
+        return mine if mask is None else where_trusted(mask, mine, theirs.to(mine.dtype)), theirs
+
+    def encodings(self, view: str, trust: Trust | None = None) -> Encodings | None:
+        """The images of a view, and the negatives, in the spaces of the terms with that view and trust, if any."""
+        if (view, trust) not in self._encodings:
+            same = [term for term in self.terms if (term.view, term.trust) == (view, trust) and "encodings" in term.asks]
+            images = (*self.images(view, trust), None if view == "zoomed" else self.negatives)
+            self._encodings[view, trust] = Encodings(*images, [term.loss for term in same]) if same else None
+        return self._encodings[view, trust]
 
 
 @dataclass
@@ -80,9 +101,12 @@ class Term:
             guise, which is undone on what the teacher makes of it; or 'zoomed', a crop of the clean image that both see as an
             input. Of the last two the restored image alone can be compared.
         pairs: the layers of the groups, in their order.
+        trust: where the term counts; None for everywhere.
+        fade: the factor on its weight through the run; None for 1.
         asks: what of `CONTEXT` the loss's forward asks for.
         reads_conversion: whether the loss looks at the student's feature at the teacher's scale; one that does not says so by an
             attribute of that name.
+        share: how much of the last step's pixels it was trusted at, a scalar in [0, 1]; None without `trust`.
 
     Raises:
         ValueError: the loss asks for what a term between these two does not have.
@@ -93,24 +117,47 @@ class Term:
     between: tuple[str, ...]
     view: str
     pairs: Sequence[Pair] = ()
+    trust: Trust | None = None
+    fade: Fade | None = None
+    share: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.asks = asked(self.loss.forward, self.between, self.view)
+        if self.trust is not None and (reason := no_trust(self.view)):
+            raise ValueError(reason)
         self.reads_conversion = OUTPUT not in self.between and getattr(self.loss, "reads_conversion", True)
+
+    @property
+    def truth_instead(self) -> str:
+        """What an option file may say in place of what makes the term read the ground truth; nothing where it reads none."""
+        return truth_instead(self.name, self.view, self.trust is not None, self.loss.forward)
+
+    def counts(self, iteration: int) -> bool:
+        """Whether the term has a weight at an iteration; one that has none is not computed."""
+        return self.fade is None or self.fade(iteration) != 0
 
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""
+        mask = step.mask(self.view, self.trust)
+        self.share = None if mask is None else mask.mean()
+        value = self._of_images(step) if OUTPUT in self.between else self._of_features(step, mask)
+        return value if self.fade is None else value * self.fade(step.iteration)
+
+    def _of_images(self, step: Step) -> Tensor:
+        context = {"lq": step.seen(self.view)[0], "gt": step.gt, "negatives": step.negatives}
+        return self._compare(*step.images(self.view, self.trust), **context, encodings=step.encodings(self.view, self.trust))
+
+    def _of_features(self, step: Step, mask: Tensor | None) -> Tensor:
         target = step.targets[self.view]
-        if OUTPUT in self.between:
-            lq, output = step.seen(self.view)
-            context = {"lq": lq, "negatives": step.negatives, "encodings": step.encodings(self.view)}
-            return self._compare(output, target.image, **context)
         stages = [feature for group in self.between for feature in step.features[group]]
         values = []
         for feature, pair in zip(stages, self.pairs, strict=True):
-            teacher = target.features[pair.teacher]
+            teacher, raw = target.features[pair.teacher], step.raw[pair.student]
+            if mask is not None:
+                feature = where_trusted(mask, feature, teacher.to(feature.dtype))
+                raw = torch.lerp(raw.detach(), raw, fitted(mask, raw))  # of its own width: the gradient alone is masked
             stride = max(round(step.output.shape[-2] / teacher.shape[-2]), 1)
-            values.append(self._compare(feature, teacher, raw=step.raw[pair.student], stride=stride))
+            values.append(self._compare(feature, teacher, raw=raw, stride=stride))
         return torch.stack(values).sum()
 
     def _compare(self, student: Tensor, teacher: Tensor, **context: Any) -> Tensor:
@@ -126,12 +173,26 @@ def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> s
     parameters = list(inspect.signature(forward).parameters)[2:]
     offered = CONTEXT["output" if OUTPUT in between else "features"]
     if view == "zoomed":
-        offered = tuple(name for name in offered if name != "negatives")  # they are of the degraded images
+        offered = tuple(name for name in offered if name not in ("negatives", "gt"))  # they are of the degraded images
     if missing := [name for name in needed(forward) if name not in offered]:
         raise ValueError(f"between: {', '.join(between)}: the loss needs {missing[0]!r}; here it can have {', '.join(offered)}")
     if view in IMAGE_VIEWS and OUTPUT not in between:
         raise ValueError(f"view: {view}: between: {', '.join(between)}, expected output: of this view images alone are compared")
     return set(parameters) & set(offered)
+
+
+def no_trust(view: str) -> str:
+    """Why a term of a view cannot say `trust`; nothing where it can."""
+    return f"trust: view: {view} has no clean image to measure by, expected another view" if view == "zoomed" else ""
+
+
+def truth_instead(name: str, view: str, trusts: bool, forward: Callable[..., Any] | None) -> str:
+    """See `Term.truth_instead`; `forward` is bound, or None for a loss that is not known."""
+    if view in TRUTH_VIEWS:
+        return f"view: degraded, or `{name}: ~`"
+    if trusts:
+        return "no `trust`: where a teacher is right is measured by the clean image"
+    return f"`{name}: ~`" if forward is not None and "gt" in list(inspect.signature(forward).parameters)[2:] else ""
 
 
 def needed(forward: Callable[..., Any]) -> list[str]:
@@ -162,40 +223,55 @@ def merge_terms(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
     return {**defaults, **{name: merged(name, block) for name, block in own.items()}}
 
 
-def build_terms(opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device) -> dict[str, Term]:
+def build_terms(
+    opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float = 1
+) -> dict[str, Term]:
     """Build the terms of a `distill` block.
 
     Args:
-        opt: {name: {type, between, view, ...arguments of the loss}}; `name: ~` takes a default term out.
+        opt: {name: {type, between, view, trust, fade, ...arguments of the loss}}; `name: ~` takes a default term out.
         groups: the pairs of layers, by group of the `features` block.
         device: where losses with parameters or buffers go.
+        total_iter: the last iteration, for what fades by shares of the run.
 
     Returns:
         The terms by name.
 
     Raises:
-        ValueError: a term that is not a mapping, or an unknown `between`, `view` or argument.
+        ValueError: a term that is not a mapping, or an unknown `between`, `view` or argument, or see `Trust` and `read_fade`.
         KeyError: an unknown loss.
     """
     with sharing_extractors():
-        return {name: _build_term(name, value, groups, device) for name, value in opt.items() if value is not None}
+        return {name: _build_term(name, value, groups, device, total_iter) for name, value in opt.items() if value is not None}
 
 
-def _build_term(name: str, value: Any, groups: Mapping[str, Sequence[Pair]], device: torch.device) -> Term:
+def _build_term(name: str, value: Any, groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float) -> Term:
     key = f"train:distill:{name}"
     if not isinstance(value, Mapping) or "type" not in value:
         raise ValueError(f"{key}: {value!r}, expected {{type: LOSS, between: ..., view: ..., loss_weight: ...}} or ~")
     block = dict(value)
     between, view = compared(block), block.pop("view", "degraded")
     block.pop("between", None)
+    trust, fade = block.pop("trust", None), block.pop("fade", None)
     if between != (OUTPUT,) and (not between or not set(between) <= set(groups)):
         raise ValueError(f"{key}: between={value['between']!r}, expected {OUTPUT}, or one or more of {', '.join(groups)}")
     if view not in VIEWS:
         raise ValueError(f"{key}: view={view!r}, expected one of {', '.join(VIEWS)}")
     if block["type"] not in LOSS_REGISTRY:
         raise KeyError(f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}")
+    trust = None if trust is None else _read_trust(trust, key)
     try:
+        fade = None if fade is None else read_fade(fade, total_iter)
         pairs = [pair for group in between for pair in groups.get(group, ())]
-        return Term(name, build_loss(block).to(device), between, view, pairs)
+        return Term(name, build_loss(block).to(device), between, view, pairs, trust, fade)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{key}: {block['type']}: {error}") from None
+
+
+def _read_trust(value: Any, key: str) -> Trust:
+    try:
+        return Trust(**value).checked()
+    except TypeError:
+        raise ValueError(f"{key}: trust: {value!r}, expected {{window: 7}}, {{window: 7, tau: 0.02}} or {{}}") from None
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None

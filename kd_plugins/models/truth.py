@@ -10,23 +10,22 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
-from kd_plugins.models.terms import TRUTH_VIEWS, Term
+from kd_plugins.models.terms import Term
 from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
 
 _IMAGE_LOSSES = ("pixel_opt", "perceptual_opt")
 
 
-def truth_readers(train_opt: Mapping[str, Any], views: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+def truth_readers(train_opt: Mapping[str, Any], terms: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """What compares with the ground truth, by its keys, and what to write where there is none.
 
     Args:
         train_opt: the `train` block.
-        views: the view of each term.
+        terms: of each term what to write in place of what makes it read the truth; nothing where it reads none.
     """
     readers = {("train", key): f"`{key}: ~`" for key in _IMAGE_LOSSES if train_opt.get(key)}
-    clean = [name for name, view in views.items() if view in TRUTH_VIEWS]
-    return {**readers, **{("train", "distill", name): f"view: degraded, or `{name}: ~`" for name in clean}}
+    return {**readers, **{("train", "distill", name): instead for name, instead in terms.items() if instead}}
 
 
 class SupervisedModel(UpdatedModel):
@@ -57,11 +56,13 @@ class SupervisedModel(UpdatedModel):
                 get_root_logger().info("No clean images to train on: the model's own pixel loss is left out.")
             else:
                 train_opt["pixel_opt"] = dict(self.default_pixel)
-        self.truth_readers = truth_readers(train_opt, {term.name: term.view for term in self.terms.values()})
+        self.truth_readers = truth_readers(train_opt, {term.name: term.truth_instead for term in self.terms.values()})
         if unlabelled:
             self._refuse_without_truth(f"datasets:train ({data['type']})")
         if not self.terms and not any(train_opt.get(key) for key in _IMAGE_LOSSES):
             raise ValueError("train: no pixel_opt and no term in distill, expected one at least to train by")
+        if not any(train_opt.get(key) for key in _IMAGE_LOSSES) and not self.terms_at(train_opt["total_iter"]):
+            raise ValueError("train:distill: every term fades to 0, and there is no pixel_opt, expected one that lasts to train by")
         try:
             super().init_training_settings()
         except ValueError:
@@ -69,6 +70,10 @@ class SupervisedModel(UpdatedModel):
                 raise
             self.setup_optimizers()  # upstream ends here where it finds neither of its own losses
             self.setup_schedulers()
+
+    def terms_at(self, iteration: int) -> list[Term]:
+        """The terms that have a weight at an iteration."""
+        return [term for term in self.terms.values() if term.counts(iteration)]
 
     def _refuse_without_truth(self, source: str) -> None:
         if self.truth_readers:

@@ -29,6 +29,7 @@ class UpdatedModel(ValidatedModel):
 
     precision: Precision
     paths: list[str]  # of the batch's images, as far as there are some
+    iteration = 0  # of the step, from 1
 
     def compute_losses(self) -> Mapping[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
@@ -57,6 +58,7 @@ class UpdatedModel(ValidatedModel):
             BadSteps: too many such steps in a row.
             OptionError: a parameter has no gradient, which several processes cannot average.
         """
+        self.iteration = current_iter
         self.optimizer_g.zero_grad(set_to_none=True)
         before = random_state()
         with self.precision.autocast(self.device):
@@ -83,7 +85,7 @@ class UpdatedModel(ValidatedModel):
                 average_gradients(self.trained.get(label, ()))
             elif not net.find_unused_parameters:
                 idle = [name for name, p in net.module.named_parameters() if p.requires_grad and p.grad is None]
-                if idle:
+                if idle and any(p.grad is not None for p in net.module.parameters()):  # else it did not run: its terms have faded
                     raise OptionError(
                         f"{label}: {len(idle)} of its parameters have no gradient ({', '.join(idle[:3])}, ...): several processes "
                         "need one for each, or `find_unused_parameters: true` in the option file"

@@ -50,7 +50,7 @@ def asks_for(loss, what):
 every_loss = pytest.mark.parametrize("name", sorted(LOSSES))
 # a cross entropy, whose least value is the teacher's entropy: tests/losses/test_dckd_loss.py holds where it lies
 NO_DISTANCE = {"CodeDistributionLoss"}
-OF_IMAGES = ("lq", "negatives", "encodings")  # a loss that asks for one of these compares images, nothing else
+OF_IMAGES = ("lq", "gt", "negatives", "encodings")  # a loss that asks for one of these compares images, nothing else
 PLACES = [(name, where) for name in sorted(LOSSES) for where in ("output", "feature")]
 every_place = pytest.mark.parametrize(
     ("name", "where"), [p for p in PLACES if p[1] == "output" or not any(asks_for(LOSSES[p[0]], what) for what in OF_IMAGES)]
@@ -71,7 +71,13 @@ def compare(loss, student, teacher, lq=None, raw=None):
     if lq is None:
         lq = torch.rand(student.shape, generator=torch.Generator().manual_seed(2)).to(student.dtype)
     negatives = torch.stack((lq, lq.flip(-1))) if lq.shape == student.shape else None
-    context = {"stride": 2, "lq": lq, "negatives": negatives, **({} if raw is None else {"raw": raw})}
+    context = {
+        "stride": 2,
+        "lq": lq,
+        "gt": teacher.detach().flip(-1),
+        "negatives": negatives,
+        **({} if raw is None else {"raw": raw}),
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same random window at each call
         return loss(student, teacher, **{name: value for name, value in context.items() if asks_for(loss, name)})

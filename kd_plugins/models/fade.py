@@ -1,0 +1,74 @@
+"""How the weight of a term goes through a run [ours]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kd_plugins.features import nearest
+
+SHAPES = ("cosine", "linear")
+DEFAULTS: Mapping[str, Any] = {"from": 1.0, "to": 0.0, "start": 0, "end": 1.0, "shape": "cosine"}
+"""The keys of `fade: {...}`, with their defaults."""
+
+
+class Fade(NamedTuple):
+    """A factor on a term's weight: one value up to a step, another from a later step on, and a curve between them.
+
+    It is a function of the iteration alone, so a run that goes on knows it.
+
+    Attributes:
+        first: the factor up to `start`.
+        last: the factor from `end` on.
+        start: an iteration.
+        end: an iteration, after `start`.
+        shape: `linear`, or half a period of a `cosine`.
+    """
+
+    first: float
+    last: float
+    start: float
+    end: float
+    shape: str = "cosine"
+
+    def __call__(self, iteration: int) -> float:
+        """The factor at an iteration."""
+        done = min(max((iteration - self.start) / (self.end - self.start), 0.0), 1.0)
+        if self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.first + (self.last - self.first) * done
+
+
+def read_fade(block: Any, total_iter: float) -> Fade:
+    """Read a `fade` block.
+
+    Args:
+        block: `from`, `to`: factors on the weight, from 0 up; `start`, `end`: a whole number is an iteration, a number with a
+            point, up to 1.0, a share of the run; `shape`.
+        total_iter: the last iteration of the run.
+
+    Raises:
+        ValueError: an unknown key, or a value out of range.
+    """
+    if not isinstance(block, Mapping):
+        raise ValueError(f"fade: {block!r}, expected {{from: 1, to: 0, start: 0.5, end: 1.0}} or some of these")
+    if unknown := [key for key in block if key not in DEFAULTS]:
+        raise ValueError(f"fade: {unknown[0]!r} is no key of it; nearest: {nearest(str(unknown[0]), DEFAULTS)}")
+    found = {**DEFAULTS, **block}
+    for key in ("from", "to", "start", "end"):
+        value = found[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"fade: {key}: {value!r}, expected a number from 0 up")
+    for key in ("start", "end"):
+        if isinstance(found[key], float):
+            if found[key] > 1:
+                raise ValueError(
+                    f"fade: {key}: {found[key]!r}, expected a whole number (an iteration), or a share of the run up to 1.0"
+                )
+            found[key] *= total_iter
+    if not found["start"] < found["end"]:
+        raise ValueError(f"fade: from iteration {found['start']:g} to {found['end']:g}, expected `start` before `end`")
+    if found["shape"] not in SHAPES:
+        raise ValueError(f"fade: shape: {found['shape']!r}, expected one of {', '.join(SHAPES)}")
+    return Fade(found["from"], found["to"], found["start"], found["end"], found["shape"])
