@@ -1,0 +1,243 @@
+"""Many trainings side by side on one GPU: the step of each is one CUDA graph, replayed on a stream of its own.
+
+The losses, networks and schedules are those of the models that option files name. Four things differ from `basicsr train`: crops
+are drawn once by the option file's dataset and shared by all runs (each seed has an order of its own, the same for all rows);
+the teacher's images of these crops are computed once where no feature is read; random windows of losses are drawn on the GPU; a
+step with numbers that are not finite is not skipped. On a CPU the same steps run without graphs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from kd_plugins.losses import contrastive_loss, cross_net_loss, extractor_loss
+from kd_plugins.models.dckd_model import DCKDModel
+from kd_plugins.teachers import Observation
+
+_ADAMS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
+
+
+class _Numbered(Dataset):
+    """Training crops by number: crop i is a function of i."""
+
+    def __init__(self, dataset: Any, count: int) -> None:
+        self.dataset, self.count = dataset, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        item = self.dataset.seeded_item(index % len(self.dataset), index)
+        return item["lq"], item["gt"]
+
+
+class Pool:
+    """Crops on a device.
+
+    Args:
+        dataset: a `DegradedPhotoDataset` of the phase train.
+        count: how many crops.
+        workers: processes that draw them.
+        device: where they are kept.
+    """
+
+    def __init__(self, dataset: Any, count: int, workers: int, device: torch.device) -> None:
+        loader = DataLoader(_Numbered(dataset, count), min(250, count), num_workers=workers)
+        parts = [[part.to(device) for part in batch] for batch in loader]
+        self.lq, self.gt = (torch.cat(each) for each in zip(*parts, strict=True))
+        self.restored: Tensor | None = None
+
+    @torch.no_grad()
+    def restore(self, teacher: nn.Module) -> None:
+        """Keep the teacher's image of each crop."""
+        self.restored = torch.cat([teacher(part).image for part in self.lq.split(250)])
+
+
+def device_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> list[Tensor]:
+    """`same_window`, its place drawn on the device: a graph would repeat the one that it was captured with."""
+    if size is None:
+        return list(tensors)
+    for dim in (-2, -1):
+        side = tensors[0].shape[dim]
+        places = torch.randint(max(side - size, 0) + 1, (1,), device=tensors[0].device)
+        places = places + torch.arange(min(size, side), device=tensors[0].device)
+        tensors = tuple(tensor.index_select(dim, places) for tensor in tensors)
+    return list(tensors)
+
+
+@contextlib.contextmanager
+def capturable_losses() -> Iterator[None]:
+    """Losses that draw windows draw them on the device."""
+    modules = [vars(module) for module in (contrastive_loss, cross_net_loss, extractor_loss)]
+    before = [names["same_window"] for names in modules]
+    for names in modules:
+        names["same_window"] = device_window
+    try:
+        yield
+    finally:
+        for names, function in zip(modules, before, strict=True):
+            names["same_window"] = function
+
+
+class Run:
+    """One training, from a built model to scores at milestones.
+
+    Args:
+        model: a `DistillationModel` on the device, as an option file builds it.
+        pool: the crops.
+        steps: the last iteration.
+        batch: crops of a step.
+    """
+
+    def __init__(self, model: Any, pool: Pool, steps: int, batch: int) -> None:
+        self.model, self.pool, self.steps, self.batch, self.done = model, pool, steps, batch, 0
+        self.device = device = model.device
+        self.index = torch.zeros(1, dtype=torch.long, device=device)
+        self.order = torch.zeros(steps, batch, dtype=torch.long, device=device)
+        self.restored: Any = None
+        self.names: list[str] = []
+        self.log = torch.zeros(0)
+        self._build_optimizer(model.opt["train"])
+        for term in model.terms.values():
+            if term.fade is not None:
+                term.fade = self._table([term.fade(step) for step in range(1, steps + 1)])
+        model.terms_at = lambda iteration: list(model.terms.values())  # a weight of 0 is a number of the graph like another
+        if pool.restored is not None and model.terms and not model.pairs and {t.view for t in model.terms.values()} == {"degraded"}:
+            model.show = lambda: {"degraded": Observation(self.restored, {})}
+        self.stream = torch.cuda.Stream() if device.type == "cuda" else None
+        self.graph: Any = None
+        self._start = [tensor.detach().clone() for tensor in self._state()]
+        if self.stream:
+            self._capture(self.stream)
+
+    def _build_optimizer(self, opt: Mapping[str, Any]) -> None:
+        model, arguments, cuda = self.model, dict(opt["optim_g"]), self.device.type == "cuda"
+        adam, rate = _ADAMS[arguments.pop("type")], arguments.pop("lr")
+        low, length, warm = opt["scheduler"].get("eta_min", 0.0), opt["scheduler"]["T_max"], max(int(opt.get("warmup_iter", -1)), 1)
+        rates = [low + (rate - low) * (1 + math.cos(math.pi * step / length)) / 2 for step in range(self.steps)]
+        rates = [value * min((step + 1) / warm, 1.0) for step, value in enumerate(rates)]
+        self.rate_at = self._table(rates)
+        self.rate: Any = torch.tensor(rate, device=self.device) if cuda else rate
+        parameters = [p for own in model.trained.values() for p in own]
+        extra = {"fused": True, "capturable": True} if cuda else {}
+        model.optimizer_g = self.optimizer = adam(parameters, lr=self.rate, **arguments, **extra)
+
+    def _table(self, values: Sequence[float]) -> Callable[..., Tensor]:
+        table = torch.tensor(values, device=self.device)
+        return lambda *_: table.index_select(0, self.index)[0]
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes but the optimizer's moments."""
+        nets = [*self.model._nets().values(), self.model.net_g_ema]
+        return [tensor for net in nets for tensor in net.state_dict(keep_vars=True).values()]
+
+    def _step(self) -> None:
+        model, pool = self.model, self.pool
+        picked = self.order.index_select(0, self.index)[0]
+        model.lq, model.gt = pool.lq.index_select(0, picked).float(), pool.gt.index_select(0, picked).float()
+        self.restored = pool.restored.index_select(0, picked) if pool.restored is not None else None
+        self.optimizer.zero_grad(set_to_none=True)
+        with model.precision.autocast(self.device):
+            losses = model.compute_losses()
+        total = torch.stack([value.float() for value in losses.values()]).sum()
+        total.backward()
+        if model.grad_bound:
+            torch.nn.utils.clip_grad_norm_(model.net_g.parameters(), model.grad_bound)
+        if isinstance(self.rate, Tensor):
+            self.rate.copy_(self.rate_at())
+        else:
+            self.optimizer.param_groups[0]["lr"] = float(self.rate_at())
+        self.optimizer.step()
+        with torch.no_grad():
+            mean, own = (list(net.parameters()) for net in (model.net_g_ema, model.net_g))
+            torch._foreach_lerp_(mean, own, 1 - model.ema_decay)  # pyright: ignore[reportPrivateImportUsage]
+            shares = {f"trust/{term.name}": term.share for term in model.terms.values() if term.share is not None}
+            values = {**losses, **shares}
+            if not self.names:
+                self.names, self.log = list(values), torch.zeros(self.steps, len(values), device=self.device)
+            self.log.index_copy_(0, self.index, torch.stack([v.detach().float() for v in values.values()])[None])
+            self.index.add_(1).clamp_(max=self.steps - 1)
+
+    def _capture(self, stream: Any) -> None:
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), capturable_losses():
+            for _ in range(3):
+                self._step()
+            stream.synchronize()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self._step()
+
+    @torch.no_grad()
+    def reset(self, seed: int) -> None:
+        """Begin anew with the crops in another order."""
+        with torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext():
+            for tensor, start in zip(self._state(), self._start, strict=True):
+                tensor.copy_(start)
+            for moments in self.optimizer.state.values():
+                for tensor in moments.values():
+                    tensor.zero_()
+            generator, count = torch.Generator().manual_seed(seed), len(self.pool.lq)
+            rounds = -(-self.steps * self.batch // count)
+            order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
+            self.order.copy_(order[: self.order.numel()].view_as(self.order))
+            self.index.zero_()
+            self.log.zero_()
+        self.done = 0
+
+    def advance(self, steps: int) -> None:
+        """Take steps; on a GPU they are queued."""
+        with torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext():
+            for _ in range(steps):
+                self.graph.replay() if self.graph else self._step()
+                self.done += 1
+                if isinstance(self.model, DCKDModel) and self.model.history is not None:
+                    self.model.history.follow(self.model._followed(), self.done)
+        if self.stream:
+            self.reached = self.stream.record_event()
+
+    def idle(self) -> bool:
+        """Whether all that was queued is done."""
+        return self.stream is None or self.reached.query()
+
+
+class Scorer:
+    """PSNR as `calculate_psnr` has it, for whole validation sets on a device.
+
+    Args:
+        dataset: a validation set.
+        metric: its block: `crop_border`, `test_y_channel`.
+        device: where it is kept.
+    """
+
+    def __init__(self, dataset: Any, metric: Mapping[str, Any], device: torch.device) -> None:
+        self.border, self.luma = int(metric["crop_border"]), bool(metric.get("test_y_channel"))
+        shapes: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        for item in (dataset[number] for number in range(len(dataset))):
+            shapes.setdefault(item["lq"].shape, []).append((item["lq"], item["gt"]))
+        self.batches = [[torch.stack(part).to(device) for part in zip(*pairs, strict=True)] for pairs in shapes.values()]
+
+    @torch.no_grad()
+    def __call__(self, net: Callable[[Tensor], Tensor]) -> float:
+        """The mean PSNR of a network's images, in dB."""
+        scores = []
+        for lq, gt in self.batches:
+            for some, truth in zip(lq.split(6), gt.split(6), strict=True):
+                scores.append(self._psnr(net(some), truth))
+        return float(torch.cat(scores).mean())
+
+    def _psnr(self, image: Tensor, truth: Tensor) -> Tensor:
+        pair = [x.double().clamp(0, 1).mul(255).round() for x in (image, truth)]
+        if self.luma:
+            weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64, device=image.device).view(3, 1, 1) / 255
+            pair = [(x * weights).sum(1, keepdim=True) + 16 for x in pair]
+        if cut := self.border:
+            pair = [x[..., cut:-cut, cut:-cut] for x in pair]
+        return 10 * torch.log10(255**2 / (pair[0] - pair[1]).square().flatten(1).mean(1))

@@ -1,0 +1,202 @@
+"""Train the rows of a study side by side on one GPU, and write their scores on the way.
+
+python tools/study.py options/study.yml --out FOLDER --data DATA [--tasks derain ...] [--rows SLKD ...] [--seeds 0 1]
+    [--steps 10000] [--beside 16] [--minutes 9]
+
+The file has `tasks` (an option file and `force_yml` entries), `rows` (entries more, by name), `milestones`. FOLDER then holds
+scores.csv (a line for each score), shares.csv (each term's course, and how much it was trusted), and the students. Runs that are in
+scores.csv are not run again. Without a GPU the same runs take hours, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from graphed import Pool, Run, Scorer
+from runs import Results
+
+from kd_plugins.models import distillation_model
+from kd_plugins.options import parse_options
+
+from basicsr.data import build_dataset  # isort: skip (kd_plugins comes first: it repairs what basicsr imports)
+from basicsr.models import build_model  # isort: skip
+
+COLUMNS = ("task", "row", "seed", "steps", "iteration", "psnr")
+SHARES = ("task", "row", "seed", "iteration", "name", "value")
+CHUNK = 50  # steps that are queued at once
+
+
+class Task:
+    """What the runs of a task share: crops, validation images, the start.
+
+    Args:
+        name: of the task.
+        plan: the study's file.
+        args: the command line.
+    """
+
+    def __init__(self, name: str, plan: Mapping[str, Any], args: argparse.Namespace) -> None:
+        self.name, self.plan, self.args, self.block = name, plan, args, plan["tasks"][name]
+        self.free: list[tuple[str, Run]] = []  # done, to be begun anew with another seed
+        self.steps = args.steps or self.block.get("steps") or plan["steps"]
+        self.options = self.read([])
+        data, device = self.options["datasets"], torch.device(args.device)
+        size = min(self.block.get("pool", plan["pool"]), self.steps * self.batch * len(args.seeds))
+        self.pool = Pool(build_dataset(data["train"]), args.pool or size, args.workers, device)
+        self.scorer = Scorer(build_dataset(data["val"]), self.options["val"]["metrics"]["psnr"], device)
+
+    @property
+    def batch(self) -> int:
+        """Crops of a step."""
+        return self.options["datasets"]["train"]["batch_size_per_gpu"]
+
+    def read(self, entries: Sequence[str]) -> dict[str, Any]:
+        """The options of a row."""
+        length = [f"train:total_iter={self.steps}", f"train:scheduler:T_max={self.steps}"]
+        given = (*self.plan["force_yml"], *self.block["force_yml"], *length, *entries)
+        places = {"DATA/": f"{self.args.data}/", "OUT/": f"{self.args.out}/"}
+        forced = [re.sub("|".join(places), lambda found: places[found[0]], entry) for entry in given]
+        argv = ["-opt", self.block["base"], "--force_yml", *forced]
+        return parse_options(str(self.args.out), True, argv)[0]
+
+    def entries(self, row: str) -> list[str] | None:
+        """What a row adds to the task's options; None where the task does not have it."""
+        if (row == "teacher") != self.name.startswith("teacher"):
+            return None
+        found = self.plan["rows"][row]
+        return found.get(self.name, found.get("all")) if isinstance(found, Mapping) else found
+
+    def run(self, row: str) -> Run:
+        """Build a row's model and its step."""
+        opt = self.read(self.entries(row) or [])
+        model: Any = build_model(opt)
+        if model.terms and self.pool.restored is None:
+            self.pool.restore(model.teachers["degraded"])
+            print(f"{self.name} teacher: {self.scorer(model.teachers['degraded'].net):.3f}", flush=True)
+        return Run(model, self.pool, self.steps, self.batch)
+
+
+def remember_starts() -> None:
+    """Inherit once for each start, which is the same for all rows; no table for each of them."""
+    starts: dict[str, tuple[Any, Any]] = {}
+    start = distillation_model.start_student
+
+    def remembered(student: Any, teacher: Any, opt: Mapping[str, Any]) -> Any:
+        key = f"{opt.get('init')} {opt['network_g']} {opt.get('teacher')}"
+        if key not in starts:
+            kept = start(student, teacher, opt)
+            starts[key] = kept, {name: value.clone() for name, value in student.state_dict().items()}
+        elif opt.get("init", "random") != "random":
+            student.load_state_dict(starts[key][1])
+        return starts[key][0]
+
+    distillation_model.start_student = remembered
+    distillation_model.compare_networks = lambda *_: None
+
+
+def train_all(task: Task, todo: Iterator[tuple[str, int, Run]], milestones: Sequence[int], out: Path, until: float) -> None:
+    """Advance so many runs at once as asked, and score each at its milestones."""
+    scores, shares = Results(out / "scores.csv", COLUMNS), Results(out / "shares.csv", SHARES)
+    stops = sorted({0, task.steps} | {stop for stop in milestones if stop < task.steps})
+    running: list[tuple[str, int, Run]] = []
+    more = True
+    while more or running:
+        while more and len(running) < task.args.beside:
+            entry = next(todo, None)
+            more = entry is not None
+            if entry:
+                running.append(entry)
+                entry[2].advance(0)
+        if time.time() > until:
+            print(f"{task.name}: out of time with {len(running)} runs unfinished", flush=True)
+            return
+        moved = False
+        for entry in list(running):
+            row, seed, run = entry
+            if not run.idle():
+                continue
+            moved = True
+            if run.done in stops and not (run.done == 0 and task.name.startswith("teacher")):
+                psnr = task.scorer(run.model.net_g_ema)
+                found = {"task": task.name, "row": row, "seed": seed, "steps": task.steps, "iteration": run.done}
+                scores.add([{**found, "psnr": f"{psnr:.4f}"}])
+                print(f"{time.strftime('%X')} {task.name} {row} {seed} {run.done}: {psnr:.3f}", flush=True)
+            if run.done == task.steps:
+                keep(task, row, seed, run, shares)
+                running.remove(entry)
+                task.free.append((row, run))
+                continue
+            run.advance(min(CHUNK, min(stop for stop in stops if stop > run.done) - run.done))
+        if not moved:
+            time.sleep(0.0005)
+
+
+def keep(task: Task, row: str, seed: int, run: Run, shares: Results) -> None:
+    """Write the student, and the course of what it was trained by."""
+    weights = {name: value.detach().cpu().clone() for name, value in run.model.net_g_ema.state_dict().items()}
+    name = task.name if row == "teacher" else f"{task.name}_{row.replace(' ', '_').replace(',', '')}_{task.steps}_{seed}"
+    torch.save({"params_ema": weights}, task.args.out / f"{name}.pth")
+    log = run.log.cpu()
+    every = max(task.steps // 50, 1)
+    for number, name in enumerate(run.names):
+        means = log[: len(log) // every * every, number].view(-1, every).mean(1).tolist()
+        found = {"task": task.name, "row": row, "seed": seed, "name": name}
+        shares.add([{**found, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
+
+
+def todo(task: Task, rows: Sequence[str], seeds: Sequence[int], done: Results) -> Iterator[tuple[str, int, Run]]:
+    """The runs that are missing, built when they are asked for; a row's second seed takes the place of its first."""
+    for seed in seeds:
+        for row in rows:
+            if task.entries(row) is None or done.has(task=task.name, row=row, seed=seed, steps=task.steps, iteration=task.steps):
+                continue
+            free = [entry for entry in task.free if entry[0] == row]
+            task.free = [entry for entry in task.free if entry not in free]
+            try:
+                run = free[0][1] if free else task.run(row)
+            except Exception as error:  # one row that cannot be captured is no reason to lose the others
+                print(f"{task.name} {row}: {type(error).__name__}: {error}", flush=True)
+                continue
+            run.reset(seed)
+            yield row, seed, run
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="what DATA stands for in the file")
+    parser.add_argument("--tasks", nargs="+")
+    parser.add_argument("--rows", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--pool", type=int, help="how many crops are drawn")
+    parser.add_argument("--beside", type=int, default=16, help="runs at once")
+    parser.add_argument("--workers", type=int, default=14, help="processes that draw crops")
+    parser.add_argument("--minutes", type=float, default=1e6)
+    parser.add_argument("--device", default="cuda")
+    args = parser.parse_args(argv)
+    plan, until = yaml.safe_load(args.file.read_text()), time.time() + 60 * args.minutes
+    args.out.mkdir(parents=True, exist_ok=True)
+    remember_starts()
+    for name in args.tasks or plan["tasks"]:
+        began = time.time()
+        task = Task(name, plan, args)
+        print(f"{name}: {len(task.pool.lq)} crops in {time.time() - began:.0f} s", flush=True)
+        rows = args.rows or list(plan["rows"])
+        train_all(
+            task, todo(task, rows, args.seeds, Results(args.out / "scores.csv", COLUMNS)), plan["milestones"], args.out, until
+        )
+        print(f"{name}: {time.time() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
