@@ -17,7 +17,7 @@ from kd_plugins.data.photos import find_photos
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import merge_terms
 from kd_plugins.options import Path
-from kd_plugins.teachers.network import find_weights
+from kd_plugins.teachers.checkpoint import find_weights
 from kd_plugins.teachers.programs import find_program
 
 _METRIC_FILES = {"calculate_brisque": ("model", "range_path"), "calculate_lpips": ("backbone",)}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from basicsr.models import lr_scheduler
-from safetensors import safe_open
 
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
@@ -26,8 +24,10 @@ from kd_plugins.models.fade import read_fade
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS, read_request
-from kd_plugins.teachers.checkpoint import find_checkpoint
-from kd_plugins.teachers.network import TEACHER_KEYS, main_block
+from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
+from kd_plugins.teachers.description import plain_network
+from kd_plugins.teachers.keys import TEACHER_KEYS
+from kd_plugins.teachers.network import main_block
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
     lr_scheduler.CosineAnnealingRestartLR: ("periods", ()),
@@ -130,13 +130,11 @@ def _check_checkpoint(report: Report, path: Path, block: Mapping[Any, Any]) -> N
         file = find_checkpoint(file)
     except FileNotFoundError:
         return
-    if file.suffix != ".safetensors":
-        return
     try:
-        with safe_open(file, "pt") as weights:
-            json.loads((weights.metadata() or {}).get("network", "null"))
-    except Exception as error:  # safetensors raises its own type
-        report.error((*path, "checkpoint"), f"{file} cannot be read: {error}")
+        if (network := network_in(file)) is not None:
+            plain_network(network, str(file))
+    except ValueError as error:
+        report.error((*path, "checkpoint"), f"{file} {str(error).removeprefix(f'checkpoint {file}: ')}")
 
 
 def _check_weights(report: Report, path: Path, members: Any) -> None:

@@ -14,14 +14,8 @@ from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
 from kd_plugins.checks.hints import AtLeast, Count, Text
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS
-from kd_plugins.teachers.network import (
-    CLASS_KEYS,
-    SOURCE_KEYS,
-    TASKS_AT_THE_TOP,
-    TEACHER_KEYS,
-    TEACHER_ONLY,
-    SourcedNetwork,
-)
+from kd_plugins.teachers.keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS
+from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
 _ADAPTER: dict[str, Spec] = {"pad_to": Count, **signature_block(Adapter, given=("sizes",)).keys}

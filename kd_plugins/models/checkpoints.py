@@ -16,6 +16,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from kd_plugins.interrupt import RunStopped
+from kd_plugins.teachers.checkpoint import describe
 
 Record = list[int]
 """Size and CRC-32 of a file, as its state keeps them."""
@@ -27,12 +28,13 @@ class SaveError(RunStopped):
     """A checkpoint could not be written."""
 
 
-def write(path: str, content: Mapping[str, Any]) -> Record:
+def write(path: str, content: Mapping[str, Any], network: Any = None) -> Record:
     """Write a checkpoint so that at any moment the old one or the new one is there, whole.
 
     Args:
         path: where to.
         content: what `torch.save` takes.
+        network: what the file says of the network whose weights it holds, if anything; see `describe`.
 
     Returns:
         Its record.
@@ -42,6 +44,8 @@ def write(path: str, content: Mapping[str, Any]) -> Record:
     """
     buffer = io.BytesIO()  # in memory first: torch.save hides why a disk refuses
     torch.save(content, buffer)
+    if network is not None:
+        describe(buffer, network)
     aside = path + _ASIDE
     try:
         with open(aside, "wb") as file:

@@ -15,6 +15,7 @@ from kd_plugins.group import first_says, gathered, place
 from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
 from kd_plugins.teachers.checkpoint import read_checkpoint
+from kd_plugins.teachers.description import described
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
 
@@ -22,7 +23,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # sha
 class SavedModel(SRModel):
     """SRModel whose checkpoints are written whole or not at all, and hold all that the next step depends on.
 
-    The files and their keys are BasicSR's. A state has these beside them: `files` (size and checksum of each network's file),
+    The files and their keys are BasicSR's. The student's describes its network, too, so that it is a teacher or a student without
+    further words. A state has these beside them: `files` (size and checksum of each network's file),
     `seed`, `random` and `random_beside` (the generators of process 0 and of the others), `progress`, `best` (best scores),
     `bad_steps`.
 
@@ -37,6 +39,7 @@ class SavedModel(SRModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         self.progress: dict[str, int] = {}
         self._files: dict[str, Record] = {}
+        self._network = described(opt["network_g"]) if opt["is_train"] else None
         super().__init__(opt)
 
     def kept_beside(self) -> dict[str, nn.Module]:
@@ -77,7 +80,8 @@ class SavedModel(SRModel):
             weights = self.get_bare_model(module).state_dict()
             content[key] = {name.removeprefix("module."): value.cpu() for name, value in weights.items()}
         name = f"{net_label}_{'latest' if current_iter == -1 else current_iter}.pth"
-        self._files[name] = write(osp.join(self.opt["path"]["models"], name), content)
+        network = self._network if net_label == "net_g" else None
+        self._files[name] = write(osp.join(self.opt["path"]["models"], name), content, network)
 
     @master_only
     def save_training_state(self, epoch: int, current_iter: int) -> None:

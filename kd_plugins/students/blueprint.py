@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_plugins.archs.spandrel_arch import public_name, recognise
-from kd_plugins.teachers.checkpoint import read_checkpoint
-from kd_plugins.teachers.network import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS, build_source, find_weights, main_block
+from kd_plugins.teachers.description import explicit_block
+from kd_plugins.teachers.keys import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS
+from kd_plugins.teachers.network import build_source, main_block
 
 _NO_ARGUMENTS = "whose constructor arguments cannot be read; name the student's own `type` and arguments"
 
@@ -33,8 +33,12 @@ class Blueprint:
         teacher = main_block(teacher)
         if kind := next((key for key in TEACHER_KEYS if key in teacher), None):
             raise ValueError(f"from_teacher: the teacher is `{kind}`, {_NO_ARGUMENTS}")
-        self._block = _explicit(teacher)
-        net = self.build({})
+        block = explicit_block(teacher)
+        if block is None:
+            raise ValueError(f"from_teacher: {teacher['checkpoint']} is of a network {_NO_ARGUMENTS}")
+        self._block = block
+        with torch.random.fork_rng(devices=[]):
+            net = build_source(teacher, "teacher")  # with its weights: a file may describe no network larger than they are
         signature = inspect.signature(type(net))
         given = {name: value for name, value in self._block.items() if name not in ("type", *CLASS_KEYS, *ADAPTER_KEYS)}
         defaults = {
@@ -66,27 +70,3 @@ class Blueprint:
                 return self.build(changes)
         except Exception:  # many constructors read numbers out of tensors
             return self.build(changes)
-
-
-def _explicit(teacher: Mapping[str, Any]) -> dict[str, Any]:
-    """The teacher's block with a class, and without weights."""
-    block = {key: value for key, value in teacher.items() if key not in ("checkpoint", "param_key")}
-    if "type" in block or "file" in block:
-        return block
-    path = find_weights(str(teacher.get("checkpoint")))
-    weights, described = read_checkpoint(path, teacher.get("param_key"))
-    if described is not None:
-        return {**described, **block}
-    found = recognise(weights, str(path))
-    hyperparameters = getattr(found.net if found else None, "hyperparameters", None)
-    if found is None or hyperparameters is None:
-        raise ValueError(f"from_teacher: {path.name} is of a network {_NO_ARGUMENTS}")
-    adapter = {key: value for key in ("output", "noise_level") if (value := getattr(found, key)) is not None}
-    return {"type": public_name(type(found.net)), **_plain(hyperparameters), **adapter, **block}
-
-
-def _plain(value: Any) -> Any:
-    """As YAML writes it: lists in place of tuples."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

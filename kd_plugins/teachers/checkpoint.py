@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
 from os import path as osp
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from kd_plugins.features import nearest
+from kd_plugins.teachers.programs import program_kind
 
 BUNDLED = Path(__file__).parent.parent / "weights"
 _PARAM_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
 
+DESCRIPTION = "network.json"
+_LONGEST_DESCRIPTION = 2**20
 _NAMED = 3  # keys that a message names
 
 
@@ -41,7 +47,22 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
-def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def find_weights(name: str) -> Path:
+    """The file of a checkpoint, see `find_checkpoint`.
+
+    Raises:
+        ValueError: it is a program.
+        FileNotFoundError: no such file.
+    """
+    path = find_checkpoint(name)
+    if kind := program_kind(path):
+        raise ValueError(
+            f"checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`"
+        )
+    return path
+
+
+def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str, Tensor], Any]:
     """Read weights from .safetensors, or from .pth/.pt without running pickled code.
 
     Args:
@@ -50,27 +71,62 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str,
             file's own top level.
 
     Returns:
-        The weights (a `module.` prefix is removed), in float32 where they are stored in half precision, and the network's options
-        where the file's metadata holds them (bundled teachers do).
+        The weights (a `module.` prefix is removed), in float32 where they are stored in half precision, and what the file says of
+        its network, if it does (see `plain_network`): bundled teachers and saved students do.
 
     Raises:
         ValueError: the file cannot be read safely, has no such key, or a weight in it is not a number.
     """
-    network = None
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                network = json.loads((file.metadata() or {}).get("network", "null"))
-        except Exception as error:  # safetensors raises its own type
-            raise ValueError(f"checkpoint {path}: cannot be read: {error}") from None
-        if not isinstance(network, dict | None):
-            raise ValueError(f"checkpoint {path}: describes its network as {network!r}, expected its type and arguments")
-    else:
-        weights = _read_pickle(path, param_key)
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, param_key)
+    network = network_in(path)
     if broken := [key for key, value in weights.items() if torch.isnan(value).any()]:
         raise ValueError(f"checkpoint {path}: {len(broken)} of its weights are not numbers ({', '.join(broken[:_NAMED])})")
     return {key.removeprefix("module."): _single(value) for key, value in weights.items()}, network
+
+
+def network_in(path: Path) -> Any:
+    """What a file says of its network, whatever that is (see `plain_network`); None for nothing. No weight is read.
+
+    It is the metadata `network` of a .safetensors file, and beside the weights in an archive that torch.save wrote.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    if path.suffix == ".safetensors":
+        with _safetensors(path) as file:
+            return json.loads((file.metadata() or {}).get("network", "null"))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = next((name for name in archive.namelist() if name.partition("/")[2] == DESCRIPTION), None)
+            if record is None:
+                return None
+            with archive.open(record) as file:
+                return json.loads(file.read(_LONGEST_DESCRIPTION))
+    except zipfile.BadZipFile:  # torch.save wrote no archive before 1.6
+        return None
+    except Exception as error:  # whatever a damaged archive, or what is no JSON, raises
+        raise ValueError(f"checkpoint {path}: what it says of its network cannot be read: {error}") from None
+
+
+def describe(buffer: BytesIO, network: Any) -> None:
+    """Add to what torch.save wrote what it is to say of its network; torch.load and what it returns stay as they are."""
+    with zipfile.ZipFile(buffer, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        archive.writestr(zipfile.ZipInfo(f"{folder}/{DESCRIPTION}"), json.dumps(network))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with _safetensors(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except Exception as error:  # safetensors raises its own type
+        raise ValueError(f"checkpoint {path}: cannot be read: {error}") from None
 
 
 def _single(value: Tensor) -> Tensor:

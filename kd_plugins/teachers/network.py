@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,15 +14,12 @@ from kd_plugins.archs.adapter import Adapter, Sizes
 from kd_plugins.archs.file_arch import import_file, import_module, networks_of
 from kd_plugins.archs.spandrel_arch import recognise, required_sizes, spandrel_networks
 from kd_plugins.features import nearest
-from kd_plugins.teachers.checkpoint import find_checkpoint, load_strictly, read_checkpoint
+from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
+from kd_plugins.teachers.description import is_registered, plain_network, within
 from kd_plugins.teachers.ensemble import Ensemble
-from kd_plugins.teachers.programs import load_program, program_kind
+from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS
+from kd_plugins.teachers.programs import load_program
 
-ADAPTER_KEYS = ("pad_to", "output", "noise_level")
-CLASS_KEYS = ("file", "class")
-TASKS = "tasks"
-TEACHER_KEYS = ("program", "ensemble", TASKS)
-SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
 WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
 """What classes of networks raise for arguments that they do not take, beside ValueError."""
 TEACHER_ONLY = "can be a teacher only, expected a class: `type` or `file`"
@@ -100,24 +96,16 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
             f"{key}: no `type`, and {path.name} does not describe its architecture by itself, nor does spandrel "
             "recognise it; expected `type: NAME` or `file: FILE.py, class: NAME`"
         )
-    net = _construct(block, key) if block else build_registered(described or {}, key)
+    adapter: dict[str, Any] = {}
+    if block:
+        net = _construct(block, key)
+    else:
+        own = plain_network(described, str(path))
+        adapter = {name: own.pop(name) for name in ADAPTER_KEYS if name in own}
+        with within(weights, str(path)):
+            net = _construct(own, key)
     load_strictly(net, weights, str(path))
-    return net, {"sizes": required_sizes(net)}
-
-
-def find_weights(name: str) -> Path:
-    """The file of a checkpoint, see `find_checkpoint`.
-
-    Raises:
-        ValueError: it is a program.
-        FileNotFoundError: no such file.
-    """
-    path = find_checkpoint(name)
-    if kind := program_kind(path):
-        raise ValueError(
-            f"checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`"
-        )
-    return path
+    return net, {"sizes": required_sizes(net), **adapter}
 
 
 def _construct(block: Mapping[str, Any], key: str) -> nn.Module:
@@ -129,7 +117,7 @@ def _construct(block: Mapping[str, Any], key: str) -> nn.Module:
         network = _pick(import_file(file), name, f"{key}: class", file)
     elif "type" not in block:
         raise ValueError(f"{key}: {dict(block)!r}: no `type`")
-    elif _is_registered(name := str(block["type"])):
+    elif is_registered(name := str(block["type"])):
         return build_registered(block, key)
     else:
         network = _find(name, f"{key}: type")
@@ -205,13 +193,9 @@ def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
         ValueError: arguments that the architecture does not take.
     """
     name = opt.get("type")
-    if not _is_registered(name):
+    if not is_registered(name):
         raise KeyError(f"{key}: type: no architecture {name!r}; nearest: {nearest(str(name), ARCH_REGISTRY.keys())}")
     return _call(build_network, {"opt": dict(opt)}, f"{key}: {name}")
-
-
-def _is_registered(name: object) -> bool:
-    return name in ARCH_REGISTRY or f"{name}_basicsr" in ARCH_REGISTRY  # the suffix of some of BasicSR's own, which it looks for
 
 
 def main_block(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -242,6 +226,6 @@ def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (name
 
 def student_block(opt: Mapping[str, Any]) -> Mapping[str, Any]:
     """A `network_g` block as BasicSR's build_network takes it: itself, or a SourcedNetwork where it is not one of BasicSR's."""
-    if _is_registered(opt.get("type")) and not any(name in opt for name in SOURCE_KEYS):
+    if is_registered(opt.get("type")) and not any(name in opt for name in SOURCE_KEYS):
         return opt
-    return {"type": SourcedNetwork.__name__, "network": dict(opt)}
+    return {"type": SOURCED, "network": dict(opt)}

@@ -1,5 +1,6 @@
 """The sources of networks (docs/teachers.md) in an option file: accepted, or refused before anything is built or imported."""
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 
 from kd_plugins.checks.blocks import Named
 from kd_plugins.checks.sources import _ADAPTER, STUDENT, TEACHER
-from kd_plugins.teachers.network import ADAPTER_KEYS, SOURCE_KEYS
+from kd_plugins.models.checkpoints import write
+from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS
 
 GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 DNCNN = "type: DnCNN, in_nc: 3, out_nc: 3"
@@ -29,6 +31,9 @@ def files(tmp_path, monkeypatch):
         program.writestr("net/constants.pkl", "")
         program.writestr("net/code/net.py", "")
     save_file({"weight": torch.zeros(1)}, "plain.safetensors")
+    for name, network in (("evil", {"file": "net.py", "class": "Net"}), ("wrapped", {"type": "SourcedNetwork", "network": {}})):
+        save_file({"weight": torch.zeros(1)}, f"{name}.safetensors", metadata={"network": json.dumps(network)})
+    write("evil.pth", {"params": {}}, {"file": "net.py", "class": "Net"})
     Path("torn.safetensors").write_text("no weights")
     Path("net.py").write_text("raise SystemExit('the check imports nothing')\n")
 
@@ -107,6 +112,9 @@ def test_any_two_networks_can_have_pairs(check, student, features):
         ("{checkpoint: none.pth}", "teacher:checkpoint: 'none.pth' is no file and no bundled checkpoint"),
         ("{checkpoint: net.pt}", "teacher:checkpoint: net.pt is a program (TorchScript), which runs when it is loaded"),
         ("{checkpoint: torn.safetensors}", "teacher:checkpoint: torn.safetensors cannot be read"),
+        ("{checkpoint: evil.safetensors}", "teacher:checkpoint: evil.safetensors describes its network by code of its own"),
+        ("{checkpoint: evil.pth}", "teacher:checkpoint: evil.pth describes its network by code of its own"),
+        ("{checkpoint: wrapped.safetensors}", "teacher:checkpoint: wrapped.safetensors describes its network by no architecture"),
         ("{checkpoint: a.pth, pad_to: 0}", "teacher:pad_to: 0, expected a whole number of at least 1 or nothing"),
         ("{checkpoint: a.pth, output: 0.5}", "teacher:output: 0.5, expected a whole number or text"),
         ("{checkpoint: a.pth, noise_level: high}", "teacher:noise_level: 'high', expected a number"),

@@ -1,13 +1,15 @@
 """Any architecture teaches, and learns: one training step of each, out of nothing but option blocks."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from basicsr.models import build_model
 
 from kd_plugins.features import find_stages
-from kd_plugins.teachers import build_source
+from kd_plugins.teachers import build_source, build_teacher
+from kd_plugins.teachers.checkpoint import network_in
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}
 ARCHITECTURES = {
@@ -46,12 +48,11 @@ def checkpoint(tmp_path):
     return save
 
 
-def step(teacher, student, scale=1, terms=LOGITS, **options):
-    """The model after one step on an image of 18 x 18, or half of it, which few of them take as it is."""
-    model = build_model(
+def make(student, scale=1, terms=None, **options):
+    return build_model(
         {
             "name": "any", "model_type": "DistillationModel", "is_train": True, "dist": False, "num_gpu": 0, "rank": 0, "path": {},
-            "scale": scale, "datasets": {"train": {"gt_size": 18}}, "network_g": student, "teacher": teacher,
+            "scale": scale, "datasets": {"train": {"gt_size": 18}}, "network_g": student,
             "train": {
                 "ema_decay": 0.9, "optim_g": {"type": "SGD", "lr": 1e-2}, "pixel_opt": {"type": "L1Loss"},
                 "scheduler": {"type": "MultiStepLR", "milestones": [10]}, "distill": terms,
@@ -59,6 +60,11 @@ def step(teacher, student, scale=1, terms=LOGITS, **options):
             **options,
         }
     )  # fmt: skip
+
+
+def step(teacher, student, scale=1, terms=LOGITS, **options):
+    """The model after one step on an image of 18 x 18, or half of it, which few of them take as it is."""
+    model = make(student, scale, terms, teacher=teacher, **options)
     before = [p.detach().clone() for p in model.net_g.parameters()]
     frozen = [p.detach().clone() for p in model.teachers["degraded"].parameters()]
     size = 18 // scale
@@ -178,6 +184,30 @@ def test_weights_alone_teach_and_are_what_a_student_starts_from(checkpoint):
     assert model.losses["l_logits"] == 0  # before the step they were the same network
 
 
+def saved(model, folder):
+    model.opt["path"]["models"] = str(folder)
+    model.save_network([model.net_g, model.net_g_ema], "net_g", -1, ["params", "params_ema"])
+    return str(folder / "net_g_latest.pth")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_saved_of_a_student_is_a_teacher_without_further_words(name, tmp_path):
+    block, x = ARCHITECTURES[name], torch.rand(1, 3, 18, 18)
+    model = make(block, 2 if name in ENLARGING else 1)
+    file = saved(model, tmp_path)
+    assert network_in(Path(file)) == block
+    assert torch.equal(build_teacher({"checkpoint": file})(x).image, model.net_g_ema.eval()(x))
+    again = make({"checkpoint": file}, 2 if name in ENLARGING else 1)
+    assert network_in(Path(saved(again, tmp_path))) == block
+
+
+def test_a_student_of_weights_that_are_recognised_describes_what_was_read_off_them(checkpoint, tmp_path):
+    model = make({"checkpoint": checkpoint(ARCHITECTURES["DRUNet"])})
+    file, x = saved(model, tmp_path), torch.rand(1, 3, 18, 18)
+    assert network_in(Path(file))["nc"] == [4] * 4
+    assert torch.equal(build_teacher({"checkpoint": file})(x).image, model.net_g_ema.eval()(x))
+
+
 def test_a_students_past_comes_from_the_same_source(checkpoint, tokenizer_file):
     file = checkpoint(ARCHITECTURES["DRUNet"])
     dckd = {"tokenizer": {"weights": str(tokenizer_file)}}
@@ -261,6 +291,9 @@ def test_an_option_file_alone_trains_and_tests_a_student_of_a_class_file(options
     assert {"l_pix", "l_logits", "l_fit"} <= set(trained.losses)
 
     saved = str(tmp_path / "experiments/tiny/models/net_g_latest.pth")
+    with pytest.raises(ValueError, match=r"by code of its own.* name it beside .*net.py, class: EDSR, output: image, width: 4}"):
+        build_teacher({"checkpoint": saved})
+    build_teacher({**network, "width": 4, "checkpoint": saved})
     options["datasets"] = {
         "test": {"name": "small", "type": "DegradedPhotoDataset", "photos": str(photo_folder), "degradation": {"type": "rain"}}
     }

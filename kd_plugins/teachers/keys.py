@@ -1,0 +1,9 @@
+"""The keys of a network's block that are no arguments of its class."""
+
+ADAPTER_KEYS = ("pad_to", "output", "noise_level")
+CLASS_KEYS = ("file", "class")
+TASKS = "tasks"
+TEACHER_KEYS = ("program", "ensemble", TASKS)
+SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
+SOURCED = "SourcedNetwork"
+"""The architecture whose argument is such a block."""
