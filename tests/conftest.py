@@ -1,5 +1,6 @@
 """Imports the plugin before any test imports basicsr, which fails on today's torchvision without it."""
 
+import io
 import logging
 import os
 from pathlib import Path
@@ -58,3 +59,19 @@ def said_of(tmp_path, monkeypatch, capsys):
         return (*capsys.readouterr(), code)
 
     return run
+
+
+@pytest.fixture
+def log():
+    """What BasicSR's logger has said so far, as a function."""
+    from basicsr.utils import get_root_logger
+
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.INFO)  # as basicsr does only for a log with a file
+    logger.addHandler(handler)
+    yield stream.getvalue
+    logger.removeHandler(handler)
+    logger.setLevel(level)

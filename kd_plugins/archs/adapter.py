@@ -1,7 +1,8 @@
-"""A network's own way with images, brought to the common one: sizes it takes, a noise level it wants, outputs to choose from."""
+"""A network's own way with images, brought to the common one: sizes and values it takes, a noise level it wants, its outputs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,10 @@ def pad(x: Tensor, bottom: int, right: int) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
+class AdapterError(ValueError):
+    """What an adapter was told does not go with the network, or with the image."""
+
+
 class Adapter:
     """Hooks on a network: its layers keep their names, its class and its checkpoint stay what they are.
 
@@ -41,18 +46,43 @@ class Adapter:
         sizes: images are padded to such a size, and what the network makes of them is cropped back, at its scale.
         output: which of several outputs is the image: a position in a list, or a key.
         noise_level: a further input channel of this value, of 255.
+        value_range: what the network's values are of, where it is not 1: 255.
+        mean: what is taken from an image in [0, 1] and given back to what the network makes of it: one number, or one a channel.
 
     Raises:
-        ValueError: an output or a noise level that is none.
+        ValueError: a value that an option does not take.
     """
 
-    def __init__(self, sizes: Sizes | None = None, output: int | str | None = None, noise_level: float | None = None) -> None:
+    def __init__(
+        self,
+        sizes: Sizes | None = None,
+        output: int | str | None = None,
+        noise_level: float | None = None,
+        value_range: float | None = None,
+        mean: float | Sequence[float] | None = None,
+    ) -> None:
         if output is not None and (isinstance(output, bool) or not isinstance(output, (int, str))):
             raise ValueError(f"output: {output!r}, expected a position (0 is the first) or a key")
-        if noise_level is not None and (isinstance(noise_level, bool) or not isinstance(noise_level, (int, float))):
+        if noise_level is not None and not _is_number(noise_level):
             raise ValueError(f"noise_level: {noise_level!r}, expected a number from 0 to 255")
+        if value_range is not None and not (_is_number(value_range) and value_range > 0):
+            raise ValueError(f"value_range: {value_range!r}, expected a number above 0: 1, or 255")
+        means: list[float] = list(mean) if isinstance(mean, Sequence) else [mean or 0.0]
+        if not means or not all(_is_number(each) and abs(each) <= 1 for each in means):
+            raise ValueError(f"mean: {mean!r}, expected a number of an image in [0, 1], or one a channel")
         self.sizes, self.output, self.noise_level = sizes or Sizes(), output, noise_level
+        self.value_range, self.mean = value_range or 1, means if any(means) else []
         self._size = (0, 0)
+
+    @classmethod
+    def on(cls, net: nn.Module) -> Adapter:
+        """The one on a network; a new one where it has none."""
+        owners = [getattr(hook, "__self__", None) for hook in net._forward_pre_hooks.values()]
+        found = next((owner for owner in owners if isinstance(owner, cls)), None)
+        if found is None:
+            found = cls()
+            found.attach(net)
+        return found
 
     def attach(self, net: nn.Module) -> None:
         """Put the hooks on a network."""
@@ -62,9 +92,9 @@ class Adapter:
     def _before(self, net: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, *others = args
         self._size = height, width = x.shape[-2:]
-        if self.noise_level is not None:
-            x = torch.cat([x, torch.full_like(x[:, :1], self.noise_level / 255)], 1)
-        return (pad(x, *self.sizes.padding(height, width)), *others)
+        noise = [] if self.noise_level is None else [torch.full_like(x[:, :1], self.noise_level / 255 * self.value_range)]
+        x = self._rescaled(x, forth=True)
+        return (pad(torch.cat([x, *noise], 1) if noise else x, *self.sizes.padding(height, width)), *others)
 
     def _after(self, net: nn.Module, args: tuple[Tensor, ...], output: object) -> object:
         if self.output is not None:
@@ -72,9 +102,22 @@ class Adapter:
         if not isinstance(output, Tensor):
             return output
         (height, width), padded = self._size, args[0].shape[-2:]
-        if padded == (height, width):
-            return output
-        return output[..., : height * output.shape[-2] // padded[0], : width * output.shape[-1] // padded[1]]
+        if padded != (height, width):
+            output = output[..., : height * output.shape[-2] // padded[0], : width * output.shape[-1] // padded[1]]
+        return self._rescaled(output, forth=False)
+
+    def _rescaled(self, x: Tensor, forth: bool) -> Tensor:
+        """Values in [0, 1] as the network has them, and back."""
+        mean = None
+        if self.mean:
+            if len(self.mean) not in (1, x.shape[1]):
+                raise AdapterError(f"mean: {self.mean}, expected one number or {x.shape[1]}: the image has so many channels")
+            mean = x.new_tensor(self.mean)[:, None, None]
+        if forth:
+            x = x if mean is None else x - mean
+            return x if self.value_range == 1 else x * self.value_range
+        x = x if self.value_range == 1 else x / self.value_range
+        return x if mean is None else x + mean
 
     def _choose(self, net: nn.Module, outputs: object) -> object:
         try:
@@ -82,7 +125,11 @@ class Adapter:
                 return outputs[self.output]  # type: ignore[index]
         except (IndexError, KeyError, TypeError):
             pass
-        raise ValueError(f"output: {self.output!r}, but {describe_output(net, outputs)}")
+        raise AdapterError(f"output: {self.output!r}, but {describe_output(net, outputs)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def describe_output(net: nn.Module, output: object) -> str:

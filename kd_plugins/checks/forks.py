@@ -18,7 +18,9 @@ FORKS: dict[str, dict[str, Fork]] = {
         ),
     },
     "val": {
-        "window_size": Fork("Restormer", "pads whole images to a multiple of it; the networks here take any size by themselves"),
+        "window_size": Fork(
+            "Restormer", "pads whole images to a multiple of it; here each network is padded to the sizes that it is seen to need"
+        ),
         "rgb2bgr": Fork("Restormer and NAFNet", "the order of colours in saved images, always OpenCV's here"),
         "use_image": Fork("Restormer and NAFNet", "whether metrics see 8-bit images, which they always do here"),
         "max_minibatch": Fork("NAFNet", "how many parts of an image are restored at once; images are restored whole here"),

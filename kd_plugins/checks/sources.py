@@ -11,14 +11,22 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
-from kd_plugins.checks.hints import AtLeast, Count, Text
+from kd_plugins.checks.hints import Above, AtLeast, AtMost, Count, Flag, Text
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS
 from kd_plugins.teachers.keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
-_ADAPTER: dict[str, Spec] = {"pad_to": Count, **signature_block(Adapter, given=("sizes",)).keys}
+_RANGE: Spec = Annotated[float, Above(0)]
+_MEAN: Spec = Annotated[float, AtLeast(-1), AtMost(1)]
+_ADAPTER: dict[str, Spec] = {
+    "pad_to": Count,
+    "pad_square": Flag,
+    **signature_block(Adapter, given=("sizes",)).keys,
+    "value_range": _RANGE | None,
+    "mean": _MEAN | list[_MEAN] | None,
+}
 _PROGRAM, _ENSEMBLE, _TASKS = TEACHER_KEYS
 
 

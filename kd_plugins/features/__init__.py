@@ -3,6 +3,7 @@
 from kd_plugins.features.measure import measure
 from kd_plugins.features.pairs import Pair, find_pairs, propose_pairs
 from kd_plugins.features.scm import ScaleConversion
+from kd_plugins.features.sizes import fit_sizes
 from kd_plugins.features.stages import Stages, find_stages
 from kd_plugins.features.taps import EarlyStop, FeatureTaps, nearest
 from kd_plugins.features.teacher_encoder import TeacherExtractor
@@ -16,6 +17,7 @@ __all__ = [
     "TeacherExtractor",
     "find_pairs",
     "find_stages",
+    "fit_sizes",
     "measure",
     "nearest",
     "propose_pairs",

@@ -70,15 +70,19 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def example_channels(net: nn.Module) -> list[int]:
+    """How many channels an image may have that the network takes: most likely the first of these."""
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    count = first.in_channels if first else 3
+    # a noise level beside the image, pixels unshuffled into channels, or several images
+    return [count] if count in (1, 3) else [3, 1, count]
+
+
 def example_images(net: nn.Module, height: int, width: int, device: torch.device) -> list[Tensor]:
     """Random images (1, C, height, width), one of which the network takes: most likely the first."""
-    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     # its own generator: looking at a network leaves the run's random numbers as they are
     generator = torch.Generator().manual_seed(0)
-    channels = [first.in_channels if first else 3]
-    if channels[0] not in (1, 3):  # a noise level beside the image, pixels unshuffled into channels, or several images
-        channels = [3, 1, *channels]
-    return [torch.rand(1, count, height, width, generator=generator).to(device) for count in channels]
+    return [torch.rand(1, count, height, width, generator=generator).to(device) for count in example_channels(net)]
 
 
 def measure(net: nn.Module) -> Run:

@@ -11,7 +11,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs
+from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
+from kd_plugins.features.measure import example_channels
 from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
@@ -25,9 +26,11 @@ from kd_plugins.teachers import (
     ViewTransform,
     build_teacher,
     observe,
+    padded_block,
     student_block,
     zoom_in,
 )
+from kd_plugins.teachers.description import described
 
 
 @MODEL_REGISTRY.register()
@@ -66,8 +69,10 @@ class DistillationModel(SupervisedModel):
             if hasattr(self, "net_g"):  # it is built: the error is not about its arguments
                 raise
             raise ValueError(f"network_g: {student['type']}: {str(error) or type(error).__name__}") from error
-        if not self.is_train and opt.get("teacher"):
-            self._build_teachers()
+        if not self.is_train:
+            self._fit_student()
+            if opt.get("teacher"):
+                self._build_teachers()
 
     # ------------------------------------------------------------------------------------------------ building
 
@@ -87,6 +92,7 @@ class DistillationModel(SupervisedModel):
 
     def init_training_settings(self) -> None:
         """Build teacher, start, conversion and terms, then what SRModel builds (`SupervisedModel`)."""
+        self._fit_student()
         self._build_teachers()
         teacher = self.teachers["degraded"].net if self.teachers else None
         kept = start_student(self.get_bare_model(self.net_g), teacher, self.opt)
@@ -94,6 +100,13 @@ class DistillationModel(SupervisedModel):
         super().init_training_settings()
         if hasattr(self, "net_g_ema"):
             self.precision.place(self.net_g_ema)
+
+    def _fit_student(self) -> None:
+        """Pad the student's images to the sizes that it takes; its copies (EMA, history) are built from a block that says so."""
+        student = self.get_bare_model(self.net_g)
+        if sizes := fit_sizes(student, example_channels(student), "network_g"):
+            self.opt["network_g"] = padded_block(self.opt["network_g"], sizes)
+            self._network = self._network and described(self.opt["network_g"])
 
     def _build_teachers(self) -> None:
         if not self.opt.get("teacher"):
@@ -107,6 +120,7 @@ class DistillationModel(SupervisedModel):
         student = self.get_bare_model(self.net_g)
         x = example_input(student, self.opt, self.device)
         for each in dict.fromkeys(self.teachers.values()):
+            each.fit_sizes(x.shape[1])
             each.try_out(x)
         compare_networks(teacher.net, student, x)
 
@@ -127,7 +141,7 @@ class DistillationModel(SupervisedModel):
         if used:
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
-        self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"]["total_iter"])
+        self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter", 1))
         self.active = list(self.terms.values())
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)

@@ -1,6 +1,6 @@
 """Teachers: frozen networks, built from an option block, one forward for all their views."""
 
-from kd_plugins.teachers.network import WRONG_ARGUMENTS, build_registered, build_source, main_block, student_block
+from kd_plugins.teachers.network import WRONG_ARGUMENTS, build_registered, build_source, main_block, padded_block, student_block
 from kd_plugins.teachers.tasks import TaskTeachers, build_teacher
 from kd_plugins.teachers.teacher import Observation, Teacher, observe
 from kd_plugins.teachers.transforms import ViewTransform, zoom_in
@@ -16,6 +16,7 @@ __all__ = [
     "build_teacher",
     "main_block",
     "observe",
+    "padded_block",
     "student_block",
     "zoom_in",
 ]

@@ -1,6 +1,6 @@
 """The keys of a network's block that are no arguments of its class."""
 
-ADAPTER_KEYS = ("pad_to", "output", "noise_level")
+ADAPTER_KEYS = ("pad_to", "pad_square", "output", "noise_level", "value_range", "mean")
 CLASS_KEYS = ("file", "class")
 TASKS = "tasks"
 TEACHER_KEYS = ("program", "ensemble", TASKS)

@@ -37,8 +37,8 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
             `program`: a TorchScript or torch.export file;
             `ensemble`: a list of such blocks, each with a `weight` (default 1).
             With the first two, `checkpoint` names the weights, and `param_key` the dict of them that is meant. With all but the
-            last: `pad_to`, sizes are padded to a multiple of it and cropped back; `output`, which of several outputs is the
-            image; `noise_level`, a further input channel of this value, of 255.
+            last: `pad_to`, sizes are padded to a multiple of it and cropped back, with `pad_square` to squares; `output`, which of
+            several outputs is the image; `noise_level`, `value_range`, `mean`: see `Adapter`.
         key: the block's name in the option file, for messages.
 
     Returns:
@@ -168,12 +168,13 @@ def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
 
 def _adapt(net: nn.Module, options: dict[str, Any], key: str) -> None:
     """Put the hooks on a network that its options ask for, and none where they ask for nothing."""
-    multiple = options.pop("pad_to", None)
-    if multiple is not None:
+    multiple, square = options.pop("pad_to", None), options.pop("pad_square", None)
+    if multiple is not None or square:
+        multiple = 1 if multiple is None else multiple
         if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
             raise ValueError(f"{key}: pad_to: {multiple!r}, expected a whole number of at least 1")
-        options["sizes"] = Sizes(multiple)
-    if options.get("sizes", Sizes()) == Sizes() and options.get("output") is None and options.get("noise_level") is None:
+        options["sizes"] = Sizes(multiple, square=bool(square))
+    if options.get("sizes", Sizes()) == Sizes() and all(options.get(name) is None for name in ADAPTER_KEYS):
         return
     try:
         Adapter(**options).attach(net)
@@ -229,3 +230,9 @@ def student_block(opt: Mapping[str, Any]) -> Mapping[str, Any]:
     if is_registered(opt.get("type")) and not any(name in opt for name in SOURCE_KEYS):
         return opt
     return {"type": SOURCED, "network": dict(opt)}
+
+
+def padded_block(opt: Mapping[str, Any], sizes: Sizes) -> Mapping[str, Any]:
+    """That of a student as BasicSR's build_network takes it, which is padded to such sizes."""
+    block = opt["network"] if opt.get("type") == SOURCED else opt
+    return student_block({**block, "pad_to": sizes.multiple, **({"pad_square": True} if sizes.square else {})})

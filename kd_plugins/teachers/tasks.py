@@ -69,6 +69,11 @@ class TaskTeachers(Teacher):
         order = torch.tensor([place for mine in places.values() for place in mine], device=x.device)
         return _joined(seen, order.argsort())
 
+    def fit_sizes(self, channels: int) -> None:
+        """Of each member."""
+        for member in self._members():
+            member.fit_sizes(channels)
+
     def try_out(self, x: Tensor) -> Observation:
         """Restore an example by each member; see `Teacher.try_out`.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import describe_output, describe_refusal
-from kd_plugins.features import FeatureTaps
+from kd_plugins.features import FeatureTaps, fit_sizes
 
 
 class Observation(NamedTuple):
@@ -71,6 +71,10 @@ class Teacher(nn.Module):
         if not isinstance(image, Tensor):
             raise ValueError(f"{self.key}: {describe_output(self.net, image)}; choose one: `output: 0`, or a key")
         return Observation(image, self._taps.collect())
+
+    def fit_sizes(self, channels: int) -> None:
+        """Find the sizes of images that the network takes, and pad others to them (see `fit_sizes`)."""
+        fit_sizes(self.net, [channels], self.key)
 
     def try_out(self, x: Tensor) -> Observation:
         """Restore an example, to say before the first step what would go wrong in it.

@@ -1,6 +1,7 @@
 """Sizes, noise levels and outputs are brought to the common way, and the network stays what it is."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -99,6 +100,32 @@ def test_a_noise_level_is_one_more_channel():
     assert torch.equal(seen[0][..., :10][:, :3], x) and torch.allclose(seen[0][:, 3], torch.tensor(0.2))
 
 
+@pytest.mark.parametrize("mean", [0.25, [0.1, 0.2, 0.3]])
+def test_values_of_another_range_and_around_a_mean(mean):
+    net = adapted(Net(2), value_range=255, mean=mean, sizes=Sizes(8))
+    seen = []
+    net.body.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    nn.init.dirac_(net.body.weight)
+    nn.init.zeros_(net.body.bias)
+    x = torch.rand(2, 3, 9, 10)
+    assert torch.allclose(net(x), nn.functional.interpolate(x, scale_factor=2), atol=1e-6)
+    expected = (x - torch.tensor(mean).reshape(-1, 1, 1)) * 255
+    assert torch.allclose(seen[0][..., :9, :10], expected, atol=1e-4)
+
+
+def test_the_noise_level_is_of_the_networks_range():
+    net = adapted(Net(channels=4), noise_level=51, value_range=255, mean=0.5)
+    seen = []
+    net.body.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    net(torch.rand(1, 3, 8, 8))
+    assert torch.allclose(seen[0][:, 3], torch.tensor(51.0))
+
+
+def test_a_mean_for_each_of_other_channels_is_refused():
+    with pytest.raises(ValueError, match=r"mean: \[0.1, 0.2\], expected one number or 3: the image has so many channels"):
+        adapted(Net(), mean=[0.1, 0.2])(torch.rand(1, 3, 8, 8))
+
+
 def test_the_network_keeps_its_class_its_names_and_its_weights_and_can_be_copied():
     net = Net()
     names, state = [name for name, _ in net.named_modules()], list(net.state_dict())
@@ -107,7 +134,13 @@ def test_the_network_keeps_its_class_its_names_and_its_weights_and_can_be_copied
     assert net(torch.rand(1, 3, 5, 5)).shape == (1, 3, 5, 5)
 
 
-@pytest.mark.parametrize(("option", "value"), [("output", 1.5), ("output", True), ("noise_level", "15"), ("noise_level", True)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("output", 1.5), ("output", True), ("noise_level", "15"), ("noise_level", True), ("value_range", 0), ("value_range", "255"),
+        ("mean", 128), ("mean", []), ("mean", "x"), ("mean", [0.5, None]), ("mean", float("nan")),
+    ],
+)  # fmt: skip
 def test_what_is_no_option_is_refused(option, value):
-    with pytest.raises(ValueError, match=f"{option}: {value!r}, expected"):
+    with pytest.raises(ValueError, match=re.escape(f"{option}: {value!r}, expected")):
         Adapter(**{option: value})

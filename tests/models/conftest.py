@@ -1,8 +1,6 @@
 """A tiny teacher, a tinier student, and their option file: a real run in seconds."""
 
-import io
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -146,19 +144,3 @@ def write(tmp_path):
         return str(file)
 
     return to_file
-
-
-@pytest.fixture
-def log():
-    """What BasicSR's logger has said so far, as a function."""
-    from basicsr.utils import get_root_logger
-
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    logger = get_root_logger()
-    level = logger.level
-    logger.setLevel(logging.INFO)  # as basicsr does only for a log with a file
-    logger.addHandler(handler)
-    yield stream.getvalue
-    logger.removeHandler(handler)
-    logger.setLevel(level)

@@ -15,10 +15,10 @@ RGB = {"num_in_ch": 3, "num_out_ch": 3}
 ARCHITECTURES = {
     "EDSR": {"type": "EDSR", **RGB, "num_feat": 4, "num_block": 1, "upscale": 2},
     "RCAN": {"type": "RCAN", **RGB, "num_feat": 4, "num_group": 1, "num_block": 1, "squeeze_factor": 2, "upscale": 2},
-    "RRDBNet": {"type": "RRDBNet", **RGB, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2, "pad_to": 2},
+    "RRDBNet": {"type": "RRDBNet", **RGB, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2},
     "SwinIR": {
         "type": "SwinIR", "upscale": 2, "img_size": 12, "window_size": 4, "embed_dim": 4, "depths": [1], "num_heads": [1],
-        "mlp_ratio": 1, "upsampler": "pixelshuffledirect", "pad_to": 4,
+        "mlp_ratio": 1, "upsampler": "pixelshuffledirect",
     },
     "SRVGGNetCompact": {"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1, "upscale": 2},
     "Restormer": {"type": "Restormer", "dim": 2, "num_blocks": [1] * 4, "num_refinement_blocks": 1, "heads": [1] * 4},
@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "SAFMN": {"type": "SAFMN", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
     "PLKSR": {"type": "spandrel.architectures.PLKSR.PLKSR", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
 }  # fmt: skip
+PADDED = {"RRDBNet": {"pad_to": 2}, "SwinIR": {"pad_to": 4}}  # found by trying
 ENLARGING = ("EDSR", "RCAN", "RRDBNet", "SwinIR", "SRVGGNetCompact", "SPAN", "SAFMN", "PLKSR")
 LOGITS = {"logits": {"type": "L1Loss", "between": "output", "view": "degraded", "loss_weight": 1.0}}
 
@@ -54,7 +55,7 @@ def make(student, scale=1, terms=None, **options):
             "name": "any", "model_type": "DistillationModel", "is_train": True, "dist": False, "num_gpu": 0, "rank": 0, "path": {},
             "scale": scale, "datasets": {"train": {"gt_size": 18}}, "network_g": student,
             "train": {
-                "ema_decay": 0.9, "optim_g": {"type": "SGD", "lr": 1e-2}, "pixel_opt": {"type": "L1Loss"},
+                "ema_decay": 0.9, "total_iter": 10, "optim_g": {"type": "SGD", "lr": 1e-2}, "pixel_opt": {"type": "L1Loss"},
                 "scheduler": {"type": "MultiStepLR", "milestones": [10]}, "distill": terms,
             },
             **options,
@@ -141,7 +142,7 @@ def test_dckd_in_every_family(name, checkpoint, tokenizer_file):
 SAME_SIZE = {  # SLKD's second teacher sees the clean image
     **dict.fromkeys(("EDSR", "RCAN", "SRVGGNetCompact", "SPAN"), {"upscale": 1}),
     **dict.fromkeys(("SAFMN", "PLKSR"), {"upscaling_factor": 1}),
-    "RRDBNet": {"scale": 1, "pad_to": 4},
+    "RRDBNet": {"scale": 1},
     "SwinIR": {"upscale": 1, "upsampler": ""},
 }
 SLOW = ("SCUNet", "Uformer", "FFTformer")
@@ -195,7 +196,7 @@ def test_what_is_saved_of_a_student_is_a_teacher_without_further_words(name, tmp
     block, x = ARCHITECTURES[name], torch.rand(1, 3, 18, 18)
     model = make(block, 2 if name in ENLARGING else 1)
     file = saved(model, tmp_path)
-    assert network_in(Path(file)) == block
+    assert network_in(Path(file)) == {**block, **PADDED.get(name, {})}
     assert torch.equal(build_teacher({"checkpoint": file})(x).image, model.net_g_ema.eval()(x))
     again = make({"checkpoint": file}, 2 if name in ENLARGING else 1)
     assert network_in(Path(saved(again, tmp_path))) == block
@@ -247,15 +248,37 @@ def test_what_has_only_an_output_teaches_and_has_no_features(checkpoint, tmp_pat
 @pytest.mark.parametrize(
     ("teacher", "said"),
     [
-        ({"pad_to": 1}, r"teacher: SwinIR does not take an image of shape \(1, 3, 9, 9\) .*`pad_to: 8`"),
+        ({"mean": [0.5, 0.5]}, r"mean: \[0.5, 0.5\], expected one number or 3: the image has so many channels"),
         ({"output": 0}, "output: 0, but SwinIR returns one Tensor"),
     ],
-    ids=["size", "output"],
+    ids=["mean", "output"],
 )
 def test_what_the_teacher_does_not_take_is_said_before_the_first_step(checkpoint, teacher, said):
     block = ARCHITECTURES["SwinIR"]
     with pytest.raises(ValueError, match=said):
         step({**block, "checkpoint": checkpoint(block), **teacher}, ARCHITECTURES["EDSR"], 2)
+
+
+def test_a_network_that_takes_no_size_but_its_own_says_so(tmp_path):
+    (tmp_path / "fixed.py").write_text(
+        "from torch import nn\n\n"
+        "class Fixed(nn.Conv2d):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x.reshape(-1, 3, 50, 50))\n"
+    )
+    block = {"file": str(tmp_path / "fixed.py"), "class": "Fixed", "in_channels": 3, "out_channels": 3, "kernel_size": 1}
+    torch.save(build_source(block, "teacher").state_dict(), tmp_path / "fixed.pth")
+    with pytest.raises(ValueError, match=r"teacher: Fixed does not take an image of shape \(1, 3, 18, 18\) .*`pad_to: 8`"):
+        step({**block, "checkpoint": str(tmp_path / "fixed.pth")}, ARCHITECTURES["DnCNN"])
+
+
+def test_the_copies_of_a_student_are_padded_as_it_is(checkpoint, tokenizer_file):
+    block, dckd = ARCHITECTURES["SwinIR"], {"tokenizer": {"weights": str(tokenizer_file)}}
+    model = step({**block, "checkpoint": checkpoint(block)}, block, 2, terms={}, model_type="DCKDModel", dckd=dckd)
+    x = torch.rand(1, 3, 7, 10)
+    for net in (model.net_g, model.net_g_ema, model.history.net, model.teachers["degraded"].net):
+        assert net(x).shape == (1, 3, 14, 20)
+    assert model.opt["network_g"] == {"type": "SourcedNetwork", "network": {**block, "pad_to": 4}}
 
 
 def test_an_option_file_alone_trains_and_tests_a_student_of_a_class_file(options, write, tmp_path, photo_folder):

@@ -80,7 +80,7 @@ def test_weights_are_no_program_and_keys_of_other_sources_do_not_go_with_one(tmp
     assert program_kind(tmp_path / "net.pth") is None
     with pytest.raises(ValueError, match="is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`"):
         build_teacher({"program": str(tmp_path / "net.pth")})
-    with pytest.raises(ValueError, match="teacher: 'type' beside `program: .*expected pad_to, output, noise_level at most"):
+    with pytest.raises(ValueError, match="teacher: 'type' beside `program: .*expected pad_to, pad_square, .* at most"):
         build_teacher({"program": str(files / "scripted.pt"), "type": "EDSR"})
 
 
