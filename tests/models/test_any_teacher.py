@@ -193,10 +193,10 @@ def saved(model, folder):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_is_saved_of_a_student_is_a_teacher_without_further_words(name, tmp_path):
-    block, x = ARCHITECTURES[name], torch.rand(1, 3, 18, 18)
-    model = make(block, 2 if name in ENLARGING else 1)
-    file = saved(model, tmp_path)
-    assert network_in(Path(file)) == {**block, **PADDED.get(name, {})}
+    x = torch.rand(1, 3, 18, 18)
+    model = make(ARCHITECTURES[name], 2 if name in ENLARGING else 1)
+    file, block = saved(model, tmp_path), {**ARCHITECTURES[name], **PADDED.get(name, {})}
+    assert network_in(Path(file)) == block
     assert torch.equal(build_teacher({"checkpoint": file})(x).image, model.net_g_ema.eval()(x))
     again = make({"checkpoint": file}, 2 if name in ENLARGING else 1)
     assert network_in(Path(saved(again, tmp_path))) == block
