@@ -2,19 +2,19 @@
 
 The losses, networks and schedules are those of the models that option files name. Four things differ from `basicsr train`: crops
 are drawn once by the option file's dataset and shared by all runs (each seed has an order of its own, the same for all rows);
-the teacher's images of these crops are computed once where no feature is read; random windows of losses are drawn on the GPU; a
-step with numbers that are not finite is not skipped. On a CPU the same steps run without graphs.
+what the teacher makes of them is computed once, its features kept in half precision; random windows of losses are drawn on the
+GPU; a step with numbers that are not finite is not skipped. On a CPU the same steps run without graphs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kd_plugins.losses import contrastive_loss, cross_net_loss, extractor_loss
@@ -52,12 +52,19 @@ class Pool:
         loader = DataLoader(_Numbered(dataset, count), min(250, count), num_workers=workers)
         parts = [[part.to(device) for part in batch] for batch in loader]
         self.lq, self.gt = (torch.cat(each) for each in zip(*parts, strict=True))
-        self.restored: Tensor | None = None
+        self.seen: dict[tuple[str, str], Tensor] = {}  # what the teacher made, by view and layer; '' is its image
 
     @torch.no_grad()
-    def restore(self, teacher: nn.Module) -> None:
-        """Keep the teacher's image of each crop."""
-        self.restored = torch.cat([teacher(part).image for part in self.lq.split(250)])
+    def observe(self, teachers: Mapping[str, Any], views: Iterable[str]) -> None:
+        """Keep what the teacher makes of each crop, where it is not known yet: images, and tapped features in half precision."""
+        for view in views:
+            teacher, parts = teachers[view], {}
+            layers = [layer for layer in ("", *teacher._taps.layers) if (view, layer) not in self.seen]
+            for some in (self.gt if view == "clean" else self.lq).split(250) if layers else ():
+                image, features = teacher(some)
+                for layer in layers:
+                    parts.setdefault(layer, []).append(features[layer].half() if layer else image)
+            self.seen.update({(view, layer): torch.cat(found) for layer, found in parts.items()})
 
 
 def device_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> list[Tensor]:
@@ -101,7 +108,7 @@ class Run:
         self.device = device = model.device
         self.index = torch.zeros(1, dtype=torch.long, device=device)
         self.order = torch.zeros(steps, batch, dtype=torch.long, device=device)
-        self.restored: Any = None
+        self.picked: Any = None  # the crops of a step
         self.names: list[str] = []
         self.log = torch.zeros(0)
         self._build_optimizer(model.opt["train"])
@@ -109,8 +116,10 @@ class Run:
             if term.fade is not None:
                 term.fade = self._table([term.fade(step) for step in range(1, steps + 1)])
         model.terms_at = lambda iteration: list(model.terms.values())  # a weight of 0 is a number of the graph like another
-        if pool.restored is not None and model.terms and not model.pairs and {t.view for t in model.terms.values()} == {"degraded"}:
-            model.show = lambda: {"degraded": Observation(self.restored, {})}
+        if model.terms:
+            model.active = list(model.terms.values())
+            pool.observe(model.teachers, model.views)
+            model.show = self._show
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         self.graph: Any = None
         self._start = [tensor.detach().clone() for tensor in self._state()]
@@ -140,9 +149,8 @@ class Run:
 
     def _step(self) -> None:
         model, pool = self.model, self.pool
-        picked = self.order.index_select(0, self.index)[0]
+        self.picked = picked = self.order.index_select(0, self.index)[0]
         model.lq, model.gt = pool.lq.index_select(0, picked).float(), pool.gt.index_select(0, picked).float()
-        self.restored = pool.restored.index_select(0, picked) if pool.restored is not None else None
         self.optimizer.zero_grad(set_to_none=True)
         with model.precision.autocast(self.device):
             losses = model.compute_losses()
@@ -164,6 +172,15 @@ class Run:
                 self.names, self.log = list(values), torch.zeros(self.steps, len(values), device=self.device)
             self.log.index_copy_(0, self.index, torch.stack([v.detach().float() for v in values.values()])[None])
             self.index.add_(1).clamp_(max=self.steps - 1)
+
+    def _show(self) -> dict[str, Observation]:
+        """What the teacher makes of the step's crops, looked up."""
+
+        def look(view: str, layer: str) -> Tensor:
+            return self.pool.seen[view, layer].index_select(0, self.picked).float()
+
+        layers = self.model.teachers["degraded"]._taps.layers
+        return {view: Observation(look(view, ""), {layer: look(view, layer) for layer in layers}) for view in self.model.views}
 
     def _capture(self, stream: Any) -> None:
         stream.wait_stream(torch.cuda.current_stream())

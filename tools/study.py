@@ -11,11 +11,12 @@ scores.csv are not run again. Without a GPU the same runs take hours, one after 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -44,8 +45,9 @@ class Task:
 
     def __init__(self, name: str, plan: Mapping[str, Any], args: argparse.Namespace) -> None:
         self.name, self.plan, self.args, self.block = name, plan, args, plan["tasks"][name]
-        self.free: list[tuple[str, Run]] = []  # done, to be begun anew with another seed
-        self.steps = args.steps or self.block.get("steps") or plan["steps"]
+        self.free: dict[str, Run] = {}  # done, to be begun anew with another seed
+        self.seen = False
+        self.steps = self.block.get("steps") or args.steps or plan["steps"]
         self.options = self.read([])
         data, device = self.options["datasets"], torch.device(args.device)
         size = min(self.block.get("pool", plan["pool"]), self.steps * self.batch * len(args.seeds))
@@ -77,9 +79,9 @@ class Task:
         """Build a row's model and its step."""
         opt = self.read(self.entries(row) or [])
         model: Any = build_model(opt)
-        if model.terms and self.pool.restored is None:
-            self.pool.restore(model.teachers["degraded"])
-            print(f"{self.name} teacher: {self.scorer(model.teachers['degraded'].net):.3f}", flush=True)
+        if model.teachers and not self.seen:
+            self.seen = True
+            print(f"{self.name} teacher: {self.scorer(model.teachers['degraded'].net):.4f}", flush=True)
         return Run(model, self.pool, self.steps, self.batch)
 
 
@@ -101,45 +103,61 @@ def remember_starts() -> None:
     distillation_model.compare_networks = lambda *_: None
 
 
-def train_all(task: Task, todo: Iterator[tuple[str, int, Run]], milestones: Sequence[int], out: Path, until: float) -> None:
+class Entry(NamedTuple):
+    """A run, and what it is called."""
+
+    task: Task
+    row: str
+    seed: int
+    run: Run
+
+    def stops(self, milestones: Sequence[int]) -> list[int]:
+        """Where it is scored."""
+        first = [] if self.row == "teacher" else [0]
+        return sorted({*first, *(stop for stop in milestones if stop < self.task.steps), self.task.steps})
+
+
+def train_all(todo: Iterator[Entry], milestones: Sequence[int], args: argparse.Namespace) -> None:
     """Advance so many runs at once as asked, and score each at its milestones."""
-    scores, shares = Results(out / "scores.csv", COLUMNS), Results(out / "shares.csv", SHARES)
-    stops = sorted({0, task.steps} | {stop for stop in milestones if stop < task.steps})
-    running: list[tuple[str, int, Run]] = []
+    scores, shares, until = Results(args.out / "scores.csv", COLUMNS), Results(args.out / "shares.csv", SHARES), args.until
+    running: list[Entry] = []
     more = True
     while more or running:
-        while more and len(running) < task.args.beside:
+        if more and len(running) < args.beside:
             entry = next(todo, None)
             more = entry is not None
             if entry:
                 running.append(entry)
-                entry[2].advance(0)
+                entry.run.advance(0)
         if time.time() > until:
-            print(f"{task.name}: out of time with {len(running)} runs unfinished", flush=True)
+            left = ", ".join(f"{e.task.name} {e.row} {e.seed} at {e.run.done}" for e in running)
+            print(f"out of time, unfinished: {left}", flush=True)
             return
         moved = False
         for entry in list(running):
-            row, seed, run = entry
+            task, row, seed, run = entry
             if not run.idle():
                 continue
             moved = True
-            if run.done in stops and not (run.done == 0 and task.name.startswith("teacher")):
+            stops = entry.stops(milestones)
+            if run.done in stops:
                 psnr = task.scorer(run.model.net_g_ema)
                 found = {"task": task.name, "row": row, "seed": seed, "steps": task.steps, "iteration": run.done}
                 scores.add([{**found, "psnr": f"{psnr:.4f}"}])
                 print(f"{time.strftime('%X')} {task.name} {row} {seed} {run.done}: {psnr:.3f}", flush=True)
             if run.done == task.steps:
-                keep(task, row, seed, run, shares)
+                keep(entry, shares)
                 running.remove(entry)
-                task.free.append((row, run))
+                task.free[row] = run
                 continue
             run.advance(min(CHUNK, min(stop for stop in stops if stop > run.done) - run.done))
         if not moved:
             time.sleep(0.0005)
 
 
-def keep(task: Task, row: str, seed: int, run: Run, shares: Results) -> None:
+def keep(entry: Entry, shares: Results) -> None:
     """Write the student, and the course of what it was trained by."""
+    task, row, seed, run = entry
     weights = {name: value.detach().cpu().clone() for name, value in run.model.net_g_ema.state_dict().items()}
     name = task.name if row == "teacher" else f"{task.name}_{row.replace(' ', '_').replace(',', '')}_{task.steps}_{seed}"
     torch.save({"params_ema": weights}, task.args.out / f"{name}.pth")
@@ -151,21 +169,18 @@ def keep(task: Task, row: str, seed: int, run: Run, shares: Results) -> None:
         shares.add([{**found, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
 
 
-def todo(task: Task, rows: Sequence[str], seeds: Sequence[int], done: Results) -> Iterator[tuple[str, int, Run]]:
+def missing(tasks: Sequence[Task], rows: Sequence[str], seeds: Sequence[int], done: Results) -> Iterator[Entry]:
     """The runs that are missing, built when they are asked for; a row's second seed takes the place of its first."""
-    for seed in seeds:
-        for row in rows:
-            if task.entries(row) is None or done.has(task=task.name, row=row, seed=seed, steps=task.steps, iteration=task.steps):
-                continue
-            free = [entry for entry in task.free if entry[0] == row]
-            task.free = [entry for entry in task.free if entry not in free]
-            try:
-                run = free[0][1] if free else task.run(row)
-            except Exception as error:  # one row that cannot be captured is no reason to lose the others
-                print(f"{task.name} {row}: {type(error).__name__}: {error}", flush=True)
-                continue
-            run.reset(seed)
-            yield row, seed, run
+    for task, seed, row in itertools.product(tasks, seeds, rows):
+        if task.entries(row) is None or done.has(task=task.name, row=row, seed=seed, steps=task.steps, iteration=task.steps):
+            continue
+        try:
+            run = task.free.pop(row) if row in task.free else task.run(row)
+        except Exception as error:  # one row that cannot be captured is no reason to lose the others
+            print(f"{task.name} {row}: {type(error).__name__}: {error}", flush=True)
+            continue
+        run.reset(seed)
+        yield Entry(task, row, seed, run)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -184,18 +199,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args(argv)
-    plan, until = yaml.safe_load(args.file.read_text()), time.time() + 60 * args.minutes
+    plan = yaml.safe_load(args.file.read_text())
+    args.until = time.time() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
     remember_starts()
+    tasks = []
     for name in args.tasks or plan["tasks"]:
         began = time.time()
-        task = Task(name, plan, args)
-        print(f"{name}: {len(task.pool.lq)} crops in {time.time() - began:.0f} s", flush=True)
-        rows = args.rows or list(plan["rows"])
-        train_all(
-            task, todo(task, rows, args.seeds, Results(args.out / "scores.csv", COLUMNS)), plan["milestones"], args.out, until
-        )
-        print(f"{name}: {time.time() - began:.0f} s", flush=True)
+        tasks.append(Task(name, plan, args))
+        print(f"{name}: {len(tasks[-1].pool.lq)} crops in {time.time() - began:.0f} s", flush=True)
+    todo = missing(tasks, args.rows or list(plan["rows"]), args.seeds, Results(args.out / "scores.csv", COLUMNS))
+    train_all(todo, plan["milestones"], args)
 
 
 if __name__ == "__main__":
