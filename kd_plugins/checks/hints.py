@@ -42,6 +42,13 @@ class AtMost:
     maximum: float
 
 
+@dataclass(frozen=True)
+class Why:
+    """Of an annotated value: why it has to be there, and be so."""
+
+    description: str
+
+
 Whole = Annotated[int, AtLeast(0)] | None
 Count = Annotated[int, AtLeast(1)] | None
 _BOUNDS = {
@@ -69,7 +76,7 @@ def schema_of(hint: Any) -> Schema:
         return {} if {} in options or not options else options[0] if len(options) == 1 else {"anyOf": options}
     if origin is Annotated:
         base, *notes = arguments
-        bounds = [vars(note) for note in notes if isinstance(note, (AtLeast, Above, AtMost))]
+        bounds = [vars(note) for note in notes if isinstance(note, (AtLeast, Above, AtMost, Why))]
         return {**schema_of(base), **{word: value for bound in bounds for word, value in bound.items()}}
     if origin is Literal:
         return {"enum": list(arguments)}
@@ -132,6 +139,9 @@ _CLASSES = {"boolean": bool, "string": str, "null": type(None), "array": list, "
 
 def describe(schema: Schema) -> str:
     """A schema in words, for an error message."""
+    if "description" in schema:
+        bare = {word: value for word, value in schema.items() if word != "description"}
+        return f"{describe(bare)}: {schema['description']}"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(describe(option) for option in schema["anyOf"]))
     if "enum" in schema:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
-from kd_plugins.checks.hints import Above, AtLeast, AtMost, Count, Flag, Text
+from kd_plugins.checks.hints import Above, AtLeast, AtMost, Count, Flag, Text, Why
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS
-from kd_plugins.teachers.keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS
+from kd_plugins.teachers.keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TRUST
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
+from kd_plugins.teachers.programs import UNTRUSTED
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
 _RANGE: Spec = Annotated[float, Above(0)]
@@ -28,6 +29,7 @@ _ADAPTER: dict[str, Spec] = {
     "mean": _MEAN | list[_MEAN] | None,
 }
 _PROGRAM, _ENSEMBLE, _TASKS = TEACHER_KEYS
+_TRUSTED = Annotated[Literal[True], Why(UNTRUSTED)]
 
 
 def _arguments(target: Callable[..., Any]) -> Block:
@@ -58,18 +60,18 @@ def _source(cases: Mapping[str, Block], beside: Mapping[str, Spec], required: tu
     )
 
 
-def _alone(key: str, spec: Spec, beside: Mapping[str, Spec]) -> Block:
+def _alone(key: str, spec: Spec, beside: Mapping[str, Spec], required: tuple[str, ...] = ()) -> Block:
     """A block in which no other source may stand."""
     others = [other for other in ("type", *SOURCE_KEYS) if other != key and other not in beside]
     reason = f"beside `{key}`, expected {', '.join(beside)} at most" if beside else f"beside `{key}`, expected nothing else"
-    return Block(f"a block with `{key}`", {key: spec, **beside}, refused=dict.fromkeys(others, reason))
+    return Block(f"a block with `{key}`", {key: spec, **beside}, required, refused=dict.fromkeys(others, reason))
 
 
 def _teacher(beside: Mapping[str, Spec], tasks: Block) -> Named:
     cases = {
         _TASKS: tasks,
         _ENSEMBLE: _alone(_ENSEMBLE, Many(lambda: _MEMBER), beside),
-        _PROGRAM: _alone(_PROGRAM, str, {**_ADAPTER, **beside}),
+        _PROGRAM: _alone(_PROGRAM, str, {**_ADAPTER, **beside, TRUST: _TRUSTED}, (TRUST,)),
     }
     return _source(cases, beside, required=("checkpoint",))
 

@@ -50,7 +50,14 @@ def walk_block(report: Report, path: Path, block: Mapping[Any, Any], spec: Block
             _note_unknown(report, below, key, value, spec)
     for key in spec.required:
         if key not in block or (block[key] is None and isinstance(spec.keys.get(key), (Block, Named))):
-            report.error((*path, key), f"missing, {spec.name} needs it")
+            report.error((*path, key), f"missing, {_need(spec, key)}")
+
+
+def _need(spec: Block, key: str) -> str:
+    """Why a key has to be there."""
+    known = spec.keys.get(key)
+    leaf = {} if isinstance(known, (Block, Named, Many)) else schema_of_leaf(known)
+    return leaf.get("description") or f"{spec.name} needs it"
 
 
 def _note_fork(report: Report, path: Path, value: Any, fork: Fork) -> None:

@@ -57,7 +57,8 @@ def find_weights(name: str) -> Path:
     path = find_checkpoint(name)
     if kind := program_kind(path):
         raise ValueError(
-            f"checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`"
+            f"checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`, "
+            "`trust: true`"
         )
     return path
 

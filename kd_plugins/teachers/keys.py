@@ -3,6 +3,8 @@
 ADAPTER_KEYS = ("pad_to", "pad_square", "output", "noise_level", "value_range", "mean")
 CLASS_KEYS = ("file", "class")
 TASKS = "tasks"
+TRUST = "trust"
+"""Beside `program`."""
 TEACHER_KEYS = ("program", "ensemble", TASKS)
 SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
 SOURCED = "SourcedNetwork"

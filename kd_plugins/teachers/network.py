@@ -17,7 +17,7 @@ from kd_plugins.features import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
 from kd_plugins.teachers.description import is_registered, plain_network, within
 from kd_plugins.teachers.ensemble import Ensemble
-from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS
+from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS, TRUST
 from kd_plugins.teachers.programs import load_program
 
 WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
@@ -34,7 +34,7 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
             `type` (a registered architecture, one of spandrel's, or an importable `package.module.Class`) and its arguments;
             `file` (a .py file) and `class` in it, and its arguments;
             `checkpoint` alone: a file that describes its network, or whose network spandrel recognises;
-            `program`: a TorchScript or torch.export file;
+            `program`: a TorchScript or torch.export file, with `trust: true`;
             `ensemble`: a list of such blocks, each with a `weight` (default 1).
             With the first two, `checkpoint` names the weights, and `param_key` the dict of them that is meant. With all but the
             last: `pad_to`, sizes are padded to a multiple of it and cropped back, with `pad_square` to squares; `output`, which of
@@ -57,10 +57,14 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
         return _build_ensemble(block, key)
     adapter = {name: block.pop(name) for name in ADAPTER_KEYS if name in block}
     if "program" in block:
-        path = block.pop("program")
+        path, trust = block.pop("program"), block.pop(TRUST, False)
         if block:
-            raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {', '.join(ADAPTER_KEYS)} at most")
-        net, found = load_program(path), {}
+            beside = ", ".join((*ADAPTER_KEYS, TRUST))
+            raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {beside} at most")
+        try:
+            net, found = load_program(path, trust), {}
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
     else:
         net, found = _build(block, key)
     _adapt(net, {**found, **adapter}, key)

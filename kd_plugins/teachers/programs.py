@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 import zipfile
 from os import path as osp
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+UNTRUSTED = "a program can run code of whoever made it, and no scan of it can tell; `trust: true` beside it says that you trust it"
 
 
 class Program(nn.Module):
@@ -77,44 +77,24 @@ def find_program(name: str | Path) -> tuple[Path, str]:
     return path, kind
 
 
-def load_program(name: str | Path) -> Program:
-    """Load a program, on the CPU, frozen in the mode it was saved in (TorchScript: in eval mode).
+def load_program(name: str | Path, trust: object = False) -> Program:
+    """Load a program, on the CPU, frozen in the mode it was saved in (TorchScript: in eval mode). That may run any code.
+
+    Args:
+        name: its file.
+        trust: whether whoever names it trusts it.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no program, one that cannot be loaded, or one with pickled code.
+        ValueError: no program, one that is not trusted or cannot be loaded.
     """
     path, kind = find_program(name)
+    if trust is not True:
+        raise ValueError(f"program: {path} ({kind}): {UNTRUSTED}")
     try:
         if kind == "TorchScript":
             return Program(torch.jit.load(path, map_location="cpu").eval(), path).eval()
-        _refuse_pickles(path)
         return Program(torch.export.load(path).module(), path).eval()
-    except ValueError:
-        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"program: {path} cannot be loaded by PyTorch {torch.__version__} ({kind}: {reason})") from error
-
-
-def _refuse_pickles(path: Path) -> None:
-    """torch.export.load unpickles some parts of its file: let them be tensors only.
-
-    Raises:
-        ValueError: a part needs pickled code.
-    """
-    with zipfile.ZipFile(path) as archive:
-        parts = {name.partition("/")[2]: name for name in archive.namelist()}
-        pickled = [part for part in parts if part.endswith(".pt")]
-        for config in [part for part in parts if part.endswith("_config.json")]:
-            folder = config.rpartition("/")[0]
-            entries = json.loads(archive.read(parts[config]))["config"].values()
-            pickled += [f"{folder}/{entry['path_name']}" for entry in entries if entry["use_pickle"]]
-        for part in pickled:
-            try:
-                torch.load(io.BytesIO(archive.read(parts[part])), map_location="cpu", weights_only=True)
-            except Exception:
-                raise ValueError(
-                    f"program: {path}: its part {part} needs pickled code, which is refused: export the network again, without "
-                    "custom objects"
-                ) from None

@@ -102,8 +102,14 @@ FINE_TEACHERS = [
     {"type": "DnCNN", "nb": 8, "checkpoint": "a.pth"},
     {"type": "torch.nn.Identity", "checkpoint": "a.pth", "any": 1},
     {"file": "a.py", "class": "Net", "checkpoint": "a.pth", "any": 1, "pad_to": 8},
-    {"program": "a.pt", "noise_level": 25, "output": "image"},
-    {"ensemble": [MEMBER, {"program": "a.pt"}, {"ensemble": [MEMBER, {"type": "DnCNN", "nb": 8, "checkpoint": "a.pth"}]}]},
+    {"program": "a.pt", "trust": True, "noise_level": 25, "output": "image"},
+    {
+        "ensemble": [
+            MEMBER,
+            {"program": "a.pt", "trust": True},
+            {"ensemble": [MEMBER, {"type": "DnCNN", "nb": 8, "checkpoint": "a.pth"}]},
+        ]
+    },
     {"tasks": {"a": {"checkpoint": "a.pth"}, 25: {"ensemble": [MEMBER]}}},
     None,
 ]
@@ -114,7 +120,9 @@ WRONG_TEACHERS = [
     {"file": "a.py", "checkpoint": "a.pth"},
     {"file": "a.py", "class": "Net", "type": "DnCNN", "checkpoint": "a.pth"},
     {"class": "Net", "checkpoint": "a.pth"},
-    {"program": "a.pt", "checkpoint": "a.pth"},
+    {"program": "a.pt", "trust": True, "checkpoint": "a.pth"},
+    {"program": "a.pt"},
+    {"program": "a.pt", "trust": False},
     {"checkpoint": "a.pth", "pad_to": 0},
     {"checkpoint": "a.pth", "output": 0.5},
     {"ensemble": []},

@@ -56,8 +56,8 @@ def files(tmp_path, monkeypatch):
         "{type: torch.nn.Identity, checkpoint: a.pth}",
         "{type: __main__.Net, checkpoint: a.pth}",
         "{file: net.py, class: Net, checkpoint: a.pth, whatever: 1, output: 0, pad_to: 8}",
-        "{program: net.pt, output: 0, pad_to: 8, noise_level: 15.5}",
-        "{ensemble: [{checkpoint: a.pth, weight: 0.7}, {program: net.pt, weight: 0}]}",
+        "{program: net.pt, trust: true, output: 0, pad_to: 8, noise_level: 15.5}",
+        "{ensemble: [{checkpoint: a.pth, weight: 0.7}, {program: net.pt, trust: true, weight: 0}]}",
         "{ensemble: [{file: net.py, class: Net, checkpoint: b.pth}]}",
         f"{{ensemble: [{{{DNCNN}, checkpoint: a.pth, weight: 1}}, {{ensemble: [{{checkpoint: b.pth}}], weight: 2}}]}}",
     ],
@@ -128,8 +128,12 @@ def test_any_two_networks_can_have_pairs(check, student, features):
         ("{file: net.py, class: Net}", "teacher:checkpoint: missing, a class in a file needs it"),
         ("{file: net.py, class: Net, type: EDSR, checkpoint: a.pth}", "teacher:type: 'EDSR', beside `file`, expected"),
         ("{file: no.py, class: Net, checkpoint: a.pth}", "teacher:file: 'no.py' is no .py file (looked from "),
-        ("{program: no.pt}", "teacher:program: 'no.pt' is no file (looked from "),
-        ("{program: a.pth}", "teacher:program: a.pth is no TorchScript and no torch.export file"),
+        ("{program: no.pt, trust: true}", "teacher:program: 'no.pt' is no file (looked from "),
+        ("{program: a.pth, trust: true}", "teacher:program: a.pth is no TorchScript and no torch.export file"),
+        ("{program: net.pt}", "teacher:trust: missing, a program can run code of whoever made it, and no scan of it can tell"),
+        ("{program: net.pt, trust: false}", "teacher:trust: False, expected true: a program can run code of whoever made it"),
+        ("{ensemble: [{program: net.pt, weight: 1}]}", "teacher:ensemble:0:trust: missing, a program can run code of whoever"),
+        ("{checkpoint: a.pth, trust: true}", "teacher:trust: True, a block without `type` has no such key"),
         ("{program: net.pt, type: EDSR}", "teacher:type: 'EDSR', beside `program`, expected pad_to, pad_square, "),
         ("{program: net.pt, dim: 8}", "teacher:dim: 8, a block with `program` has no such key"),
         ("{program: net.pt, checkpoint: a.pth}", "teacher:checkpoint: 'a.pth', beside `program`, expected pad_to,"),
@@ -143,7 +147,7 @@ def test_any_two_networks_can_have_pairs(check, student, features):
         ("{ensemble: [{checkpoint: a.pth, weight: -1}]}", "teacher:ensemble:0:weight: -1, expected a number of at least 0"),
         ("{ensemble: [{checkpoint: a.pth, weight: 0}]}", "teacher:ensemble: weights [0], expected one above 0"),
         ("{ensemble: [{checkpoint: a.pth}, {checkpoint: no.pth}]}", "teacher:ensemble:1:checkpoint: 'no.pth' is no file"),
-        ("{ensemble: [{ensemble: [{program: no.pt}]}]}", "teacher:ensemble:0:ensemble:0:program: 'no.pt' is no file"),
+        ("{ensemble: [{ensemble: [{program: no.pt, trust: true}]}]}", "teacher:ensemble:0:ensemble:0:program: 'no.pt' is no file"),
         (f"{{ensemble: [{{{DNCNN}, deep: 3, checkpoint: a.pth}}]}}", "teacher:ensemble:0:deep: 3, DnCNN has no such key"),
         (
             f"{{ensemble: [{EDSR.replace('1', '4')[:-1]}, checkpoint: a.pth}}]}}",
@@ -201,7 +205,7 @@ def test_errors_in_a_member_have_its_line(check):
     assert line.startswith(f"a.yml:{number}: teacher:ensemble:1:wieght: 2, a block without `type` has no such key; nearest: weight")
 
 
-@pytest.mark.parametrize("teacher", ["{program: net.pt}", "{ensemble: [{checkpoint: a.pth}]}"])
+@pytest.mark.parametrize("teacher", ["{program: net.pt, trust: true}", "{ensemble: [{checkpoint: a.pth}]}"])
 def test_terms_between_features_need_a_teacher_with_layers(check, teacher):
     said = check(GOOD, f"teacher={teacher}")
     assert [line.split(": ")[1] for line in said] == ["train:distill:nc:between", "train:distill:et:between"]

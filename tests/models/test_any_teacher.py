@@ -235,8 +235,8 @@ def test_what_has_only_an_output_teaches_and_has_no_features(checkpoint, tmp_pat
         )
     else:
         torch.jit.trace(net, torch.rand(1, 3, 8, 8)).save(program)
-    members = [{"program": program, "weight": 1}, {"checkpoint": file, "weight": 3}]
-    teacher = {"ensemble": members} if kind == "ensemble" else {"program": program}
+    members = [{"program": program, "trust": True, "weight": 1}, {"checkpoint": file, "weight": 3}]
+    teacher = {"ensemble": members} if kind == "ensemble" else {"program": program, "trust": True}
     assert step(teacher, student).losses["l_logits"] > 0
     assert f"teacher ({'Ensemble' if kind == 'ensemble' else 'Program'})" in log()
     assert "nan" not in log()

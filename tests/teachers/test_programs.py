@@ -1,10 +1,11 @@
-"""TorchScript and torch.export files teach by their output; pickled code in them is refused."""
+"""TorchScript and torch.export files teach by their output, where the option file says that it trusts them."""
 
-import pickle
+import json
 import zipfile
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from kd_plugins.teachers import build_teacher
@@ -43,7 +44,7 @@ def files(tmp_path_factory, net):
 
 @pytest.mark.parametrize("name", ["scripted.pt", "traced.pth", "exported.pt2"])
 def test_a_program_restores_what_its_network_restores(files, net, name):
-    teacher = build_teacher({"program": str(files / name)})
+    teacher = build_teacher({"program": str(files / name), "trust": True})
     for x in (torch.rand(2, 3, 8, 8), torch.rand(3, 3, 9, 12)):
         torch.testing.assert_close(teacher(x).image, net(x))
     assert sum(p.numel() for p in teacher.parameters()) == sum(p.numel() for p in net.parameters())
@@ -52,26 +53,28 @@ def test_a_program_restores_what_its_network_restores(files, net, name):
 
 
 def test_a_script_saved_in_training_mode_runs_in_eval_mode(files):
-    teacher, x = build_teacher({"program": str(files / "training.pt")}), torch.rand(1, 3, 8, 8)
+    teacher, x = build_teacher({"program": str(files / "training.pt"), "trust": True}), torch.rand(1, 3, 8, 8)
     assert torch.equal(teacher(x).image, teacher(x).image)
 
 
 def test_a_program_of_one_size_can_be_padded_to_it_and_says_so_otherwise(files, net):
     x = torch.rand(1, 3, 5, 8)
-    assert build_teacher({"program": str(files / "fixed.pt2"), "pad_to": 8})(x).image.shape == x.shape
+    assert build_teacher({"program": str(files / "fixed.pt2"), "pad_to": 8, "trust": True})(x).image.shape == x.shape
     with pytest.raises(ValueError, match=r"fixed.pt2 does not take a batch of shape \(2, 3, 8, 8\) .*saved for any batch size"):
-        build_teacher({"program": str(files / "fixed.pt2")})(torch.rand(2, 3, 8, 8))
+        build_teacher({"program": str(files / "fixed.pt2"), "trust": True})(torch.rand(2, 3, 8, 8))
 
 
 def test_its_layers_cannot_be_tapped(files):
-    teacher = build_teacher({"program": str(files / "scripted.pt")})
+    teacher = build_teacher({"program": str(files / "scripted.pt"), "trust": True})
     with pytest.raises(ValueError, match=r"features: scripted.pt is a program, .*no layers.*expected terms `between: output` only"):
         teacher.tap(["body.0"])
 
 
 def test_as_a_checkpoint_it_is_refused_with_what_to_write(files):
     for name, kind in (("scripted.pt", "TorchScript"), ("exported.pt2", "torch.export")):
-        with pytest.raises(ValueError, match=rf"is a program \({kind}\), which runs .*if you trust it: `program: .*{name}`"):
+        with pytest.raises(
+            ValueError, match=rf"is a program \({kind}\), which runs .*if you trust it: `program: .*{name}`, `trust: true`"
+        ):
             build_teacher({"checkpoint": str(files / name)})
 
 
@@ -79,8 +82,8 @@ def test_weights_are_no_program_and_keys_of_other_sources_do_not_go_with_one(tmp
     torch.save(net.state_dict(), tmp_path / "net.pth")
     assert program_kind(tmp_path / "net.pth") is None
     with pytest.raises(ValueError, match="is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`"):
-        build_teacher({"program": str(tmp_path / "net.pth")})
-    with pytest.raises(ValueError, match="teacher: 'type' beside `program: .*expected pad_to, pad_square, .* at most"):
+        build_teacher({"program": str(tmp_path / "net.pth"), "trust": True})
+    with pytest.raises(ValueError, match="teacher: 'type' beside `program: .*expected pad_to, pad_square, .*, trust at most"):
         build_teacher({"program": str(files / "scripted.pt"), "type": "EDSR"})
 
 
@@ -89,14 +92,14 @@ def test_a_damaged_archive_is_one_sentence_whatever_it_was(tmp_path, net):
     torch.save(net.state_dict(), path)
     path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK__"))  # its list of contents
     with pytest.raises(ValueError, match="program: .*net.pth is no TorchScript"):
-        build_teacher({"program": str(path)})
+        build_teacher({"program": str(path), "trust": True})
     with pytest.raises(ValueError, match="checkpoint .*net.pth: cannot be read as plain weights"):
         build_teacher({"checkpoint": str(path)})
 
 
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="program: '.*missing.pt' is no file"):
-        build_teacher({"program": str(tmp_path / "missing.pt")})
+        build_teacher({"program": str(tmp_path / "missing.pt"), "trust": True})
 
 
 def test_a_broken_program_is_one_sentence(tmp_path):
@@ -105,31 +108,22 @@ def test_a_broken_program_is_one_sentence(tmp_path):
         for name in ("net/constants.pkl", "net/code/x.py", "net/data.pkl"):
             archive.writestr(name, b"nothing")
     with pytest.raises(ValueError, match="program: .*net.pt cannot be loaded by PyTorch"):
-        load_program(path)
+        load_program(path, trust=True)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("part", ["sample_inputs", "weights", "constants"])
-def test_pickled_code_in_an_exported_program_is_refused_and_not_run(tmp_path, files, part, code):
-    ran, path = tmp_path / "ran", tmp_path / "net.pt2"
-    pickled = pickle.dumps(code(ran))
-    with zipfile.ZipFile(files / "exported.pt2") as source, zipfile.ZipFile(path, "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            if part == "sample_inputs" and "sample_inputs/" in name:
-                content = pickled
-            if part == "weights" and name.endswith("weights_config.json"):
-                content = content.replace(b'"use_pickle": false', b'"use_pickle": true').replace(
-                    b'"use_pickle":false', b'"use_pickle":true'
-                )
-            if part == "weights" and name.endswith("weights/weight_0"):
-                content = pickled
-            if part == "constants" and name.endswith("constants_config.json"):
-                content = (
-                    b'{"config": {"c": {"path_name": "opaque_obj_0", "is_param": false, "use_pickle": true, "tensor_meta": null}}}'
-                )
-                target.writestr(f"{name.split('/')[0]}/data/constants/opaque_obj_0", pickled)
-            target.writestr(name, content)
-    with pytest.raises(ValueError, match=rf"its part .*{part}.* needs pickled code, which is refused"):
-        load_program(path)
-    assert not ran.exists()
+@pytest.mark.parametrize("name", ["scripted.pt", "traced.pth", "exported.pt2"])
+@pytest.mark.parametrize("trust", [{}, {"trust": False}, {"trust": "yes"}, {"trust": 1}, {"trust": None}], ids=str)
+def test_a_program_that_is_not_trusted_is_refused_and_not_loaded(files, name, trust, monkeypatch):
+    for module in (torch.jit, torch.export):
+        monkeypatch.setattr(module, "load", lambda *args, **kwargs: pytest.fail("loaded"))
+    block = {"program": str(files / name), **trust}
+    for teacher in (block, {"ensemble": [block]}, {"tasks": {"rain": block}}):
+        with pytest.raises(ValueError, match=rf"teacher.*: program: .*{name} .*: a program can run code .*`trust: true` beside it"):
+            build_teacher(teacher)
+
+
+def test_a_file_that_describes_its_network_as_a_trusted_program_does_not_trust_it_for_us(tmp_path, files):
+    network = {"program": str(files / "scripted.pt"), "trust": True}
+    save_file({"w": torch.zeros(1)}, tmp_path / "net.safetensors", metadata={"network": json.dumps(network)})
+    with pytest.raises(ValueError, match="describes its network by 'program', expected a registered type"):
+        build_teacher({"checkpoint": str(tmp_path / "net.safetensors")})
