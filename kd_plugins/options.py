@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 _DEEPEST = 100  # levels of nesting: whatever walks through the options does so by recursion
+_MOST = 100_000  # values, each counted wherever an alias repeats it: whatever walks through the options sees it there
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,6 +36,16 @@ class _Loader(yaml.SafeLoader):
         finally:
             self.depth -= 1
 
+    def get_single_node(self) -> yaml.Node | None:
+        """As SafeLoader's, of a size that can be walked through."""
+        node = super().get_single_node()
+        count, depth = (0, 0) if node is None else _extent(node, {})
+        if count > _MOST or depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem=f"aliases repeat what they stand for until there are more than {_MOST} values, or {_DEEPEST} levels of them"
+            )
+        return node
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """As SafeLoader's, whose own errors for `!!int ""`, `!!bool x` or a date like 2025-13-01 say neither line nor value."""
         try:
@@ -44,6 +55,16 @@ class _Loader(yaml.SafeLoader):
                 raise
             kind = node.tag.rpartition(":")[2]
             raise yaml.MarkedYAMLError(problem=f"{node.value[:100]!r} is no {kind}", problem_mark=node.start_mark) from error
+
+
+def _extent(node: yaml.Node, seen: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many nodes there are in one, and in how many levels; each alias counted as what it stands for."""
+    if id(node) not in seen:
+        seen[id(node)] = (0, 0)  # one that holds itself is found elsewhere
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        below = [_extent(part, seen) for part in (() if isinstance(node, yaml.ScalarNode) else parts)]
+        seen[id(node)] = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
+    return seen[id(node)]
 
 
 _Loader.add_implicit_resolver(
@@ -184,8 +205,9 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
             raise OptionError(f"--force_yml {entry}: expected key:subkey=value")
         try:
             value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-        except yaml.YAMLError:
-            raise OptionError(f"--force_yml {entry}: {text!r} is not a YAML value") from None
+        except yaml.YAMLError as error:
+            reason = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) else ""
+            raise OptionError(f"--force_yml {entry[:200]}: {text[:200]!r} is not a YAML value{reason}") from None
         node: Any = opt
         for depth, key in enumerate(keys[:-1], 1):
             if node.get(key) is None:  # not there, or nothing stands after it

@@ -1,5 +1,6 @@
 """Option files and command lines."""
 
+import itertools
 import random
 from os import path as osp
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from kd_plugins.options import OptionError, option_errors, parse_options, read_option_file, read_options
+from kd_plugins.options import OptionError, force_options, option_errors, parse_options, read_option_file, read_options
 
 MINIMAL = """
 name: trial
@@ -108,6 +109,26 @@ def test_a_file_that_is_nested_without_end_is_refused(write, text):
     with pytest.raises(OptionError, match="nested in more than 100 levels"):
         read_options(write(MINIMAL + f"note: {text}\n"))
     assert read_options(write(MINIMAL + f"note: {'[' * 90}{']' * 90}\n"))["note"]
+
+
+@pytest.mark.parametrize(
+    ("first", "further"),
+    [("[1]", "[{0}, {0}]"), ("{k: 1}", "{{a: {0}, b: {0}}}"), ("{k: 1}", "{{<<: [{0}, {0}]}}"), ("[1]", "[{0}]")],
+    ids=["lists", "mappings", "merges", "levels"],
+)
+def test_aliases_that_repeat_each_other_without_end_are_refused_wherever_they_are_read(write, first, further):
+    def text(count):
+        lines = [f"x-{n}: &a{n} {further.format(f'*a{n - 1}')}" for n in range(1, count)]
+        return "\n".join([MINIMAL, f"x-0: &a0 {first}", *lines]) + "\n"
+
+    for read in (read_options, read_option_file):
+        with pytest.raises(OptionError, match="aliases repeat what they stand for until there are more than 100000 values, or 100"):
+            read(write(text(300)))
+        assert read(write(text(9)))
+    pairs = ", ".join(f"&{name} [*{before}, *{before}]" for before, name in itertools.pairwise("abcdefghijklmnopqrstu"))
+    inline = f"[&a [1], {pairs}]"
+    with pytest.raises(OptionError, match="is not a YAML value .aliases repeat"):
+        force_options({}, [f"a={inline}"])
 
 
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
