@@ -10,14 +10,14 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Above, Count, Flag, Text, Whole
+from kd_plugins.checks.hints import Above, Count, Flag, OwnName, Text, Whole
 from kd_plugins.data import TaskDataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 
 DEGRADATION = Named("degradation", DEGRADATION_REGISTRY, signature_block, many=True)
 
 LOADER: dict[str, Spec] = {
-    "name": str | float,
+    "name": OwnName | float,
     "phase": Any,  # filled in
     "scale": int | None,  # filled in where the file has one
     "use_shuffle": Flag,

@@ -6,6 +6,7 @@ import json
 import math
 import operator
 import os
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,15 @@ class Why:
     description: str
 
 
+@dataclass(frozen=True)
+class OneName:
+    """Of an annotated text: it names a folder or a file in a folder of the run's, and leads nowhere else."""
+
+    pattern: str = r"^(?!\.\.?$)(?![\s\S]*[/\\\u0000-\u001f])[\s\S]"
+    maxLength: int = 200  # noqa: N815 (the schema's word): names have 255 bytes, and the run's files add to this one
+
+
+OwnName = Annotated[str, OneName()]
 Whole = Annotated[int, AtLeast(0)] | None
 Count = Annotated[int, AtLeast(1)] | None
 _BOUNDS = {
@@ -76,7 +86,7 @@ def schema_of(hint: Any) -> Schema:
         return {} if {} in options or not options else options[0] if len(options) == 1 else {"anyOf": options}
     if origin is Annotated:
         base, *notes = arguments
-        bounds = [vars(note) for note in notes if isinstance(note, (AtLeast, Above, AtMost, Why))]
+        bounds = [vars(note) for note in notes if isinstance(note, (AtLeast, Above, AtMost, Why, OneName))]
         return {**schema_of(base), **{word: value for bound in bounds for word, value in bound.items()}}
     if origin is Literal:
         return {"enum": list(arguments)}
@@ -117,12 +127,23 @@ def fits(value: Any, schema: Schema) -> bool:
     kinds = schema.get("type", [])
     if kinds and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         return False
+    if isinstance(value, str) and not (
+        re.search(schema.get("pattern", ""), value) and _bytes(value) <= schema.get("maxLength", math.inf)
+    ):
+        return False
     if not all(holds(value, schema[word]) for word, (_, holds) in _BOUNDS.items() if word in schema):
         return False
     if isinstance(value, list) and "items" in schema:
         enough = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
         return enough and all(fits(item, schema["items"]) for item in value)
     return True
+
+
+def _bytes(text: str) -> float:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # half of a character, which no name of a file has
+        return math.inf
 
 
 def _is(value: Any, kind: str) -> bool:
@@ -152,6 +173,8 @@ def describe(schema: Schema) -> str:
     if kinds == "array":
         count = f" of {schema['maxItems']} values" if "maxItems" in schema else ""
         return f"a list{count}" + (f" (each {describe(schema['items'])})" if schema.get("items") else "")
+    if "pattern" in schema:
+        return "one name, as a folder has it: no path, and not long"
     bounds = [f"{words} {schema[word]:g}" for word, (words, _) in _BOUNDS.items() if word in schema]
     return " ".join([_WORDS.get(kinds, "a mapping"), " and ".join(bounds)]).rstrip()
 

@@ -14,7 +14,7 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Above, AtLeast, AtMost, Flag, Text, Whole
+from kd_plugins.checks.hints import Above, AtLeast, AtMost, Flag, OwnName, Text, Whole
 from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
@@ -101,7 +101,7 @@ _TRAIN_UPSTREAM: dict[str, Spec] = {
 _VAL: dict[str, Spec] = {
     "val_freq": Often,
     "save_img": Flag,
-    "suffix": str | int | None,
+    "suffix": Literal["", None] | OwnName | int,
     "pbar": Flag,
     "metrics": Block("metrics", every=METRIC),
 }
@@ -124,7 +124,7 @@ _PATH: dict[str, Spec] = {
 # filled in from `name`: what the file says is overwritten
 _PATH_FILLED = ("experiments_root", "results_root", "models", "training_states", "log", "visualization")
 _TOP: dict[str, Spec] = {
-    "name": str | float,
+    "name": OwnName | float,
     "model_type": str,
     "scale": int | None,
     "num_gpu": Annotated[int, AtLeast(0)] | Literal["auto"],

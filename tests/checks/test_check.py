@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -242,6 +243,26 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
 )
 def test_an_option_that_cannot_be_used_is_refused(check, entry, said):
     assert any(said in line for line in check(GOOD, entry))
+
+
+@pytest.mark.parametrize("name", ["../photos", "a/b", "a\\b", "..", ".", "", "/tmp/a", "a\nb", "é" * 101, "\ud800"], ids=ascii)
+@pytest.mark.parametrize("key", ["name", "datasets:val:name", "datasets:train:name", "val:suffix"])
+def test_what_becomes_a_folder_or_a_file_is_one_name(check, key, name):
+    if (key, name) == ("val:suffix", ""):  # as nothing
+        return
+    (line,) = [line for line in check(GOOD, f"{key}={json.dumps(name)}") if f": {key}: " in line]
+    assert "expected one name, as a folder has it" in line or "expected one of , nothing or one name" in line
+    check(GOOD, f"{key}=my run.2", code=0)
+
+
+def test_a_run_whose_name_is_a_path_leaves_the_folder_that_it_leads_to(tmp_path, monkeypatch, capfd):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    Path("x.yml").write_text(GOOD)
+    assert main(["train", "-opt", "x.yml", "--force_yml", "name=../../photos"]) == 2
+    assert "name: '../../photos', expected one name" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
 
 def test_files_of_what_is_not_built_are_not_asked_for(check):

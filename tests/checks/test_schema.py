@@ -81,6 +81,7 @@ def test_features_are_auto_or_groups(schema):
     [
         lambda opt: opt.update(chanels_last=True),
         lambda opt: opt.update(model_type="SLKDModl"),
+        lambda opt: opt.update(name="../photos"),
         lambda opt: opt["network_g"].update(dmi=8),
         lambda opt: opt["network_g"].update(dim="wide"),
         lambda opt: opt["datasets"]["train"]["degradation"].update(densty=1),
