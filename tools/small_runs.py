@@ -144,7 +144,7 @@ def further_blocks(folder: Path) -> list[dict[str, Any]]:
         ("teacher_clean", own),
         ("network_g", {"from_teacher": {"width": 0.5}}),
         ("network_g", {"type": "SourcedNetwork", "network": {"type": "Restormer", **TEACHER, "checkpoint": file}}),
-        ("init", {"from": "teacher", "channels": "importance", "batches": 1}),
+        ("init", {"from": "teacher", "channels": "importance", "refit": True, "batches": 1}),
         ("features", {"encoder": [["encoder_level1", "encoder_level1"]], "own": [["latent", "latent"]], "decoder": "auto"}),
         ("amp", "bf16"),
         ("channels_last", True),

@@ -141,7 +141,12 @@ _DCKD = {
     "history": signature_block(History, given=("net", "student")),
     "negatives": signature_block(NegativeInputs),
 }
-_INIT = {"from": Literal["teacher"], "channels": Literal[CHANNELS], "batches": Annotated[int, AtLeast(1)]}
+_INIT = {
+    "from": Literal["teacher"],
+    "channels": Literal[CHANNELS],
+    "refit": bool,
+    "batches": Annotated[int, AtLeast(1)],
+}
 _TOP_OURS: dict[str, Spec] = {
     "network_g": ANY_STUDENT,
     "teacher": TEACHER,

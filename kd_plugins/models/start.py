@@ -19,7 +19,7 @@ from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
 from kd_plugins.students.request import TARGETS, student_of
 
-INIT = {"from": "teacher", "channels": "magnitude", "batches": 4}
+INIT = {"from": "teacher", "channels": "magnitude", "refit": False, "batches": 4}
 """The keys of `init: {...}`, with their defaults."""
 
 
@@ -47,8 +47,8 @@ def read_init(init: Any) -> dict[str, Any] | None:
     """The keys of `init` with their defaults; None for a random start.
 
     Args:
-        init: 'random', 'teacher', or a mapping: `from: teacher`, `channels` (see `inherit`), and for `importance` the number of
-            training batches that it is measured on.
+        init: 'random', 'teacher', or a mapping: `from: teacher`, `channels` (see `inherit`), `refit`: whether the layers are then
+            fitted to the teacher's answers, and for both the number of training `batches` that this is measured on.
 
     Raises:
         ValueError: something else.
@@ -64,15 +64,11 @@ def read_init(init: Any) -> dict[str, Any] | None:
     found = {**INIT, **init}
     if found["channels"] not in CHANNELS:
         raise ValueError(f"init:channels: {found['channels']!r}, expected one of {', '.join(CHANNELS)}")
+    if not isinstance(found["refit"], bool):
+        raise ValueError(f"init:refit: {found['refit']!r}, expected true or false")
     if isinstance(found["batches"], bool) or not isinstance(found["batches"], int) or found["batches"] < 1:
         raise ValueError(f"init:batches: {found['batches']!r}, expected a whole number of at least 1")
     return found
-
-
-def starts_from_weights(opt: Mapping[str, Any]) -> bool:
-    """Whether a student starts from any weights, its teacher's or its own."""
-    block = opt["network_g"].get("network") or opt["network_g"]  # of a SourcedNetwork
-    return opt.get("init", "random") != "random" or bool(opt["path"].get("pretrain_network_g") or block.get("checkpoint"))
 
 
 def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -81,7 +77,7 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
     Args:
         student: unwrapped.
         teacher: the teacher's network, if there is one.
-        opt: the options of the run: `init`, `path`, and for `channels: importance` the training data.
+        opt: the options of the run: `init`, `path`, and for `channels: importance` and `refit` the training data.
 
     Returns:
         See `inherit`; nothing where the student starts from something else.
@@ -97,20 +93,29 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
     if opt["path"].get("pretrain_network_g"):
         get_root_logger().info("The student starts from path:pretrain_network_g, not from the teacher.")
         return {}
-    importance = None
-    if init["channels"] == "importance":
+    refits = init["refit"] and not opt["path"].get("resume_state")  # a resumed student gets its own weights
+    batches, importance = [], None
+    if refits or init["channels"] == "importance":
         with kept_randomness():
-            importance = first_order(teacher, _batches(opt, init["batches"]))
-    kept = inherit(student, teacher, init["channels"], importance)
-    get_root_logger().info(f"The student starts from the teacher's weights (channels: {init['channels']}).")
+            batches = list(_batches(opt, init["batches"]))
+    if init["channels"] == "importance":
+        importance = first_order(teacher, batches)
+    images = _one_size([batch["lq"] for batch in batches]) if refits else None
+    kept = inherit(student, teacher, init["channels"], importance, images)
+    how = f"channels: {init['channels']}{', refit' if refits else ''}"
+    get_root_logger().info(f"The student starts from the teacher's weights ({how}).")
     return kept
+
+
+def _one_size(images: list[Tensor]) -> Tensor:
+    return torch.cat([each for each in images if each.shape[1:] == images[0].shape[1:]])
 
 
 def _batches(opt: Mapping[str, Any], count: int) -> Iterator[dict[str, Tensor]]:
     """Batches of the training data, the same ones in every run."""
     block = copy.deepcopy(opt["datasets"].get("train") or {})
     if not block.get("type"):
-        raise ValueError("init:channels: importance is measured on the training data, but there is no `datasets: train`")
+        raise ValueError("init: importance and refit need the training data, but there is no `datasets: train`")
     seed_generators(0)
     dataset: Any = build_dataset(block)
     if isinstance(dataset, TaskDataset):  # of several teachers the first is meant: it sees the data of its own task

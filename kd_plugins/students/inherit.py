@@ -5,7 +5,8 @@ Nothing here knows a network: which layers share channels is read off one forwar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from kd_plugins.features.measure import evaluating, example_images
 from kd_plugins.features.taps import refuse_untappable, unheard
 from kd_plugins.students.depth import kept_blocks, without_others
-from kd_plugins.students.selection import Selection, Shuffle, lookup, take
+from kd_plugins.students.refit import LAYERS, Source, refit
+from kd_plugins.students.selection import Selection, Shuffle, kept_rows, lookup, take
 from kd_plugins.students.trace import Graph, Plan, trace
 
 CHANNELS = ("magnitude", "first", "importance")
@@ -23,7 +25,11 @@ _SIZES = ((32, 32), (64, 64), (48, 48), (56, 56), (128, 128))  # squares: some n
 
 @torch.no_grad()
 def inherit(
-    student: nn.Module, teacher: nn.Module, channels: str = "magnitude", importance: Mapping[str, Tensor] | None = None
+    student: nn.Module,
+    teacher: nn.Module,
+    channels: str = "magnitude",
+    importance: Mapping[str, Tensor] | None = None,
+    images: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Fill a narrower or shallower student with its teacher's weights, in place [ours].
 
@@ -32,8 +38,9 @@ def inherit(
     ones these are is read off one forward pass of each network, and proven on the teacher: its channels, shuffled accordingly, make
     the same image. A layer that now sums over fewer channels is scaled by the ratio of its weight's norms, before over after, so
     that its output keeps its size: the square root of the ratio of widths where all channels weigh alike, 1 where only dead ones
-    are dropped; not where it sums over means (of values that attention weighs by channels), which grow by themselves. Where nothing
-    is left out, the student is the teacher, bit for bit.
+    are dropped; not where it sums over means (of values that attention weighs by channels), which grow by themselves. With `images`
+    the layers are then fitted to the teacher's answers (`refit`). Where nothing is left out, the student is the teacher, bit for
+    bit.
 
     Args:
         student: the network to fill; its parameters stay the same objects.
@@ -41,6 +48,7 @@ def inherit(
         channels: 'magnitude' keeps the channels with the largest sum of squared weights, over all kept layers that have them;
             'importance' those with the largest sum of `importance`; 'first' the first ones.
         importance: for each of the teacher's parameters by name, a tensor of its shape: see `first_order`.
+        images: degraded ones, (N, C, H, W): the layers of a student that lost something are fitted on them.
 
     Returns:
         For each module of the student that puts out one map (N, C, H, W) of inherited channels, the (C,) LongTensor, on the CPU, of
@@ -63,7 +71,8 @@ def inherit(
         refuse_untappable(net)
     weights = {name: tensor for name, tensor in teacher.named_parameters()}
     worth = {id(p): (importance or {}).get(name) for name, p in weights.items()}
-    with without_others(teacher, kept_blocks(student, teacher)):
+    blocks = kept_blocks(student, teacher)
+    with without_others(teacher, blocks):
         theirs, mine = teacher.state_dict(keep_vars=True), student.state_dict()
         plan = plan_labels(student, teacher)
         image, graphs = _trace_both(student, teacher, plan)
@@ -77,9 +86,29 @@ def inherit(
             _prove(teacher, plan, graphs[1], Shuffle(graphs[1], selection.narrowed).chosen, image)
         filled = {name: take(theirs[name], name, plan.get(name, ()), graphs, selection.chosen) for name in mine if name in theirs}
         outputs = _outputs(graphs, selection.chosen)
-    for name, tensor in filled.items():
-        mine[name].copy_(tensor)
+        sources = {
+            name: Source(layer, kept_rows(theirs[weight], weight, plan.get(weight, ()), graphs, selection.chosen))
+            for name, layer in teacher.named_modules()
+            if isinstance(layer, LAYERS) and (weight := f"{name}.weight") in filled
+        }
+    with _restored(mine):
+        for name, tensor in filled.items():
+            mine[name].copy_(tensor)
+        if images is not None and (plan or blocks):
+            refit(student, teacher, sources, images)
     return outputs
+
+
+@contextmanager
+def _restored(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """After an error they are as they were."""
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    try:
+        yield
+    except BaseException:
+        for name, tensor in before.items():
+            tensors[name].copy_(tensor)
+        raise
 
 
 def plan_labels(student: nn.Module, teacher: nn.Module) -> Plan:

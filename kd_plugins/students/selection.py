@@ -166,6 +166,14 @@ def lookup(whole: Tensor, wanted: Tensor, name: str) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, places)
 
 
+def kept_rows(tensor: Tensor, name: str, plan: Sequence[tuple[int, ...]], graphs: tuple[Graph, Graph], chosen: Tensor) -> Tensor:
+    """Which of the teacher's along the first dimension are the student's; see `take`."""
+    if (0,) not in plan:
+        return torch.arange(len(tensor))
+    mine, theirs = (graph.layers[name][list(plan).index((0,))].flatten() for graph in graphs)
+    return lookup(theirs, chosen[mine], name)
+
+
 def take(
     tensor: Tensor,
     name: str,

@@ -152,6 +152,8 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("teacher=~", "teacher: missing, kl, nc, et compare with it"),
         ("init=techer", "init: 'techer', expected a mapping or teacher or random"),
         ("init={from: teacher, channel: first}", "init:channel: 'first', init has no such key; nearest: channels"),
+        ("init={from: teacher, refit: 1.5}", "init:refit: 1.5, expected true or false"),
+        ("init={from: teacher, refits: true}", "init:refits: True, init has no such key; nearest: refit"),
         ("init={from: teacher, channels: last}", "init:channels: 'last', expected one of magnitude, first, importance"),
         ("network_g={from_teacher: {flop: 0.2}}", "network_g:from_teacher:flop: 0.2, from_teacher has no such key; nearest: flops"),
         ("network_g={from_teacher: {flops: 2}}", "network_g:from_teacher: flops: 2, expected a share of the teacher's"),

@@ -84,6 +84,24 @@ def test_channels_may_be_those_that_matter_on_the_training_data(options, build):
         assert any(not torch.equal(weights[one][name], weights[other][name]) for name in names)
 
 
+@pytest.mark.parametrize("data", ["photos", "unlabelled"])
+def test_a_refitted_student_is_nearer_to_its_teacher_and_draws_no_random_numbers(options, build, log, data):
+    options.update(model_type="DistillationModel", features=None)
+    options["train"]["distill"] = {"logits": {"type": "L1Loss", "between": "output"}}
+    init = {"from": "teacher", "channels": "magnitude", "batches": 1}
+    plain = build({**options, "init": {**init, "refit": False}})
+    drawn = torch.get_rng_state()
+    options["datasets"]["train"]["unlabelled"] = data == "unlabelled"
+    model = build({**options, "init": {**init, "refit": True}})
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert "(channels: magnitude, refit)" in log()
+    losses = []
+    for each in (plain, model):
+        each.feed_data({"lq": model.lq})
+        losses.append(each.compute_losses()["l_logits"].item())
+    assert losses[1] < losses[0]
+
+
 def test_a_student_made_of_the_teacher_is_a_plain_network_from_then_on(options, build, log):
     student = options.pop("network_g")
     model = build({**options, "network_g": {"from_teacher": {"params": 0.46}}})
@@ -135,6 +153,7 @@ def test_the_gradient_bound_is_kept(options, build):
         ({"init": "techer"}, "init: 'techer'"),
         ({"init": {"from": "teacher", "channel": "first"}}, "init:channel: no such key; nearest: channels"),
         ({"init": {"from": "teacher", "channels": "importance", "batches": 0}}, "init:batches: 0"),
+        ({"init": {"from": "teacher", "refit": "yes"}}, "init:refit: 'yes', expected true or false"),
         ({"features": {"encoder": [["encoder_levl1", "encoder_level1"]], "decoder": "auto"}}, "encoder_level1"),
         ({"features": {"encoder": "auto"}}, "between='decoder'"),
         ({"amp": "fp8"}, "expected bf16"),
