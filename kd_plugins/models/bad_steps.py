@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_plugins.interrupt import RunStopped
 from kd_plugins.randomness import kept_randomness, set_random_state
@@ -33,6 +33,28 @@ def all_finite(total: Tensor, parameters: Iterable[Tensor]) -> bool:
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch._foreach_norm(gradients) if gradients else ()  # pyright: ignore[reportPrivateImportUsage]
     return bool(torch.isfinite(torch.stack([total.detach().float(), *(norm.float() for norm in norms)])).all())
+
+
+def keep_buffers(nets: Iterable[nn.Module]) -> Callable[[], None]:
+    """Note what a forward pass may change of networks: the buffers that are saved with them, such as a batch norm's statistics.
+
+    Returns:
+        A function that gives them back.
+    """
+    kept = [
+        (module, name, value, value.clone())
+        for module in dict.fromkeys(module for net in nets for module in net.modules())
+        for name, value in module._buffers.items()
+        if value is not None and name not in module._non_persistent_buffers_set
+    ]
+
+    @torch.no_grad()
+    def give_back() -> None:
+        for module, name, value, before in kept:
+            value.copy_(before)
+            module._buffers[name] = value  # some assign a new one
+
+    return give_back
 
 
 def wrong_values(losses: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.models.average import follow
+
 
 class HistorySchedule:
     """When the history model follows the student: every s iterations, s another one in each block of iterations.
@@ -64,12 +66,11 @@ class History:
         self.net = net.requires_grad_(False).eval()
         self.net.load_state_dict(student.state_dict())
 
-    @torch.no_grad()
     def follow(self, student: nn.Module, iteration: int) -> bool:
         """Update H at the end of an iteration, if one is due.
 
         Args:
-            student: the network to follow; its buffers are copied [ours: the authors' networks have none that learn].
+            student: the network to follow; for its buffers see `follow` [ours: the authors' networks have none that learn].
             iteration: counted from 1.
 
         Returns:
@@ -77,12 +78,7 @@ class History:
         """
         if not self.schedule.due(iteration):
             return False
-        theirs = dict(student.named_parameters())
-        for name, mine in self.net.named_parameters():
-            mine.mul_(self.decay).add_(theirs[name], alpha=1 - self.decay)
-        buffers = dict(student.named_buffers())
-        for name, mine in self.net.named_buffers():
-            mine.copy_(buffers[name])
+        follow(self.net, student, self.decay)
         return True
 
     @torch.no_grad()

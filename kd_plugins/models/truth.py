@@ -10,7 +10,6 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
-from kd_plugins.models.terms import Term
 from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
 
@@ -36,11 +35,9 @@ class SupervisedModel(UpdatedModel):
 
     Attributes:
         default_pixel: the pixel loss of an option file that names none.
-        terms: the terms of `train: distill`.
     """
 
     default_pixel: ClassVar[Mapping[str, Any] | None] = None
-    terms: dict[str, Term]
 
     def init_training_settings(self) -> None:
         """SRModel's, for any set of losses; upstream insists on a pixel or a perceptual one.

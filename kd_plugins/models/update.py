@@ -11,9 +11,11 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins.group import average_gradients, gathered, largest
-from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, name_images, wrong_gradients, wrong_values
+from kd_plugins.models.average import follow
+from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, keep_buffers, name_images, wrong_gradients, wrong_values
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
+from kd_plugins.models.terms import Term
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import random_state
@@ -30,6 +32,7 @@ class UpdatedModel(ValidatedModel):
     precision: Precision
     paths: list[str]  # of the batch's images, as far as there are some
     iteration = 0  # of the step, from 1
+    terms: dict[str, Term]  # of `train: distill`
 
     def compute_losses(self) -> Mapping[str, Tensor]:
         """Every term of the sum, by the name it is logged under."""
@@ -61,6 +64,7 @@ class UpdatedModel(ValidatedModel):
         self.iteration = current_iter
         self.optimizer_g.zero_grad(set_to_none=True)
         before = random_state()
+        give_back = keep_buffers([*self._nets().values(), *(term.loss for term in self.terms.values())])
         with self.precision.autocast(self.device):
             self.losses = self.compute_losses()
         total = torch.stack([value.float() for value in self.losses.values()]).sum()
@@ -69,7 +73,10 @@ class UpdatedModel(ValidatedModel):
             self._average()
         trained = [p for own in self.trained.values() for p in own]
         if largest(not all_finite(total, trained)):
-            self._skip(current_iter, before, trained)
+            try:
+                self._skip(current_iter, before, trained)
+            finally:
+                give_back()  # last: what explains a bad step takes its forward pass once more
             return
         self.bad_steps = 0
         if self.grad_bound:
@@ -77,6 +84,10 @@ class UpdatedModel(ValidatedModel):
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """As BaseModel's, which leaves out the buffers: a batch norm's statistics follow too (see `follow`)."""
+        follow(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def _average(self) -> None:
         """What DistributedDataParallel leaves to do: parameters of terms, and a word where it would stop in the next step."""

@@ -8,7 +8,9 @@ import torch
 import yaml
 from basicsr.data import build_dataset
 from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
 from safetensors.torch import save_file
+from torch import nn
 
 from kd_plugins.archs import Restormer
 from kd_plugins.extractors import save_tokenizer
@@ -144,3 +146,31 @@ def write(tmp_path):
         return str(file)
 
     return to_file
+
+
+class Normed(nn.Module):
+    """A student with what a step changes beside weights: a batch norm's statistics and counter, a buffer that is replaced."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+        self.register_buffer("passes", torch.zeros(()))
+        self.register_buffer("table", torch.tensor([1.0, float("-inf")]))
+
+    def forward(self, x):
+        if self.training:
+            self.passes = self.passes + 1
+        return x + self.tail(self.norm(self.head(x)).relu())
+
+
+@pytest.fixture
+def normed(options) -> dict:
+    """The options of a run whose student has batch norms, beside a teacher that has no features."""
+    ARCH_REGISTRY._obj_map["Normed"] = Normed
+    options.update(model_type="DistillationModel", network_g={"type": "Normed"}, init="random", features=None)
+    options["train"]["pixel_opt"] = {"type": "L1Loss"}
+    options["train"]["distill"] = {"logits": {"type": "L1Loss", "between": "output"}}
+    yield options
+    del ARCH_REGISTRY._obj_map["Normed"]

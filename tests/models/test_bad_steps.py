@@ -62,6 +62,21 @@ def test_a_bad_image_is_named_and_changes_nothing_and_good_steps_count_anew(buil
         model.optimize_parameters(5)
 
 
+def test_a_skipped_step_leaves_no_trace_in_batch_norms_and_other_buffers(normed, build, log):
+    model = build(normed)
+    model.terms["logits"].loss.register_buffer("seen", torch.zeros(()))
+    model.terms["logits"].loss.register_forward_pre_hook(lambda module, args: module.seen.add_(1))
+    model.optimize_parameters(1)
+    before = values(model)
+    model.lq[1, 0, 0, 0] = float("nan")
+    model.optimize_parameters(2)
+    assert "Step skipped" in log() and same(before, values(model))
+    assert model.terms["logits"].loss.seen == 1
+    model.lq[1, 0, 0, 0] = 0
+    model.optimize_parameters(3)
+    assert model.net_g.norm.num_batches_tracked == 2 and model.net_g.norm.running_mean.isfinite().all()
+
+
 def test_a_bad_gradient_of_a_finite_loss_names_its_term(build, options, log, root_loss):
     options["train"]["distill"] = {"root": {"type": "RootOfNothingLoss", "between": "output", "view": "degraded"}}
     model = build(options)

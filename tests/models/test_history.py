@@ -78,12 +78,14 @@ def test_its_decay_is_an_option():
     assert (history.net[0].bias == 1).all()
 
 
-def test_buffers_are_the_students():
+def test_a_batch_norms_statistics_move_as_the_weights_do():
     student = net(1.0)
     history = History(net(0.0), student, every=1)
     student[1].running_mean.fill_(7.0)
+    student[1].num_batches_tracked.fill_(5)
     history.follow(student, 1)
-    assert (history.net[1].running_mean == 7).all()
+    assert torch.allclose(history.net[1].running_mean, torch.full((3,), 0.1 * 1 + 0.9 * 7))
+    assert history.net[1].num_batches_tracked == 5
 
 
 def test_it_is_no_part_of_the_student_and_never_trains():

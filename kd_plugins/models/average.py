@@ -1,0 +1,38 @@
+"""A network that follows another one of its layout: its weights, and the statistics that belong to them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_STATISTICS = ("running_mean", "running_var")  # of every norm of PyTorch that keeps some
+
+
+@torch.no_grad()
+def follow(net: nn.Module, other: nn.Module, decay: float) -> None:
+    """net <- decay * net + (1 - decay) * other, in place.
+
+    The running statistics of norms are averaged as the weights are: those of the other network alone do not fit averaged weights
+    while these still lag behind (PSNR can fall below the input's). Every other buffer is copied: counters, tables, vectors of
+    unit length.
+
+    Args:
+        net: the follower.
+        other: the network to follow.
+        decay: what `net` keeps of itself.
+    """
+    weights, theirs = dict(net.named_parameters()), dict(other.named_parameters())
+    average = {name: (mine, theirs[name]) for name, mine in weights.items()}
+    buffers = dict(other.named_buffers())
+    for name, mine in net.named_buffers():
+        value = buffers.get(name)
+        if value is None or value.shape != mine.shape:  # a cache, which a network makes as it runs
+            continue
+        if name.rpartition(".")[2] in _STATISTICS:
+            average[name] = (mine, value)
+        else:
+            mine.copy_(value)
+    own, given = (list(column) for column in zip(*average.values(), strict=True)) if average else ([], [])
+    if own:
+        torch._foreach_mul_(own, decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(own, given, alpha=1 - decay)  # pyright: ignore[reportPrivateImportUsage]
