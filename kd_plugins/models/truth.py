@@ -10,6 +10,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
+from kd_plugins.models.terms import Term
 from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
 

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from kd_plugins.group import average_gradients, gathered, largest
 from kd_plugins.models.average import follow
-from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, keep_buffers, name_images, wrong_gradients, wrong_values
+from kd_plugins.models.bad_steps import (
+    BadSteps,
+    all_finite,
+    bad_step_bound,
+    keep_buffers,
+    name_images,
+    wrong_gradients,
+    wrong_values,
+)
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
 from kd_plugins.models.terms import Term

@@ -65,7 +65,7 @@ def test_a_bad_image_is_named_and_changes_nothing_and_good_steps_count_anew(buil
 def test_a_skipped_step_leaves_no_trace_in_batch_norms_and_other_buffers(normed, build, log):
     model = build(normed)
     model.terms["logits"].loss.register_buffer("seen", torch.zeros(()))
-    model.terms["logits"].loss.register_forward_pre_hook(lambda module, args: module.seen.add_(1))
+    model.terms["logits"].loss.register_forward_pre_hook(lambda module, args: module.seen.add_(1) and None)
     model.optimize_parameters(1)
     before = values(model)
     model.lq[1, 0, 0, 0] = float("nan")
