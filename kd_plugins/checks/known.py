@@ -41,7 +41,7 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
     """Of a class here, an `extractor` is a block; what it is for a user's own class is not known."""
     extractor = replace(EXTRACTOR, default=getattr(target, "default_extractor", None))
     numbers = dict.fromkeys(("loss_weight", "eps"), float)  # BasicSR's losses have no annotations
-    nested = {OURS: {"extractor": extractor}, UPSTREAM: numbers}
+    nested = {OURS: {"extractor": extractor, "T_max": Often}, UPSTREAM: numbers}
     return signature_block(target, given, nested.get(house_of(target), {}))
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from basicsr.models import lr_scheduler
-
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
 from kd_plugins.checks.hints import fits, schema_of
@@ -30,8 +28,8 @@ from kd_plugins.teachers.keys import TEACHER_KEYS
 from kd_plugins.teachers.network import main_block
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
-    lr_scheduler.CosineAnnealingRestartLR: ("periods", ()),
-    lr_scheduler.MultiStepRestartLR: ("restarts", (0,)),
+    SCHEDULERS["CosineAnnealingRestartLR"]: ("periods", ()),
+    SCHEDULERS["MultiStepRestartLR"]: ("restarts", (0,)),
 }
 
 

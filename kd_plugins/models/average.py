@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _STATISTICS = ("running_mean", "running_var")  # of every norm of PyTorch that keeps some
 
@@ -21,8 +21,8 @@ def follow(net: nn.Module, other: nn.Module, decay: float) -> None:
         other: the network to follow.
         decay: what `net` keeps of itself.
     """
-    weights, theirs = dict(net.named_parameters()), dict(other.named_parameters())
-    average = {name: (mine, theirs[name]) for name, mine in weights.items()}
+    weights = dict(other.named_parameters())
+    average: dict[str, tuple[Tensor, Tensor]] = {name: (mine, weights[name]) for name, mine in net.named_parameters()}
     buffers = dict(other.named_buffers())
     for name, mine in net.named_buffers():
         value = buffers.get(name)

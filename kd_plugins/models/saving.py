@@ -14,7 +14,7 @@ from torch import nn
 from kd_plugins.group import first_says, gathered, place
 from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
-from kd_plugins.teachers.checkpoint import read_checkpoint
+from kd_plugins.teachers.checkpoint import STATISTICS, read_checkpoint
 from kd_plugins.teachers.description import described
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
@@ -118,12 +118,15 @@ class SavedModel(SRModel):
         Raises:
             ValueError: the file cannot be read safely, or does not fit the network.
         """
-        read_checkpoint(Path(load_path))  # PyTorch before 2.6 would run what is pickled in it
+        weights, _ = read_checkpoint(Path(load_path))  # PyTorch before 2.6 would run what is pickled in it
         try:
             super().load_network(net, load_path, strict, param_key)
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             name, reason = type(self.get_bare_model(net)).__name__, " ".join(str(error).split())
             raise ValueError(f"{load_path} does not fit {name} (param_key {param_key}): {reason[:300]}") from error
+        if param_key == "params_ema":  # read_checkpoint has repaired what BasicSR's average leaves behind
+            statistics = {key: value for key, value in weights.items() if key.rpartition(".")[2] in STATISTICS}
+            self.get_bare_model(net).load_state_dict(statistics, strict=False)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """As SRModel, with all that `save` keeps; a state of BasicSR's own has less.

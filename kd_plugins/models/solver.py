@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,14 +12,35 @@ from torch import nn
 
 from kd_plugins.features import nearest
 
+
+class MultiStepRestartLR(upstream.MultiStepRestartLR):
+    """BasicSR's, as a function of the iteration alone: it goes on from the last rate, which a warm-up has set to another one."""
+
+    def get_lr(self) -> list[Any]:
+        """The rates."""
+        start = max((restart for restart in self.restarts if restart <= self.last_epoch), default=None)
+        weight = 1 if start is None else self.restart_weights[self.restarts.index(start)]
+        past = sum(count for at, count in self.milestones.items() if (-1 if start is None else start) < at <= self.last_epoch)
+        return [rate * weight * self.gamma**past for rate in self.base_lrs]
+
+
+class CosineAnnealingLR(torch.optim.lr_scheduler.CosineAnnealingLR):
+    """PyTorch's, as a function of the iteration alone, see `MultiStepRestartLR`."""
+
+    def get_lr(self) -> list[Any]:
+        """The rates."""
+        turn = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
+        return [self.eta_min + (rate - self.eta_min) * turn for rate in self.base_lrs]
+
+
 _TAKE_NO_STEP = ("Optimizer", "LBFGS", "SparseAdam")  # the second wants to compute the loss itself, the third sparse gradients
 OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name not in _TAKE_NO_STEP}
 SCHEDULERS: dict[str, Any] = {
-    "MultiStepLR": upstream.MultiStepRestartLR,
-    "MultiStepRestartLR": upstream.MultiStepRestartLR,
+    "MultiStepLR": MultiStepRestartLR,
+    "MultiStepRestartLR": MultiStepRestartLR,
     "CosineAnnealingRestartLR": upstream.CosineAnnealingRestartLR,
-    "CosineAnnealingLR": torch.optim.lr_scheduler.CosineAnnealingLR,
-    "TrueCosineAnnealingLR": torch.optim.lr_scheduler.CosineAnnealingLR,  # NAFNet's name for it
+    "CosineAnnealingLR": CosineAnnealingLR,
+    "TrueCosineAnnealingLR": CosineAnnealingLR,  # NAFNet's name for it
 }
 
 

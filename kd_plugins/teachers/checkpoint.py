@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from basicsr.utils import get_root_logger
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -19,8 +20,10 @@ from kd_plugins.features import nearest
 from kd_plugins.teachers.programs import program_kind
 
 BUNDLED = Path(__file__).parent.parent / "weights"
-_PARAM_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
-
+_AVERAGE = "params_ema"
+_PARAM_KEYS = (_AVERAGE, "params", "state_dict", "model_state_dict", "model", "net")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What a batch norm knows of the images it was trained on."""
 DESCRIPTION = "network.json"
 _LONGEST_DESCRIPTION = 2**20
 _NAMED = 3  # keys that a message names
@@ -151,7 +154,18 @@ def _read_pickle(path: Path, param_key: str | None) -> dict[str, Tensor]:
     named = isinstance(weights, Mapping) and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in weights.items())
     if not named:
         raise ValueError(f"checkpoint {path}: expected a dict of tensors by name, or one under {', '.join(_PARAM_KEYS)}")
-    return dict(weights)
+    return {**weights, **(_missed_statistics(content) if keys[:1] == [_AVERAGE] else {})}
+
+
+def _missed_statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The batch norms' statistics of `params`, where those of `params_ema` stayed behind: BasicSR averages parameters alone."""
+    average, student = content[_AVERAGE], content.get("params")
+    counters = [key for key in average if key.endswith("num_batches_tracked")]
+    named = isinstance(student, Mapping) and all(isinstance(student.get(key), Tensor) for key in average)
+    if not named or all(torch.equal(average[key], student[key]) for key in counters):
+        return {}
+    get_root_logger().info(f"The batch norms' statistics of {_AVERAGE} stayed behind; those of params are taken.")
+    return {key: student[key] for key in average if key.rpartition(".")[2] in STATISTICS}
 
 
 def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

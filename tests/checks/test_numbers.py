@@ -19,6 +19,7 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
         ("train:grad_clip=-0.01", "a number of at least 0 or nothing"),  # would turn the gradient round
         ("train:optim_g:lr=.inf", "a number"),
         ("train:scheduler={type: CosineAnnealingRestartLR, periods: [.nan]}", "a list of numbers"),
+        ("train:scheduler={type: CosineAnnealingLR, T_max: 0}", "a number of at least 1"),
         ("train:pixel_opt:loss_weight=.nan", "a number"),
         ("train:pixel_opt:loss_weight=[1]", "a number"),
         ("train:pixel_opt:loss_weight=1000000000000000000000", "a number"),

@@ -84,3 +84,15 @@ def test_a_history_starts_as_what_it_follows(value):
     student, net = (nn.BatchNorm2d(2) for _ in range(2))
     student.running_mean.fill_(value)
     assert torch.equal(History(net, student).net.running_mean, student.running_mean)
+
+
+def test_a_file_of_basicsrs_average_is_read_with_the_students_statistics(normed, build, tmp_path):
+    model = build(normed)
+    before = copy.deepcopy(model.net_g_ema.state_dict())
+    student = train(model)
+    torch.save({"params": student, "params_ema": before}, tmp_path / "basicsrs.pth")
+    model.load_network(model.net_g_ema, str(tmp_path / "basicsrs.pth"), True, "params_ema")
+    read = model.net_g_ema.state_dict()
+    assert all(torch.equal(read[name], student[name]) for name in STATISTICS) and torch.equal(
+        read["head.weight"], before["head.weight"]
+    )

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from basicsr.models.base_model import BaseModel
 from torch import nn
 
-from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound, upstream
+from kd_plugins.models.solver import SCHEDULERS, build_optimizer, build_schedulers, gradient_bound, upstream
 
 
 @pytest.fixture
@@ -84,7 +85,35 @@ def test_one_scheduler_for_each_optimizer(parameters):
     optimizers = [build_optimizer({"type": "Adam"}, parameters) for _ in range(2)]
     schedulers = build_schedulers({"type": "MultiStepLR", "milestones": [1]}, optimizers)
     assert [scheduler.optimizer for scheduler in schedulers] == optimizers
-    assert all(type(scheduler) is upstream.MultiStepRestartLR for scheduler in schedulers)
+    assert all(isinstance(scheduler, upstream.MultiStepRestartLR) for scheduler in schedulers)
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        {"type": "CosineAnnealingLR", "T_max": 40, "eta_min": 0.1},
+        {"type": "CosineAnnealingRestartLR", "periods": [40], "eta_min": 0.1},
+        {"type": "MultiStepLR", "milestones": [4, 15, 15, 30], "gamma": 0.5},
+        {"type": "MultiStepRestartLR", "milestones": [4, 20, 25], "restarts": [0, 20], "restart_weights": [1, 0.5]},
+        {"type": "MultiStepRestartLR", "milestones": [0, 25], "restarts": [20], "restart_weights": [2]},
+    ],
+    ids=str,
+)
+def test_after_a_warm_up_the_rate_is_the_schedules(opt, parameters):
+    optimizer = build_optimizer({"type": "SGD", "lr": 1.0}, parameters)
+    upstreams = {**SCHEDULERS, **dict.fromkeys(("MultiStepLR", "MultiStepRestartLR"), upstream.MultiStepRestartLR)}
+    (arguments := dict(opt)).pop("type")
+    reference = upstreams[opt["type"]](build_optimizer({"type": "SGD", "lr": 1.0}, [nn.Parameter(torch.ones(1))]), **arguments)
+    model = BaseModel({"num_gpu": 0, "is_train": True})
+    model.optimizers, model.schedulers = [optimizer], build_schedulers(opt, [optimizer])
+    for iteration in range(1, 40):
+        model.update_learning_rate(iteration, warmup_iter=10)
+        if iteration > 1:
+            reference.optimizer.step()
+            reference.step()
+        expected = iteration / 10 if iteration < 10 else reference.optimizer.param_groups[0]["lr"]
+        assert model.get_current_learning_rate() == pytest.approx([expected]), iteration
+        optimizer.step()
 
 
 def test_wrong_schedulers_are_one_clear_error(parameters):

@@ -40,6 +40,18 @@ def test_the_average_is_preferred_and_param_key_chooses(tmp_path, weights):
     assert same(read_checkpoint(tmp_path / "net.pth", "other")[0], doubled(doubled(weights)))
 
 
+def test_statistics_that_basicsrs_average_left_behind_are_those_of_the_student(tmp_path, weights):
+    average = doubled(weights)
+    student = {**weights, "1.running_mean": weights["1.running_mean"] + 3, "1.num_batches_tracked": torch.tensor(7)}
+    torch.save({"params": student, "params_ema": average}, tmp_path / "net.pth")
+    own = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
+    expected = {key: (student if key in own else average)[key] for key in weights}
+    assert same(read_checkpoint(tmp_path / "net.pth")[0], expected)
+    assert same(read_checkpoint(tmp_path / "net.pth", "params_ema")[0], expected)
+    torch.save({"params": student, "params_ema": {**average, "1.num_batches_tracked": torch.tensor(7)}}, tmp_path / "net.pth")
+    assert (read_checkpoint(tmp_path / "net.pth")[0]["1.running_mean"] == average["1.running_mean"]).all()
+
+
 def test_a_plain_state_dict(tmp_path, weights):
     torch.save(weights, tmp_path / "net.pt")
     assert same(read_checkpoint(tmp_path / "net.pt")[0], weights)
