@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kd_plugins.checks.gpus import check_gpus
 from kd_plugins.checks.known import MODELS, file_block
 from kd_plugins.checks.paths import check_paths, mapping
-from kd_plugins.checks.report import Report
+from kd_plugins.checks.report import Report, show
 from kd_plugins.checks.schema import json_schema
 from kd_plugins.checks.sense import check_sense
 from kd_plugins.checks.sources import holds_itself
-from kd_plugins.checks.walk import no_entry, walk_block
-from kd_plugins.options import OptionFile, read_option_file
+from kd_plugins.checks.walk import NOTES, no_entry, walk_block
+from kd_plugins.options import OptionFile, Path, read_option_file
 
 
 def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> list[str]:
@@ -45,10 +47,20 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
         return report.close()
     is_debug = args.debug or "debug" in str(opt.get("name"))
     walk_block(report, (), opt, file_block(model, is_train, is_debug))
+    _check_nan(report, (), opt)
     check_sense(report, opt, is_train)
     check_gpus(report, opt, getattr(args, "launcher", None), is_train)
     check_paths(report, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
     return report.close()
+
+
+def _check_nan(report: Report, path: Path, value: Any) -> None:
+    """Report what is not a number wherever it stands, blocks whose keys nobody knows included: every comparison lets it pass."""
+    if isinstance(value, Mapping | list):
+        for key, below in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _check_nan(report, (*path, str(key)), below)
+    elif isinstance(value, float) and math.isnan(value) and not report.has_error(path) and not path[0].startswith(NOTES):
+        report.error(path, f"{show(value)}, expected a number")
 
 
 def check_pipeline(root_path: str, argv: Sequence[str] | None = None) -> None:

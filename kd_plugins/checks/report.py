@@ -19,10 +19,16 @@ class Report:
         self.found = found
         self._errors: list[tuple[int, str]] = []
         self._warnings: list[tuple[int, str]] = []
+        self._wrong: set[Path] = set()
 
     def error(self, path: Path, text: str) -> None:
         """Note what keeps a run from starting."""
         self._errors.append(self._line(path, text))
+        self._wrong.add(path)
+
+    def has_error(self, path: Path) -> bool:
+        """Whether there is an error about a key, or about one above it."""
+        return any(path[:depth] in self._wrong for depth in range(1, len(path) + 1))
 
     def warning(self, path: Path, text: str) -> None:
         """Note what does not."""

@@ -44,7 +44,7 @@ def check_range(owner: str, key: str, value: Any, low: float, high: float = math
     """
     pair: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
     numbers = len(pair) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
-    if not numbers or not low <= pair[0] <= pair[1] <= high:
+    if not numbers or not low <= pair[0] <= pair[1] <= high or pair[1] == math.inf:
         raise ValueError(
             f"degradation '{owner}': {key} is {value!r}; expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -76,11 +77,11 @@ class BrisqueExtractor(nn.Module):
         super().__init__()
         if scales not in (1, 2):
             raise ValueError(f"BrisqueExtractor: 'scales' is 1 or 2, got {scales!r}.")
-        if not c > 0:
+        if not 0 < c < math.inf:
             raise ValueError(f"BrisqueExtractor: 'c' must be above 0, got {c!r}.")
         weights = {"structure": structure_weight, "statistics": statistics_weight, "colour": colour_weight}
         for key, weight in weights.items():
-            if not weight >= 0:
+            if not 0 <= weight < math.inf:
                 raise ValueError(f"BrisqueExtractor: '{key}_weight' must be 0 or more, got {weight!r}.")
         if not any(weights.values()):
             raise ValueError("BrisqueExtractor: every weight is 0, so nothing would be compared.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -38,11 +39,11 @@ class PiqeExtractor(nn.Module):
     def __init__(self, block: int = 16, c: float = 0.2, edge_weight: float = 1.0, texture_weight: float = 1.0) -> None:
         """See the class."""
         super().__init__()
-        if block < 2:
+        if not 2 <= block < math.inf:
             raise ValueError(f"PiqeExtractor: 'block' must be 2 or more, got {block!r}.")
-        if not c > 0:
+        if not 0 < c < math.inf:
             raise ValueError(f"PiqeExtractor: 'c' must be above 0, got {c!r}.")
-        if not (edge_weight >= 0 and texture_weight >= 0 and edge_weight + texture_weight > 0):
+        if not (min(edge_weight, texture_weight) >= 0 and 0 < edge_weight + texture_weight < math.inf):
             raise ValueError(
                 "PiqeExtractor: 'edge_weight' and 'texture_weight' must be 0 or more, and one of them above 0; "
                 f"got {edge_weight!r} and {texture_weight!r}."

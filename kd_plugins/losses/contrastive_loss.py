@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,11 +72,11 @@ class ContrastiveImageLoss(nn.Module):
                 )
         if not negatives:
             raise ValueError(f"{name}: negatives={list(negatives)}, expected own, others or both")
-        if count is not None and (count < 1 or "others" not in negatives):
+        if count is not None and (not 1 <= count < math.inf or "others" not in negatives):
             raise ValueError(f"{name}: count={count!r}, expected at least 1 and `others` among the negatives ({list(negatives)})")
-        if window is not None and window < 8:
+        if window is not None and not 8 <= window < math.inf:
             raise ValueError(f"{name}: window={window!r}, expected at least 8, or nothing for whole images")
-        if not eps > 0:
+        if not 0 < eps < math.inf:
             raise ValueError(f"{name}: eps={eps!r}, expected a positive number")
         self.loss_weight = loss_weight
         self.extractor = build_extractor(extractor or {"type": "TeacherExtractor"})

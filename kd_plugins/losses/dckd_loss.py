@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ class ContrastRatioLoss(_InTokenizerSpace):
         eps: float = 1e-7,
     ) -> None:
         super().__init__(loss_weight, variant, extractor)
-        if not eps > 0:
+        if not 0 < eps < math.inf:
             raise ValueError(f"{type(self).__name__}: eps={eps!r}, expected a positive number")
         self.weights = None if weights is None else tuple(weights)
         self.eps = eps

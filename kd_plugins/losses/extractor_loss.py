@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class ExtractorLoss(nn.Module):
 
     def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: int | None = 16) -> None:
         super().__init__()
-        if window is not None and window < 8:
+        if window is not None and not 8 <= window < math.inf:
             raise ValueError(f"{type(self).__name__}: window={window!r}, expected at least 8, or nothing for whole features")
         self.extractor = build_extractor(extractor)
         self.loss_weight = loss_weight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
@@ -28,8 +30,8 @@ class SpatialKLLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, tau: float = 0.2) -> None:
         super().__init__()
-        if tau <= 0:
-            raise ValueError(f"SpatialKLLoss: tau={tau}, expected a positive number")
+        if not 0 < tau < math.inf:
+            raise ValueError(f"SpatialKLLoss: tau={tau!r}, expected a positive number")
         self.loss_weight = loss_weight
         self.tau = tau
 

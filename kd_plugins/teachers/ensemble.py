@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Ensemble(nn.Module):
     def __init__(self, nets: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         for number, weight in enumerate(weights):
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight >= 0:
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
                 raise ValueError(f"ensemble:{number}:weight: {weight!r}, expected a number of at least 0")
         if not sum(weights) > 0:
             raise ValueError(f"ensemble: weights {list(weights)}, expected one above 0")

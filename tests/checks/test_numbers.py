@@ -38,3 +38,20 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
 )
 def test_a_number_out_of_range_is_refused(check, entry, expected):
     assert any(f", expected {expected}" in line for line in check(GOOD, entry))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "network_g={file: net.py, class: Net, width: .nan}",  # the keys of what is another's are not known
+        "train:distill:mine={type: package.module.MyLoss, steps: [1, .nan]}",
+        "datasets:train:degradation={type: mine, strength: {low: .nan}}",
+        "dist_params={backend: gloo, patience: .nan}",
+    ],
+)
+def test_what_is_not_a_number_is_refused_in_blocks_that_are_not_known_too(check, entry):
+    assert len([line for line in check(GOOD, entry) if line.endswith(": nan, expected a number")]) == 1
+
+
+def test_a_users_own_notes_may_be_anything(check):
+    check(GOOD, "x-mine={any: 1, other: [.nan]}", code=0)
