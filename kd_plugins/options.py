@@ -218,6 +218,12 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         node[keys[-1]] = value
 
 
+def run_name(name: Any, debug: bool) -> str:
+    """The name of a run's folders: that of the file, which YAML reads as a number where it is `2025`."""
+    name = str(name)
+    return f"debug_{name}" if debug and not name.startswith("debug") else name
+
+
 def parse_options(
     root_path: str,
     is_train: bool,
@@ -258,6 +264,7 @@ def parse_options(
         force_options(opt, args.force_yml)
     else:
         found = read_option_file(args.opt, args.force_yml)
+        args.root_path = root_path
         args.warnings = check(found, args)
         opt = found.opt
 
@@ -273,9 +280,7 @@ def parse_options(
 
     opt["auto_resume"] = args.auto_resume
     opt["is_train"] = is_train
-    opt["name"] = str(opt["name"])  # YAML reads `name: 2025` as a number
-    if args.debug and not opt["name"].startswith("debug"):
-        opt["name"] = "debug_" + opt["name"]
+    opt["name"] = run_name(opt["name"], args.debug)
     if opt.get("num_gpu", "auto") == "auto":
         opt["num_gpu"] = torch.cuda.device_count()
     opt["root_path"] = root_path

@@ -11,6 +11,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils import get_root_logger, make_exp_dirs
 
 from kd_plugins.checks import check_file
+from kd_plugins.checks.scored import scored_phases, trained_student
 from kd_plugins.group import first_says
 from kd_plugins.options import option_errors, parse_options
 from kd_plugins.process import prepare_process, run_command
@@ -18,7 +19,7 @@ from kd_plugins.train import build_registered_model, held_log, start_log
 
 
 def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
-    """Score the model of an option file on its test datasets.
+    """Score the model of an option file on its validation and test datasets: the weights it names, or those its training left.
 
     Args:
         root_path: the folder that results/ is made in.
@@ -33,7 +34,10 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
     opt, args = parse_options(root_path, is_train=False, argv=argv, check=partial(check_file, is_train=False))
     prepare_process(opt)
     with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
-        loaders = [_build_loader(dataset_opt, opt) for dataset_opt in opt["datasets"].values()]
+        loaders = [_build_loader(opt["datasets"][phase], opt) for phase in scored_phases(opt)]
+        if student := trained_student(opt, opt["name"], root_path):
+            opt["path"] = {"param_key_g": "params_ema", **opt["path"], "pretrain_network_g": student}
+            get_root_logger().info(f"The file names no weights to score: those that its training left are, {student}.")
         model = build_registered_model(opt)
     make_exp_dirs(opt)
     first_says(None)  # the folders are there

@@ -14,10 +14,11 @@ from kd_plugins.checks.known import MODELS, file_block
 from kd_plugins.checks.paths import check_paths, mapping
 from kd_plugins.checks.report import Report, show
 from kd_plugins.checks.schema import json_schema
+from kd_plugins.checks.scored import check_scored
 from kd_plugins.checks.sense import check_sense
 from kd_plugins.checks.sources import holds_itself
 from kd_plugins.checks.walk import NOTES, no_entry, walk_block
-from kd_plugins.options import OptionFile, Path, read_option_file
+from kd_plugins.options import OptionFile, Path, read_option_file, run_name
 
 
 def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> list[str]:
@@ -25,7 +26,7 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
 
     Args:
         found: the file as it was read.
-        args: the command line it was named on; `auto_resume`, `debug` and `launcher` are looked at.
+        args: the command line it was named on; `auto_resume`, `debug`, `launcher` and `root_path` (where it is run) are looked at.
         is_train: training, or test.
 
     Returns:
@@ -49,6 +50,7 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     walk_block(report, (), opt, file_block(model, is_train, is_debug))
     _check_nan(report, (), opt)
     check_sense(report, opt, is_train)
+    check_scored(report, opt, model, is_train, run_name(opt.get("name"), args.debug), getattr(args, "root_path", ""))
     check_gpus(report, opt, getattr(args, "launcher", None), is_train)
     check_paths(report, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
     return report.close()
@@ -67,7 +69,7 @@ def check_pipeline(root_path: str, argv: Sequence[str] | None = None) -> None:
     """Check an option file, or print the JSON schema of all option files.
 
     Args:
-        root_path: not used; the pipelines have it.
+        root_path: the folder that experiments/ would be in.
         argv: the command line; that of the process by default.
 
     Raises:
@@ -84,7 +86,7 @@ def check_pipeline(root_path: str, argv: Sequence[str] | None = None) -> None:
         return
     found = read_option_file(args.opt, args.force_yml)
     is_train = any(str(phase).split("_")[0] == "train" for phase in mapping(found.opt.get("datasets")))
-    args.auto_resume = args.debug = False
+    args.auto_resume, args.debug, args.root_path = False, False, root_path
     for warning in check_file(found, args, is_train):
         print(f"{warning} (a warning)", file=sys.stderr)
     print(f"{args.opt}: fine, for `basicsr {'train' if is_train else 'test'}`")

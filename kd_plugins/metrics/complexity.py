@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kd_plugins.features.measure import evaluating
+
+_PRODUCTS = ("addmm", "bmm", "conv", "einsum", "linear", "matmul", "mm")  # as mmengine calls them
 
 
 class Complexity(NamedTuple):
@@ -18,13 +21,13 @@ class Complexity(NamedTuple):
 
     Attributes:
         params: number of parameters.
-        flops: multiply-adds of one forward pass, counted by mmengine (one multiply-add is one FLOP there); nan for TorchScript,
-            which it cannot look into.
+        flops: multiply-adds of one forward pass, and what mmengine counts for norms, interpolation and pooling (not in
+            TorchScript, which it cannot look into).
         latency: median seconds of one forward pass on the input's device.
     """
 
     params: int
-    flops: float
+    flops: int
     latency: float
 
 
@@ -50,16 +53,54 @@ def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
     return Complexity(sum(p.numel() for p in net.parameters()), flops, statistics.median(times[1:]))
 
 
-def count_flops(net: nn.Module, x: Tensor) -> float:
+def count_flops(net: nn.Module, x: Tensor) -> int:
     """The `flops` of `Complexity` alone."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # of nn.MultiheadAttention: one operator that no counter knows
+    try:
+        with evaluating(net):
+            return _count_products(net, x) + _count_others(net, x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _count_products(net: nn.Module, x: Tensor) -> int:
+    """Convolutions, matrix products, attention and recurrent layers, seen as they run: fused ones and TorchScript's, too."""
+    aten: Any = torch.ops.aten
+    unknown_to_it = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        aten.mkldnn_rnn_layer: _recurrent,
+        aten._cudnn_rnn: _recurrent,
+        aten.mv: _matrix_by_vector,
+    }
+    with FlopCounterMode(display=False, custom_mapping=unknown_to_it) as counter:
+        net(x)
+    return counter.get_total_flops() // 2  # it counts multiplications and additions
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    *batch, length, width = query
+    return 2 * math.prod(batch) * length * key[-2] * (width + value[-1])
+
+
+def _recurrent(x: torch.Size, first: Any, second: Any, *_: Any, **__: Any) -> int:
+    weights = first if isinstance(first, list) else [first, second]
+    return 2 * math.prod(x[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
+
+
+def _matrix_by_vector(matrix: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(matrix)
+
+
+def _count_others(net: nn.Module, x: Tensor) -> int:
+    """What mmengine counts beside products: norms, interpolation, pooling. It looks at a trace, which TorchScript has none of."""
     from mmengine.analysis import FlopAnalyzer
     from mmengine.logging import MMLogger
 
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
-        return math.nan
+        return 0
     MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
-    with evaluating(net):
-        return int(FlopAnalyzer(net, (x,)).total())
+    return int(sum(flops for name, flops in FlopAnalyzer(net, (x,)).by_operator().items() if name not in _PRODUCTS))
 
 
 def _wait(x: Tensor) -> None:

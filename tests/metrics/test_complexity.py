@@ -1,12 +1,11 @@
 """Parameters, multiply-adds and latency of a network."""
 
-import math
-
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from kd_plugins.metrics.complexity import measure_complexity
+from kd_plugins.metrics.complexity import count_flops, measure_complexity
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -68,7 +67,66 @@ def test_a_wider_network_costs_more():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
-def test_flops_of_torchscript_are_not_known_the_rest_is():
+def test_torchscript_by_hand():
     net = nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)))
     cost = measure_complexity(net, torch.rand(1, 3, 8, 8), runs=1)
-    assert math.isnan(cost.flops) and cost.params == 16 and cost.latency > 0
+    assert cost.flops == 64 * 3 * 4 and cost.params == 16 and cost.latency > 0
+
+
+class Attention(nn.Module):
+    def __init__(self, heads=1, contiguous=False):
+        super().__init__()
+        self.heads, self.contiguous = heads, contiguous
+
+    def forward(self, x):
+        tokens = x.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)  # (N, heads, H * W, C / heads)
+        tokens = tokens.contiguous() if self.contiguous else tokens
+        return F.scaled_dot_product_attention(tokens, tokens, tokens)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_fused_attention_by_hand(heads, contiguous):
+    assert count_flops(Attention(heads, contiguous), torch.rand(2, 8, 6, 4)) == 2 * 2 * 24 * 24 * 8
+
+
+class OfTokens(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.layer(tokens, tokens, tokens) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(tokens)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.MultiheadAttention(8, 2, batch_first=True), 4 * 24 * 8 * 8 + 2 * 24 * 24 * 8),
+        (nn.LSTM(8, 5, batch_first=True, bias=False), 4 * 24 * 5 * (8 + 5)),
+        (nn.GRU(8, 5, batch_first=True, bias=False), 3 * 24 * 5 * (8 + 5)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_attention_with_a_fast_path_and_recurrent_layers_by_hand(layer, expected):
+    fast = torch.backends.mha.get_fastpath_enabled()
+    assert count_flops(OfTokens(layer), torch.rand(1, 8, 6, 4)) == expected
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+
+
+def test_norms_and_interpolation_count_as_mmengine_counts_them():
+    from mmengine.analysis import FlopAnalyzer
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 1))
+    net.append(nn.AdaptiveAvgPool2d(2)).eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert count_flops(net, x) == FlopAnalyzer(net, (x,)).total() > count_flops(nn.Sequential(net[0], net[3], net[4]), x)
+
+
+def test_a_matrix_by_a_vector():
+    class Net(nn.Module):
+        def forward(self, x):
+            return x[0, 0] @ x[0, 0, 0]
+
+    assert count_flops(Net(), torch.rand(1, 1, 5, 5)) == 25

@@ -142,6 +142,8 @@ def test_validation_shows_the_teacher_of_the_task_and_test_saves_every_image(tas
         assert np.array_equal(model._restore(with_teacher=True)["teacher"], expected)
     metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 0}}
     tasks["datasets"], tasks["val"] = {"test": val}, {"save_img": True, "metrics": metrics, "suffix": "x"}
+    (tmp_path / "experiments/tiny/models").mkdir(parents=True)
+    model.save_network(model.net_g, "net_g", -1)
     scores = test_pipeline(str(tmp_path), ["-opt", write(tasks)]).scores["both"]
     assert scores["teacher"]["psnr"] > 0
     saved = sorted(file.name for file in Path(tmp_path, "results").rglob("*.png"))
