@@ -161,8 +161,9 @@ def _missed_statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The batch norms' statistics of `params`, where those of `params_ema` stayed behind: BasicSR averages parameters alone."""
     average, student = content[_AVERAGE], content.get("params")
     counters = [key for key in average if key.endswith("num_batches_tracked")]
-    named = isinstance(student, Mapping) and all(isinstance(student.get(key), Tensor) for key in average)
-    if not named or all(torch.equal(average[key], student[key]) for key in counters):
+    if not isinstance(student, Mapping) or not all(isinstance(student.get(key), Tensor) for key in average):
+        return {}
+    if all(torch.equal(average[key], student[key]) for key in counters):
         return {}
     get_root_logger().info(f"The batch norms' statistics of {_AVERAGE} stayed behind; those of params are taken.")
     return {key: student[key] for key in average if key.rpartition(".")[2] in STATISTICS}
