@@ -46,19 +46,14 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
 
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
-_MOMENT = Annotated[int, AtLeast(0)] | Annotated[float, AtLeast(0), AtMost(1)]
-_FACTOR = Annotated[float, AtLeast(0)]
-_TAU = Annotated[float, Above(0)] | None
-_FADE: dict[str, Spec] = {"from": _FACTOR, "to": _FACTOR, "start": _MOMENT, "end": _MOMENT, "shape": Literal[SHAPES]}
-_TRUST: dict[str, Spec] = {
-    "window": Annotated[int, AtLeast(1), AtMost(LARGEST_WINDOW)],
-    "tau": _TAU,
-}
+_TAU: Any = Annotated[float, Above(0)]
+_TRUST = Block("trust", {"window": Annotated[int, AtLeast(1), AtMost(LARGEST_WINDOW)], "tau": _TAU | None})
+FADE = Block("fade", {**dict.fromkeys(("from", "to", "start", "end"), Annotated[float, AtLeast(0)]), "shape": Literal[SHAPES]})
 _TERM_KEYS: dict[str, Spec] = {
     "between": str | list[str],
     "view": Literal[VIEWS],
-    "trust": Block("trust", _TRUST),
-    "fade": Block("fade", _FADE),
+    "trust": _TRUST,
+    "fade": FADE,
 }
 TERM = replace(LOSS, beside=_TERM_KEYS)
 _MEASURES = partial(signature_block, given=("img", "img2"), nested={"crop_border": Annotated[int, AtLeast(0)]})

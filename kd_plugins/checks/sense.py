@@ -14,11 +14,10 @@ from kd_plugins.checks.paths import below, image_datasets, mapping
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.checks.sources import NETWORK, sources_of, without_layers
 from kd_plugins.checks.tasks import TEACHERS, check_tasks
-from kd_plugins.checks.truth import check_truth
+from kd_plugins.checks.truth import check_truth, fade_of
 from kd_plugins.data import build_degradation
 from kd_plugins.features.pairs import GROUPS
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.fade import read_fade
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.options import Path
 from kd_plugins.students.request import FACTORS, TARGETS, read_request
@@ -230,13 +229,12 @@ def _check_term(
         return ()
     if block.get("trust") is not None and (reason := no_trust(view)):
         report.error((*path, "trust"), reason.removeprefix("trust: "))
-    if isinstance(fade := block.get("fade"), Mapping) and isinstance(
-        total := mapping(opt.get("train")).get("total_iter"), (int, float)
-    ):
-        try:
-            read_fade(fade, total)
-        except ValueError as error:
-            report.error((*path, "fade"), str(error).removeprefix("fade: "))
+    if block.get("trust") is not None and view == "clean":
+        report.warning((*path, "trust"), "the teacher sees the clean image in this view, and is trusted almost everywhere")
+    try:
+        fade_of(opt, block)
+    except ValueError as error:
+        report.error((*path, "fade"), str(error).removeprefix("fade: "))
     loss = LOSS.entries.get(str(block.get("type")))
     forward = getattr(loss, "forward", None)
     if forward is not None and view in VIEWS:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from kd_plugins.checks.blocks import house_of
-from kd_plugins.checks.known import LOSS, UPSTREAM
+from kd_plugins.checks.blocks import house_of, schema_of_leaf
+from kd_plugins.checks.hints import fits
+from kd_plugins.checks.known import FADE, LOSS, UPSTREAM
 from kd_plugins.checks.paths import below, image_datasets, mapping
 from kd_plugins.checks.report import Report, show
 from kd_plugins.data import is_unlabelled
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.models import DistillationModel
+from kd_plugins.models.fade import Fade, read_fade
 from kd_plugins.models.terms import merge_terms, truth_instead
-from kd_plugins.models.truth import truth_readers
+from kd_plugins.models.truth import nothing_to_train_by, truth_readers
 
 
 def check_truth(report: Report, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:
@@ -52,6 +54,19 @@ def _terms(opt: Mapping[str, Any], model: type[DistillationModel]) -> dict[str, 
     return {str(name): block for name, block in terms.items() if block is not None}
 
 
+def fade_of(opt: Mapping[str, Any], block: Mapping[Any, Any]) -> Fade | None:
+    """The fade of a term's block; None without, or where the tables have said what is wrong.
+
+    Raises:
+        ValueError: its values do not go together.
+    """
+    fade, total = block.get("fade"), mapping(opt.get("train")).get("total_iter")
+    known = isinstance(fade, Mapping) and all(
+        key in FADE.keys and fits(value, schema_of_leaf(FADE.keys[key])) for key, value in fade.items()
+    )
+    return read_fade(fade, cast(float, total)) if known and fits(total, schema_of_leaf(float)) else None
+
+
 def _check_losses(report: Report, opt: Mapping[str, Any], dataset: Mapping[Any, Any], model: type[DistillationModel]) -> None:
     terms = {}
     for name, block in below(_terms(opt, model)):
@@ -69,8 +84,14 @@ def _check_any_loss(report: Report, opt: Mapping[str, Any], model: type[Distilla
     own_pixel = (
         model.default_pixel and "pixel_opt" not in train and not is_unlabelled(mapping(mapping(opt.get("datasets")).get("train")))
     )
-    if not (own_pixel or train.get("pixel_opt") or train.get("perceptual_opt") or _terms(opt, model)) and "train" in opt:
-        report.error(("train",), "no pixel_opt and no term in distill, expected one at least to train by")
+    if own_pixel or "train" not in opt:
+        return
+    try:
+        fades = [fade_of(opt, mapping(block)) for block in _terms(opt, model).values()]
+    except ValueError:  # said where the terms are checked
+        return
+    if reason := nothing_to_train_by(train, fades):
+        report.error(("train",), reason)
 
 
 def _check_metrics(report: Report, opt: Mapping[str, Any], phase: str, dataset: Mapping[Any, Any]) -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kd_plugins.losses.shapes import require_same_shape
+
 LARGEST_WINDOW = 16
 
 
@@ -32,7 +34,8 @@ class Trust(NamedTuple):
         """
         if isinstance(self.window, bool) or not isinstance(self.window, int) or not 1 <= self.window <= LARGEST_WINDOW:
             raise ValueError(f"trust: window={self.window!r}, expected a whole number from 1 to {LARGEST_WINDOW}")
-        if self.tau is not None and (not isinstance(self.tau, (int, float)) or not 0 < self.tau < math.inf):
+        is_number = isinstance(self.tau, (int, float)) and not isinstance(self.tau, bool)
+        if self.tau is not None and not (is_number and 0 < self.tau < math.inf):
             raise ValueError(f"trust: tau={self.tau!r}, expected a number above 0, or nothing for a hard mask")
         return self
 
@@ -47,7 +50,12 @@ class Trust(NamedTuple):
 
         Returns:
             (N, 1, H, W) in [0, 1], float32 or better, without gradient.
+
+        Raises:
+            ValueError: the shapes differ.
         """
+        for image in (student, gt):
+            require_same_shape(self, image, teacher)
         gt = gt.to(torch.promote_types(gt.dtype, torch.float32))
         lead = ((student - gt).abs() - (teacher - gt).abs()).mean(1, keepdim=True)
         if self.window > 1:
@@ -56,22 +64,20 @@ class Trust(NamedTuple):
         return (lead > 0).to(lead.dtype) if self.tau is None else torch.sigmoid(lead / self.tau)
 
 
-def where_trusted(mask: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    """The student's tensor where the teacher is trusted, the teacher's own elsewhere: a loss finds nothing to compare there.
+def where_trusted(mask: Tensor, student: Tensor, instead: Tensor) -> Tensor:
+    """The student's tensor where the teacher is trusted, another elsewhere.
 
     Args:
         mask: (N, 1, H, W) in [0, 1].
         student: (N, C, h, w), an image or a feature.
-        teacher: (N, C, h, w).
+        instead: (N, C, h, w): the teacher's, and a loss finds nothing to compare there; or the student's own, detached: its value
+            stays, its gradient alone is masked.
 
     Returns:
-        (N, C, h, w); its gradient is the student's, times the mask.
+        (N, C, h, w), in the better of the two precisions; its gradient is the student's, times the mask (at a feature's size the
+        mean over each area).
     """
-    return torch.lerp(teacher, student, fitted(mask, student))
-
-
-def fitted(mask: Tensor, tensor: Tensor) -> Tensor:
-    """A mask at the size of a feature (the mean over each area), in its precision."""
-    if mask.shape[-2:] != tensor.shape[-2:]:
-        mask = F.interpolate(mask, tensor.shape[-2:], mode="area")
-    return mask.to(tensor.dtype)
+    if mask.shape[-2:] != student.shape[-2:]:
+        mask = F.interpolate(mask, student.shape[-2:], mode="area")
+    dtype = torch.promote_types(student.dtype, instead.dtype)
+    return torch.lerp(instead.to(dtype), student.to(dtype), mask.to(dtype))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kd_plugins.losses.shapes import require_same_shape
 
 _NORMS = ("l2", "l1")
+_MOST_LEVELS = 16
 
 
 @LOSS_REGISTRY.register()
@@ -30,13 +31,16 @@ class GatedWaveletLoss(nn.Module):
 
     Args:
         loss_weight: weight of the term.
-        levels: how often the low band is parted again, from 1 up.
+        levels: how often the low band is parted again, from 1 to 16.
         low_weight: weight of the low band.
         high_weight: weight of the details.
         decay: weight of a level's details over that of the finer level before it.
         norm: `l2`, squared differences and errors, as published; `l1`, absolute ones [ours]: beside an L1 pixel loss, squared
             differences of images in [0, 1] have hardly a gradient.
         gated: false compares everywhere.
+
+    Attributes:
+        share: how much of the bands the last call compared, the mean over the bands, a scalar in [0, 1]; None before, and ungated.
 
     Raises:
         ValueError: an argument is out of range.
@@ -54,8 +58,8 @@ class GatedWaveletLoss(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise ValueError(f"{name}: levels={levels!r}, expected a whole number from 1 up")
+        if isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= _MOST_LEVELS:
+            raise ValueError(f"{name}: levels={levels!r}, expected a whole number from 1 to {_MOST_LEVELS}")
         for key, value in {"low_weight": low_weight, "high_weight": high_weight, "decay": decay}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}: {key}={value!r}, expected 0 or more")
@@ -68,6 +72,7 @@ class GatedWaveletLoss(nn.Module):
         self.decay = decay
         self.norm = norm
         self.gated = gated
+        self.share: Tensor | None = None
 
     def forward(self, student: Tensor, teacher: Tensor, gt: Tensor) -> Tensor:
         """Compare two batches of images.
@@ -92,20 +97,20 @@ class GatedWaveletLoss(nn.Module):
             )
         dtype = torch.promote_types(student.dtype, torch.float32)
         bands = [list(haar_bands(image.to(dtype), self.levels)) for image in (student, teacher, gt)]
-        *details, low = [self._compare(*band) for band in zip(*bands, strict=True)]
+        compared = [self._compare(*band) for band in zip(*bands, strict=True)]
+        *details, low = [value for value, _ in compared]
+        self.share = torch.stack([share for _, share in compared]).mean() if self.gated else None
         weights = [self.decay**level for level in range(self.levels)]
         high = sum(weight * value for weight, value in zip(weights, details, strict=True)) / sum(weights)
         return self.loss_weight * (self.low_weight * low + self.high_weight * high)
 
-    def _compare(self, student: Tensor, teacher: Tensor, gt: Tensor) -> Tensor:
-        """Half the sum over orientations of a level's details, the mean over positions; of the low band, the mean."""
-        distance = self._size(student - teacher)
-        if self.gated:
-            with torch.no_grad():
-                mine, theirs = (self._size(band - gt).mean(0) for band in (student, teacher))
-                trusted = (theirs < mine).to(distance.dtype)
-            distance = distance * trusted
-        return distance.sum(0).mean() * (0.5 if len(distance) > 1 else 1.0)
+    def _compare(self, student: Tensor, teacher: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a level's details half the sum over orientations, of the low band itself, the mean; and the mean of the gate."""
+        distance = self._size(student - teacher).sum(0) * (0.5 if len(student) > 1 else 1.0)
+        with torch.no_grad():
+            mine, theirs = (self._size(band - gt).mean(0) for band in (student, teacher))
+            trusted = (theirs < mine).to(distance.dtype) if self.gated else torch.ones_like(distance)
+        return (distance * trusted).mean(), trusted.mean()
 
     def _size(self, x: Tensor) -> Tensor:
         return x.square() if self.norm == "l2" else x.abs()

@@ -59,7 +59,6 @@ class DistillationModel(SupervisedModel):
         self.precision = Precision(opt)
         self.teachers = {}
         self.terms: dict[str, Term] = {}
-        self.active: list[Term] = []  # those of the step that have a weight by now
         self.scm: nn.Module | None = None
         self.zoomed: list[Tensor] = []  # what the student sees beside `lq`, and its image of it
         student = student_block(explicit_student(opt))
@@ -142,7 +141,6 @@ class DistillationModel(SupervisedModel):
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
         self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter", 1))
-        self.active = list(self.terms.values())
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
             raise ValueError(
@@ -164,7 +162,7 @@ class DistillationModel(SupervisedModel):
     @property
     def wants_negatives(self) -> bool:
         """Whether a term asks for negatives."""
-        return any("negatives" in term.asks for term in self.active)
+        return any("negatives" in term.asks for term in self.terms.values())
 
     def _build_transform(self) -> ViewTransform:
         options = self.opt["train"].get("transforms") or {}
@@ -204,20 +202,25 @@ class DistillationModel(SupervisedModel):
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum that has a weight by now, by the name it is logged under."""
         self.require_truth()
-        self.active = self.terms_at(self.iteration)
-        if self.active and self.opt["dist"]:  # what several processes average has a gradient in each step, or in none
-            self.active = list(self.terms.values())
         if "zoomed" in self.views:
             crop = zoom_in(self.gt, self.lq)
             self.output, image = self.net_g(torch.cat([self.lq, crop])).chunk(2)
             self.zoomed = [crop, image]
         else:
-            self.output = self.net_g(self.lq)
+            self.output, self.zoomed = self.net_g(self.lq), []
         losses = self.truth_losses()
         if self.active:
             step = self._observe()
-            losses.update({f"l_{term.name}": term(step) for term in self.active})
+            losses.update({f"l_{term.name}": term(step) for term in step.terms})
         return losses
+
+    @property
+    def active(self) -> list[Term]:
+        """The terms that are computed in the step: those with a weight by now; in several processes all or none of them."""
+        active = [term for term in self.terms.values() if term.counts(self.iteration)]
+        if active and self.opt["dist"]:  # what processes average has a gradient in all of a step, or in nothing of it
+            return list(self.terms.values())
+        return active
 
     def get_current_log(self) -> Mapping[str, float]:
         """The losses of the last step, and the share of pixels at which each term with `trust` was trusted."""
@@ -226,7 +229,7 @@ class DistillationModel(SupervisedModel):
 
     @property
     def views(self) -> list[str]:
-        """The views that the terms of a step ask for."""
+        """The views that the terms of the step ask for."""
         return list(dict.fromkeys(term.view for term in self.active))
 
     def show(self) -> dict[str, Observation]:
@@ -248,18 +251,18 @@ class DistillationModel(SupervisedModel):
         raise NotImplementedError
 
     def _observe(self) -> Step:
-        targets = self.show()
+        targets, active = self.show(), self.active
         raw = {name: feature[: len(self.lq)] for name, feature in self.taps.collect().items()}  # not of the zoomed view
-        features = self._convert(raw, next(iter(targets.values())).features)
-        negatives = self.make_negatives() if self.wants_negatives else None
+        features = {group: [raw[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}
+        if any(term.reads_conversion for term in active):
+            features.update(self._convert(features, next(iter(targets.values())).features))
+        negatives = self.make_negatives() if any("negatives" in term.asks for term in active) else None
         truth = getattr(self, "gt", None)
-        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, self.active, truth, self.iteration)
+        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, active, truth, self.iteration)
 
-    def _convert(self, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        own = {group: [mine[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}
-        if self.scm is None:
-            return own
-        return own | self.scm(
+    def _convert(self, own: Mapping[str, list[Tensor]], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        assert self.scm is not None
+        return self.scm(
             {group: own[group] for group in self.converted},
             {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.converted.items()},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kd_plugins.features import nearest
@@ -44,12 +44,12 @@ def read_fade(block: Any, total_iter: float) -> Fade:
     """Read a `fade` block.
 
     Args:
-        block: `from`, `to`: factors on the weight, from 0 up; `start`, `end`: a whole number is an iteration, a number with a
-            point, up to 1.0, a share of the run; `shape`.
+        block: `from`, `to`: factors on the weight, from 0 up, not the same; `start`, `end`: a share of the run (a number with a
+            point, up to 1.0), or an iteration; `shape`.
         total_iter: the last iteration of the run.
 
     Raises:
-        ValueError: an unknown key, or a value out of range.
+        ValueError: an unknown key, a value out of range, or a fade that changes nothing.
     """
     if not isinstance(block, Mapping):
         raise ValueError(f"fade: {block!r}, expected {{from: 1, to: 0, start: 0.5, end: 1.0}} or some of these")
@@ -60,15 +60,32 @@ def read_fade(block: Any, total_iter: float) -> Fade:
         value = found[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ValueError(f"fade: {key}: {value!r}, expected a number from 0 up")
-    for key in ("start", "end"):
-        if isinstance(found[key], float):
-            if found[key] > 1:
-                raise ValueError(
-                    f"fade: {key}: {found[key]!r}, expected a whole number (an iteration), or a share of the run up to 1.0"
-                )
-            found[key] *= total_iter
-    if not found["start"] < found["end"]:
-        raise ValueError(f"fade: from iteration {found['start']:g} to {found['end']:g}, expected `start` before `end`")
     if found["shape"] not in SHAPES:
         raise ValueError(f"fade: shape: {found['shape']!r}, expected one of {', '.join(SHAPES)}")
-    return Fade(found["from"], found["to"], found["start"], found["end"], found["shape"])
+    if found["from"] == found["to"]:
+        raise ValueError(f"fade: from {found['from']!r} to {found['to']!r} is no change, expected two different numbers")
+    start, end = (_iteration(key, found[key], total_iter) for key in ("start", "end"))
+    if not start < end:
+        raise ValueError(f"fade: from iteration {start:g} to {end:g}, expected `start` before `end`")
+    return Fade(found["from"], found["to"], start, end, found["shape"])
+
+
+def _iteration(key: str, value: float, total_iter: float) -> float:
+    if isinstance(value, float) and value <= 1:
+        return value * total_iter
+    if value != int(value):
+        raise ValueError(f"fade: {key}: {value!r}, expected an iteration (a whole number), or a share of the run up to 1.0")
+    if key == "end" and value == 1:
+        raise ValueError("fade: end: 1 is the first iteration, expected a later one, or 1.0 for the end of the run")
+    return value
+
+
+def first_without(fades: Sequence[Fade], total_iter: float) -> int | None:
+    """The first iteration of a run at which none of these has a weight; None where there is none such.
+
+    Args:
+        fades: one for each term.
+        total_iter: the last iteration of the run.
+    """
+    ends = {1, *(math.ceil(fade.end) for fade in fades)}  # between these terms may begin, and none ends
+    return next((end for end in sorted(ends) if end <= total_iter and all(fade(end) == 0 for fade in fades)), None)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kd_plugins.extractors.sharing import sharing_extractors
 from kd_plugins.features import Pair, nearest
 from kd_plugins.losses.encodings import Encodings
-from kd_plugins.losses.trust import Trust, fitted, where_trusted
+from kd_plugins.losses.trust import Trust, where_trusted
 from kd_plugins.models.fade import Fade, read_fade
 from kd_plugins.teachers import Observation
 
@@ -77,7 +77,7 @@ class Step:
     def images(self, view: str, trust: Trust | None) -> tuple[Tensor, Tensor]:
         """The student's images and the teacher's; the former as the latter where the teacher is not trusted."""
         mine, theirs, mask = self.seen(view)[1], self.targets[view].image, self.mask(view, trust)
-        return mine if mask is None else where_trusted(mask, mine, theirs.to(mine.dtype)), theirs
+        return mine if mask is None else where_trusted(mask, mine, theirs), theirs
 
     def encodings(self, view: str, trust: Trust | None = None) -> Encodings | None:
         """The images of a view, and the negatives, in the spaces of the terms with that view and trust, if any."""
@@ -106,7 +106,8 @@ class Term:
         asks: what of `CONTEXT` the loss's forward asks for.
         reads_conversion: whether the loss looks at the student's feature at the teacher's scale; one that does not says so by an
             attribute of that name.
-        share: how much of the last step's pixels it was trusted at, a scalar in [0, 1]; None without `trust`.
+        share: how much of the last step's pixels the teacher was trusted at, a scalar in [0, 1]: by `trust`, or by what a loss that
+            chooses by itself says in an attribute of that name; else None.
 
     Raises:
         ValueError: the loss asks for what a term between these two does not have.
@@ -139,8 +140,8 @@ class Term:
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""
         mask = step.mask(self.view, self.trust)
-        self.share = None if mask is None else mask.mean()
         value = self._of_images(step) if OUTPUT in self.between else self._of_features(step, mask)
+        self.share = getattr(self.loss, "share", None) if mask is None else mask.mean()
         return value if self.fade is None else value * self.fade(step.iteration)
 
     def _of_images(self, step: Step) -> Tensor:
@@ -154,8 +155,8 @@ class Term:
         for feature, pair in zip(stages, self.pairs, strict=True):
             teacher, raw = target.features[pair.teacher], step.raw[pair.student]
             if mask is not None:
-                feature = where_trusted(mask, feature, teacher.to(feature.dtype))
-                raw = torch.lerp(raw.detach(), raw, fitted(mask, raw))  # of its own width: the gradient alone is masked
+                feature = where_trusted(mask, feature, teacher if self.reads_conversion else feature.detach())
+                raw = where_trusted(mask, raw, raw.detach())  # of its own width: nothing of the teacher's can stand in
             stride = max(round(step.output.shape[-2] / teacher.shape[-2]), 1)
             values.append(self._compare(feature, teacher, raw=raw, stride=stride))
         return torch.stack(values).sum()
@@ -190,9 +191,9 @@ def truth_instead(name: str, view: str, trusts: bool, forward: Callable[..., Any
     """See `Term.truth_instead`; `forward` is bound, or None for a loss that is not known."""
     if view in TRUTH_VIEWS:
         return f"view: degraded, or `{name}: ~`"
-    if trusts:
-        return "no `trust`: where a teacher is right is measured by the clean image"
-    return f"`{name}: ~`" if forward is not None and "gt" in list(inspect.signature(forward).parameters)[2:] else ""
+    if forward is not None and "gt" in needed(forward):
+        return f"`{name}: ~`"
+    return "no `trust`: where a teacher is right is measured by the clean image" if trusts else ""
 
 
 def needed(forward: Callable[..., Any]) -> list[str]:

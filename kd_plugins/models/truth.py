@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
+from kd_plugins.models.fade import Fade, first_without
 from kd_plugins.models.terms import Term
 from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
@@ -26,6 +27,22 @@ def truth_readers(train_opt: Mapping[str, Any], terms: Mapping[str, str]) -> dic
     """
     readers = {("train", key): f"`{key}: ~`" for key in _IMAGE_LOSSES if train_opt.get(key)}
     return {**readers, **{("train", "distill", name): instead for name, instead in terms.items() if instead}}
+
+
+def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | None]) -> str:
+    """Why a run would come to a step without any loss; nothing where it does not.
+
+    Args:
+        train_opt: the `train` block.
+        fades: one for each term; None for a constant weight.
+    """
+    if any(train_opt.get(key) for key in _IMAGE_LOSSES) or None in fades:
+        return ""
+    if not fades:
+        return "no pixel_opt and no term in distill, expected one at least to train by"
+    iteration = first_without([fade for fade in fades if fade is not None], train_opt["total_iter"])
+    said = f"no pixel_opt, and at iteration {iteration} every term is faded to 0, expected one at least to train by"
+    return "" if iteration is None else said
 
 
 class SupervisedModel(UpdatedModel):
@@ -45,7 +62,7 @@ class SupervisedModel(UpdatedModel):
 
         Raises:
             OptionError: a loss reads the ground truth, which the training data does not have.
-            ValueError: there is no loss at all.
+            ValueError: there is no loss at all, or none at some iteration.
         """
         train_opt, data = self.opt["train"], (self.opt.get("datasets") or {}).get("train") or {}
         unlabelled = is_unlabelled(data)
@@ -57,10 +74,8 @@ class SupervisedModel(UpdatedModel):
         self.truth_readers = truth_readers(train_opt, {term.name: term.truth_instead for term in self.terms.values()})
         if unlabelled:
             self._refuse_without_truth(f"datasets:train ({data['type']})")
-        if not self.terms and not any(train_opt.get(key) for key in _IMAGE_LOSSES):
-            raise ValueError("train: no pixel_opt and no term in distill, expected one at least to train by")
-        if not any(train_opt.get(key) for key in _IMAGE_LOSSES) and not self.terms_at(train_opt["total_iter"]):
-            raise ValueError("train:distill: every term fades to 0, and there is no pixel_opt, expected one that lasts to train by")
+        if reason := nothing_to_train_by(train_opt, [term.fade for term in self.terms.values()]):
+            raise ValueError(f"train: {reason}")
         try:
             super().init_training_settings()
         except ValueError:
@@ -68,10 +83,6 @@ class SupervisedModel(UpdatedModel):
                 raise
             self.setup_optimizers()  # upstream ends here where it finds neither of its own losses
             self.setup_schedulers()
-
-    def terms_at(self, iteration: int) -> list[Term]:
-        """The terms that have a weight at an iteration."""
-        return [term for term in self.terms.values() if term.counts(iteration)]
 
     def _refuse_without_truth(self, source: str) -> None:
         if self.truth_readers:
