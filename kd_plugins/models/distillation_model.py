@@ -140,7 +140,7 @@ class DistillationModel(SupervisedModel):
         if used:
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
-        self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter", 1))
+        self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter"))
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
             raise ValueError(

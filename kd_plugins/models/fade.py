@@ -40,16 +40,16 @@ class Fade(NamedTuple):
         return self.first + (self.last - self.first) * done
 
 
-def read_fade(block: Any, total_iter: float) -> Fade:
+def read_fade(block: Any, total_iter: float | None) -> Fade:
     """Read a `fade` block.
 
     Args:
         block: `from`, `to`: factors on the weight, from 0 up, not the same; `start`, `end`: a share of the run (a number with a
             point, up to 1.0), or an iteration; `shape`.
-        total_iter: the last iteration of the run.
+        total_iter: the last iteration of the run; None where it is not known.
 
     Raises:
-        ValueError: an unknown key, a value out of range, or a fade that changes nothing.
+        ValueError: an unknown key, a value out of range, a fade that changes nothing, or a share of a run of unknown length.
     """
     if not isinstance(block, Mapping):
         raise ValueError(f"fade: {block!r}, expected {{from: 1, to: 0, start: 0.5, end: 1.0}} or some of these")
@@ -70,8 +70,10 @@ def read_fade(block: Any, total_iter: float) -> Fade:
     return Fade(found["from"], found["to"], start, end, found["shape"])
 
 
-def _iteration(key: str, value: float, total_iter: float) -> float:
+def _iteration(key: str, value: float, total_iter: float | None) -> float:
     if isinstance(value, float) and value <= 1:
+        if total_iter is None:
+            raise ValueError(f"fade: {key}: {value!r} is a share of `train: total_iter`, which is missing; expected an iteration")
         return value * total_iter
     if value != int(value):
         raise ValueError(f"fade: {key}: {value!r}, expected an iteration (a whole number), or a share of the run up to 1.0")

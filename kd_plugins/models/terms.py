@@ -225,7 +225,7 @@ def merge_terms(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
 
 
 def build_terms(
-    opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float = 1
+    opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float | None = None
 ) -> dict[str, Term]:
     """Build the terms of a `distill` block.
 
@@ -233,7 +233,7 @@ def build_terms(
         opt: {name: {type, between, view, trust, fade, ...arguments of the loss}}; `name: ~` takes a default term out.
         groups: the pairs of layers, by group of the `features` block.
         device: where losses with parameters or buffers go.
-        total_iter: the last iteration, for what fades by shares of the run.
+        total_iter: the last iteration; None where it is not known, and nothing can fade by shares of the run.
 
     Returns:
         The terms by name.
@@ -246,7 +246,9 @@ def build_terms(
         return {name: _build_term(name, value, groups, device, total_iter) for name, value in opt.items() if value is not None}
 
 
-def _build_term(name: str, value: Any, groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float) -> Term:
+def _build_term(
+    name: str, value: Any, groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float | None
+) -> Term:
     key = f"train:distill:{name}"
     if not isinstance(value, Mapping) or "type" not in value:
         raise ValueError(f"{key}: {value!r}, expected {{type: LOSS, between: ..., view: ..., loss_weight: ...}} or ~")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -40,7 +41,7 @@ def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | Non
         return ""
     if not fades:
         return "no pixel_opt and no term in distill, expected one at least to train by"
-    iteration = first_without([fade for fade in fades if fade is not None], train_opt["total_iter"])
+    iteration = first_without([fade for fade in fades if fade is not None], train_opt.get("total_iter", math.inf))
     said = f"no pixel_opt, and at iteration {iteration} every term is faded to 0, expected one at least to train by"
     return "" if iteration is None else said
 

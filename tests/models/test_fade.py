@@ -66,6 +66,12 @@ def test_what_makes_no_sense_is_refused(block, said):
         read_fade(block, 400)
 
 
+def test_a_share_of_a_run_of_unknown_length_is_refused():
+    assert read_fade({"end": 9}, None).end == 9
+    with pytest.raises(ValueError, match="fade: end: 1.0 is a share of `train: total_iter`, which is missing"):
+        read_fade({}, None)
+
+
 OUT, IN = Fade(1, 0, 0, 50.5), Fade(0, 1, 60, 80)
 
 
