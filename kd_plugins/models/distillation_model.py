@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
 from kd_plugins.features.measure import example_channels
 from kd_plugins.group import one_batch_norm, start_equal
+from kd_plugins.models.first_look import look_first
 from kd_plugins.models.precision import Precision
 from kd_plugins.models.report import compare_networks, example_input
-from kd_plugins.models.start import explicit_student, start_student
+from kd_plugins.models.start import explicit_student, start_student, starts_from_weights
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.truth import SupervisedModel
 from kd_plugins.teachers import (
@@ -94,7 +95,10 @@ class DistillationModel(SupervisedModel):
         self._fit_student()
         self._build_teachers()
         teacher = self.teachers["degraded"].net if self.teachers else None
-        kept = start_student(self.get_bare_model(self.net_g), teacher, self.opt)
+        student = self.get_bare_model(self.net_g)
+        kept = start_student(student, teacher, self.opt)
+        if self.teachers:
+            look_first(self.opt, self.teachers["degraded"], student if starts_from_weights(self.opt) else None, self.device)
         self._build_terms(kept)
         super().init_training_settings()
         if hasattr(self, "net_g_ema"):

@@ -71,6 +71,12 @@ def read_init(init: Any) -> dict[str, Any] | None:
     return found
 
 
+def starts_from_weights(opt: Mapping[str, Any]) -> bool:
+    """Whether a student starts from any weights, its teacher's or its own."""
+    block = opt["network_g"].get("network") or opt["network_g"]  # of a SourcedNetwork
+    return opt.get("init", "random") != "random" or bool(opt["path"].get("pretrain_network_g") or block.get("checkpoint"))
+
+
 def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[str, Any]) -> dict[str, Tensor]:
     """Fill a student with its teacher's weights, if `init` says so.
 
