@@ -12,7 +12,7 @@ from kd_plugins.features import nearest
 from kd_plugins.metrics.complexity import measure_complexity
 from kd_plugins.models.report import render
 from kd_plugins.options import OptionError, option_errors, read_option_file
-from kd_plugins.students.request import TARGETS, TOLERANCE, choose, read_request
+from kd_plugins.students.request import TARGETS, choose, is_near, read_request
 from kd_plugins.students.scale import Candidate, Family
 
 
@@ -46,7 +46,7 @@ def list_students(root_path: str, argv: Sequence[str] | None = None) -> None:
         chosen = choose(family, request)
         candidates = [chosen]
         if target:
-            near = [each for each in family.near(target, wanted) if abs(getattr(each, target) / wanted - 1) <= TOLERANCE]
+            near = [each for each in family.near(target, wanted) if is_near(each, request)]
             candidates += [each for each in near if each.changes != chosen.changes]
         _show(family, candidates)
     block = yaml.safe_dump(family.blueprint.block(chosen.changes), default_flow_style=True, sort_keys=False, width=1000)

@@ -178,7 +178,7 @@ def _check_student(report: Report, opt: Mapping[str, Any]) -> None:
         report.error(path, "there is no `teacher` to make a student of")
     elif kind := next((key for key in TEACHER_KEYS if key in main_block(mapping(opt["teacher"]))), None):
         report.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
-    if isinstance(request, Mapping) and set(request) <= {*TARGETS, *FACTORS}:  # the tables have said the rest
+    if isinstance(request, Mapping) and set(request) <= {*TARGETS, *FACTORS, "tolerance"}:  # the tables have said the rest
         try:
             read_request(request)
         except ValueError as error:

@@ -77,7 +77,7 @@ def _teacher(beside: Mapping[str, Spec], tasks: Block) -> Named:
 
 
 STUDENT = _source({key: Block("a student", every=Any, refused={key: TEACHER_ONLY}) for key in TEACHER_KEYS}, {})
-_FROM_TEACHER = Block("from_teacher", dict.fromkeys((*TARGETS, *FACTORS), Annotated[float, AtLeast(0)]))
+_FROM_TEACHER = Block("from_teacher", dict.fromkeys((*TARGETS, *FACTORS, "tolerance"), Annotated[float, AtLeast(0)]))
 ANY_STUDENT = replace(STUDENT, cases={**STUDENT.cases, "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
 """Of an option file with a teacher, that it may be made of."""
 _OF_ONE_TASK = Block("a member", every=Any, refused={_TASKS: TASKS_AT_THE_TOP})

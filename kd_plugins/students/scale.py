@@ -65,11 +65,14 @@ class Family:
         self.teacher = self.blueprint.outline({})
         self.params = _count(self.teacher)
         self.image, self.answer = self._show(self.blueprint.build({}))
-        self.widths, self.depths = self._find_arguments()
+        self.widths: dict[str, Any] = {}
+        self.depths: dict[str, Any] = {}
+        failed = self._find_arguments()
         if not self.widths and not self.depths:
+            tried = "; ".join(failed) or f"none of {', '.join(self.blueprint.arguments) or 'none'} is a whole number above 1"
             raise ValueError(
-                f"from_teacher: none of {type(self.teacher).__name__}'s arguments ({', '.join(self.blueprint.arguments)}) is a "
-                "width or a depth; name the student's own `type` and arguments"
+                f"from_teacher: no argument of {type(self.teacher).__name__} was found to be a width or a depth ({tried}); "
+                "name the student's own `type` and arguments"
             )
 
     @cached_property
@@ -88,34 +91,52 @@ class Family:
 
     # ---------------------------------------------------------------------------------------------- arguments
 
-    def _find_arguments(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        widths, depths = {}, {}
+    def _find_arguments(self) -> list[str]:
+        """Sort the arguments into widths and depths; returns what was tried of the others, and why it is neither."""
+        failed = []
         for name, value in self.blueprint.arguments.items():
             if not _is_whole(value):
                 continue
-            for ratio in (1 / 2, 2 / 3, 3 / 4):
+            tried: dict[str, str] = {}
+            for ratio in _ratios(value):
                 changes = {name: _times(value, ratio, least=1)}
-                if changes[name] != value and (kind := self._kind(changes)):
-                    (widths if kind == "width" else depths)[name] = value
+                if changes[name] == value or str(changes[name]) in tried:
+                    continue
+                kind, reason = self._kind(changes)
+                if kind:
+                    (self.widths if kind == "width" else self.depths)[name] = value
                     break
-        return widths, depths
+                tried[str(changes[name])] = reason
+            else:
+                failed += [f"{name}: {', '.join(tried)} tried: {next(iter(tried.values()))}"] if tried else []
+        return failed
 
-    def _kind(self, changes: Mapping[str, Any]) -> str | None:
-        """What a change makes: narrower, shallower, or nothing that a student could be."""
+    def _kind(self, changes: Mapping[str, Any]) -> tuple[str, str]:
+        """What a change makes, narrower ('width') or shallower ('depth'); or why it is nothing that a student could be."""
         try:
             net = self.blueprint.outline(changes)
             kept = kept_blocks(net, self.teacher)
             with without_others(self.teacher, kept):
                 plan = plan_labels(net, self.teacher)
-        except Exception:  # arguments that do not go together
-            return None
+        except Exception as error:  # arguments that do not go together
+            return "", (str(error).splitlines() or [type(error).__name__])[0][:100]
         kernels = any(dim > 1 and len(dims) == 1 for name, layers in plan.items() for dims in layers for dim in dims)
         is_width = bool(plan) and not kept and not kernels and _count(net) < _HEADS_AT_MOST * self.params
         is_width = is_width and min(_flat([self.blueprint.arguments[name] for name in changes])) >= _NARROW
-        is_depth = bool(kept) and not plan
-        if not (is_width or is_depth) or not self._works(changes):
-            return None
-        return "width" if is_width else "depth"
+        is_depth = not plan and (bool(kept) or self._repeats_less(changes))
+        if not (is_width or is_depth):
+            return "", "neither narrower nor shallower"
+        if not self._works(changes):
+            return "", "does not answer an image as the teacher does"
+        return "width" if is_width else "depth", ""
+
+    def _repeats_less(self, changes: Mapping[str, Any]) -> bool:
+        """Whether the same layers run fewer times: the repetitions of a recurrent network are its depth."""
+        return self._works(changes) and _calls(self.blueprint.build(changes), self.image) < self._runs
+
+    @cached_property
+    def _runs(self) -> int:
+        return _calls(self.blueprint.build({}), self.image)
 
     def _works(self, changes: Mapping[str, Any]) -> bool:
         """Whether these arguments make a network that answers an image as the teacher does."""
@@ -208,6 +229,29 @@ def _answer(net: nn.Module, image: Tensor) -> torch.Size | None:
     except Exception:  # what a network says of an image that it does not take is its own affair
         return None
     return output.shape if isinstance(output, Tensor) else None
+
+
+def _calls(net: nn.Module, image: Tensor) -> int:
+    """How many layers run in a pass, each time counted."""
+    count = 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    for layer in net.modules():
+        if next(layer.parameters(recurse=False), None) is not None:
+            layer.register_forward_hook(note)
+    _answer(net, image)
+    return count
+
+
+def _ratios(value: Any) -> Iterator[float]:
+    """By what an argument is made smaller: simple parts first; then multiples of its divisors, which heads may want."""
+    yield from (1 / 2, 2 / 3, 3 / 4)
+    whole = math.gcd(*_flat([value]))
+    for divisor in (number for number in range(2, whole) if whole % number == 0):
+        yield (whole // divisor // 2 or 1) * divisor / whole
 
 
 def _count(net: nn.Module) -> int:

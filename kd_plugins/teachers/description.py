@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -57,8 +58,12 @@ def explicit_block(block: Mapping[str, Any]) -> dict[str, Any] | None:
     hyperparameters = getattr(found.net if found else None, "hyperparameters", None)
     if found is None or hyperparameters is None:
         return None
+    defaults = {name: parameter.default for name, parameter in inspect.signature(type(found.net)).parameters.items()}
+    written = {name: value for name, value in hyperparameters.items() if _is_plain(value)}
+    if any(defaults.get(name) is not value for name, value in hyperparameters.items() if name not in written):
+        return None  # a class, say, and not the one that is meant without a word
     adapter = {key: value for key in ("output", "noise_level") if (value := getattr(found, key)) is not None}
-    return {"type": public_name(type(found.net)), **_as_yaml(hyperparameters), **adapter, **rest}
+    return {"type": public_name(type(found.net)), **_as_yaml(written), **adapter, **rest}
 
 
 def described(block: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -66,6 +71,15 @@ def described(block: Mapping[str, Any]) -> dict[str, Any] | None:
     explicit = explicit_block(block)
     # as JSON has it: whatever else YAML has, a date say, is no argument that could be read back
     return None if explicit is None else json.loads(json.dumps(explicit, default=str))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether YAML can write an argument."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _as_yaml(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from kd_plugins.metrics.complexity import count_flops
@@ -90,9 +91,56 @@ def test_the_arguments_of_recognised_weights_are_read_from_them(tmp_path):
         (EDSR, {"flops": 20}, "from_teacher:flops: 20, expected a share"),
         (EDSR, {"flops": 0.2, "width": 0.5}, "expected one of"),
         (EDSR, {"params": 0.0001}, "no student within 10 % of it; nearest: 0.0"),
+        (EDSR, {"params": 0.2, "tolerance": 0}, "from_teacher:tolerance: 0, expected a part of the share"),
+        (EDSR, {"width": 0.5, "tolerance": 0.1}, "from_teacher:tolerance: 0.1, expected flops or params beside it"),
+        ({"type": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 3}, {"flops": 0.2},
+         r"no argument of Conv2d was found to be a width or a depth \(in_channels: 2 tried: neither"),
         ({"type": "SRResNet", **RGB}, {"flops": 0.2}, "no architecture 'SRResNet'"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_made_is_said(teacher, request_, said):
     with pytest.raises((ValueError, KeyError), match=said):
         student_of(teacher, request_)
+
+
+def test_a_tolerance_takes_the_nearest_one():
+    teacher = {**EDSR, "num_feat": 10, "num_block": 1}
+    with pytest.raises(ValueError, match=r"no student within 10 % of it; nearest: 0.*; {params: 0.32, tolerance: 0.2} takes the"):
+        student_of(teacher, {"params": 0.32})
+    block, found = student_of(teacher, {"params": 0.32, "tolerance": 0.2})
+    assert block["num_feat"] == 6 and 0.1 < abs(found.params / 0.32 - 1) <= 0.2
+
+
+def test_arguments_that_are_classes_are_left_out_where_they_are_the_usual_ones(tmp_path):
+    craft = {"depths": [2], "embed_dim": 12, "num_heads": [6], "split_size_0": 2, "split_size_1": 4, "window_size": 4}
+    torch.save(build_source({"type": "CRAFT", **craft}, "teacher").state_dict(), tmp_path / "craft.pth")
+    found = Blueprint({"checkpoint": str(tmp_path / "craft.pth")}).block({})
+    assert "norm_layer" not in found and found["depths"] == [2]
+    assert yaml.safe_load(yaml.safe_dump(found)) == found
+
+
+def test_a_width_that_divides_by_heads_is_found_by_its_divisors():
+    family = Family({"type": "DCTLSA", "nf": 25, "num_modules": 6, "upscale": 2, "num_head": 5})
+    assert family.widths == {"nf": 25} and family.width_values() == [5, 10, 15, 20, 25]
+
+
+def test_the_repetitions_of_a_recurrent_network_are_its_depth(tmp_path):
+    (tmp_path / "recurrent.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "class Recurrent(nn.Module):\n"
+        "    def __init__(self, recurrent_iter=6):\n"
+        "        super().__init__()\n"
+        "        self.iteration = recurrent_iter\n"
+        "        self.conv = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))\n\n"
+        "    def forward(self, x):\n"
+        "        images = [x]\n"
+        "        for _ in range(self.iteration):\n"
+        "            images.append(self.conv(torch.cat([x, images[-1]], 1)))\n"
+        "        return images[-1], images\n"
+    )
+    teacher = {"file": str(tmp_path / "recurrent.py"), "class": "Recurrent", "output": 0}
+    block, found = student_of(teacher, {"flops": 0.5})
+    assert block == {**teacher, "recurrent_iter": 3} and found.params == 1 and found.flops == pytest.approx(0.5)
+    student, net = build_source(block, "network_g"), build_source(teacher, "teacher")
+    inherit(student, net)
+    assert torch.equal(student.conv[0].weight, net.conv[0].weight)
