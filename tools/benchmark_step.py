@@ -109,7 +109,7 @@ def dckd_parts(model: DistillationModel) -> dict[str, Callable[[], None]]:
 
 def teacher(model: DistillationModel, terms: dict) -> None:
     """The teacher on the views that the terms ask for."""
-    model.terms = terms
+    model.active = list(terms.values())
     with model.precision.autocast(model.device):
         model.show()
 

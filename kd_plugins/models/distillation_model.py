@@ -60,6 +60,7 @@ class DistillationModel(SupervisedModel):
         self.precision = Precision(opt)
         self.teachers = {}
         self.terms: dict[str, Term] = {}
+        self.active: list[Term] = []  # those that are computed in the step
         self.scm: nn.Module | None = None
         self.zoomed: list[Tensor] = []  # what the student sees beside `lq`, and its image of it
         student = student_block(explicit_student(opt))
@@ -145,6 +146,7 @@ class DistillationModel(SupervisedModel):
             pairs = find_pairs(self.opt.get("features"), student, self.teachers["degraded"].net)
             self.pairs = {group: value for group, value in pairs.items() if group in used}
         self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter"))
+        self.active = list(self.terms.values())
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
             raise ValueError(
@@ -206,6 +208,9 @@ class DistillationModel(SupervisedModel):
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum that has a weight by now, by the name it is logged under."""
         self.require_truth()
+        self.active = self.terms_at(self.iteration)
+        if self.active and self.opt["dist"]:  # what processes average has a gradient in all of a step, or in nothing of it
+            self.active = list(self.terms.values())
         if "zoomed" in self.views:
             crop = zoom_in(self.gt, self.lq)
             self.output, image = self.net_g(torch.cat([self.lq, crop])).chunk(2)
@@ -217,14 +222,6 @@ class DistillationModel(SupervisedModel):
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in step.terms})
         return losses
-
-    @property
-    def active(self) -> list[Term]:
-        """The terms that are computed in the step: those with a weight by now; in several processes all or none of them."""
-        active = [term for term in self.terms.values() if term.counts(self.iteration)]
-        if active and self.opt["dist"]:  # what processes average has a gradient in all of a step, or in nothing of it
-            return list(self.terms.values())
-        return active
 
     def get_current_log(self) -> Mapping[str, float]:
         """The losses of the last step, and the share of pixels at which each term with `trust` was trusted."""
@@ -255,14 +252,14 @@ class DistillationModel(SupervisedModel):
         raise NotImplementedError
 
     def _observe(self) -> Step:
-        targets, active = self.show(), self.active
+        targets = self.show()
         raw = {name: feature[: len(self.lq)] for name, feature in self.taps.collect().items()}  # not of the zoomed view
         features = {group: [raw[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}
-        if any(term.reads_conversion for term in active):
+        if any(term.reads_conversion for term in self.active):
             features.update(self._convert(features, next(iter(targets.values())).features))
-        negatives = self.make_negatives() if any("negatives" in term.asks for term in active) else None
+        negatives = self.make_negatives() if any("negatives" in term.asks for term in self.active) else None
         truth = getattr(self, "gt", None)
-        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, active, truth, self.iteration)
+        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, self.active, truth, self.iteration)
 
     def _convert(self, own: Mapping[str, list[Tensor]], theirs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         assert self.scm is not None

@@ -85,6 +85,10 @@ class SupervisedModel(UpdatedModel):
             self.setup_optimizers()  # upstream ends here where it finds neither of its own losses
             self.setup_schedulers()
 
+    def terms_at(self, iteration: int) -> list[Term]:
+        """The terms that have a weight at an iteration."""
+        return [term for term in self.terms.values() if term.counts(iteration)]
+
     def _refuse_without_truth(self, source: str) -> None:
         if self.truth_readers:
             texts = [f"{':'.join(path)}: expected {instead}" for path, instead in self.truth_readers.items()]
