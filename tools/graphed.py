@@ -66,6 +66,30 @@ class Pool:
                     parts.setdefault(layer, []).append(features[layer].half() if layer else image)
             self.seen.update({(view, layer): torch.cat(found) for layer, found in parts.items()})
 
+    def order(self, seed: int, steps: int, batch: int) -> Tensor:
+        """Which crops a seed sees in each step, (steps, batch)."""
+        generator, rounds = torch.Generator().manual_seed(seed), -(-steps * batch // len(self.lq))
+        order = torch.cat([torch.randperm(len(self.lq), generator=generator) for _ in range(rounds)])
+        return order[: steps * batch].view(steps, batch)
+
+
+def look_up(model: Any, pool: Pool, picked: Tensor) -> dict[str, Observation]:
+    """What a model's teacher makes of crops, by view, out of the pool."""
+
+    def look(view: str, layer: str) -> Tensor:
+        return pool.seen[view, layer].index_select(0, picked).float()
+
+    layers = model.teachers["degraded"]._taps.layers
+    return {view: Observation(look(view, ""), {layer: look(view, layer) for layer in layers}) for view in model.views}
+
+
+def learning_rates(opt: Mapping[str, Any], steps: int) -> list[float]:
+    """Of a `train` block with CosineAnnealingLR, for each step."""
+    rate, schedule, warm = opt["optim_g"]["lr"], opt["scheduler"], max(int(opt.get("warmup_iter", -1)), 1)
+    low, length = schedule.get("eta_min", 0.0), schedule["T_max"]
+    rates = [low + (rate - low) * (1 + math.cos(math.pi * step / length)) / 2 for step in range(steps)]
+    return [value * min((step + 1) / warm, 1.0) for step, value in enumerate(rates)]
+
 
 def device_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> list[Tensor]:
     """`same_window`, its place drawn on the device: a graph would repeat the one that it was captured with."""
@@ -119,7 +143,7 @@ class Run:
         if model.terms:
             model.active = list(model.terms.values())
             pool.observe(model.teachers, model.views)
-            model.show = self._show
+            model.show = lambda: look_up(model, pool, self.picked)
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         self.graph: Any = None
         self._start = [tensor.detach().clone() for tensor in self._state()]
@@ -129,9 +153,7 @@ class Run:
     def _build_optimizer(self, opt: Mapping[str, Any]) -> None:
         model, arguments, cuda = self.model, dict(opt["optim_g"]), self.device.type == "cuda"
         adam, rate = _ADAMS[arguments.pop("type")], arguments.pop("lr")
-        low, length, warm = opt["scheduler"].get("eta_min", 0.0), opt["scheduler"]["T_max"], max(int(opt.get("warmup_iter", -1)), 1)
-        rates = [low + (rate - low) * (1 + math.cos(math.pi * step / length)) / 2 for step in range(self.steps)]
-        rates = [value * min((step + 1) / warm, 1.0) for step, value in enumerate(rates)]
+        rates = learning_rates(opt, self.steps)
         self.rate_at = self._table(rates)
         self.rate: Any = torch.tensor(rate, device=self.device) if cuda else rate
         parameters = [p for own in model.trained.values() for p in own]
@@ -173,15 +195,6 @@ class Run:
             self.log.index_copy_(0, self.index, torch.stack([v.detach().float() for v in values.values()])[None])
             self.index.add_(1).clamp_(max=self.steps - 1)
 
-    def _show(self) -> dict[str, Observation]:
-        """What the teacher makes of the step's crops, looked up."""
-
-        def look(view: str, layer: str) -> Tensor:
-            return self.pool.seen[view, layer].index_select(0, self.picked).float()
-
-        layers = self.model.teachers["degraded"]._taps.layers
-        return {view: Observation(look(view, ""), {layer: look(view, layer) for layer in layers}) for view in self.model.views}
-
     def _capture(self, stream: Any) -> None:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), capturable_losses():
@@ -201,10 +214,7 @@ class Run:
             for moments in self.optimizer.state.values():
                 for tensor in moments.values():
                     tensor.zero_()
-            generator, count = torch.Generator().manual_seed(seed), len(self.pool.lq)
-            rounds = -(-self.steps * self.batch // count)
-            order = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])
-            self.order.copy_(order[: self.order.numel()].view_as(self.order))
+            self.order.copy_(self.pool.order(seed, self.steps, self.batch))
             self.index.zero_()
             self.log.zero_()
         self.done = 0

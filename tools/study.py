@@ -22,6 +22,7 @@ import torch
 import yaml
 from graphed import Pool, Run, Scorer
 from runs import Results
+from stacked import Stack
 
 from kd_plugins.models import distillation_model
 from kd_plugins.options import parse_options
@@ -43,11 +44,11 @@ class Task:
         args: the command line.
     """
 
-    def __init__(self, name: str, plan: Mapping[str, Any], args: argparse.Namespace) -> None:
+    def __init__(self, name: str, plan: Mapping[str, Any], args: argparse.Namespace, steps: int | None = None) -> None:
         self.name, self.plan, self.args, self.block = name, plan, args, plan["tasks"][name]
         self.free: dict[str, Run] = {}  # done, to be begun anew with another seed
         self.seen = False
-        self.steps = self.block.get("steps") or args.steps or plan["steps"]
+        self.steps = self.block.get("steps") or steps or args.steps or plan["steps"]
         self.options = self.read([])
         data, device = self.options["datasets"], torch.device(args.device)
         size = min(self.block.get("pool", plan["pool"]), self.steps * self.batch * len(args.seeds))
@@ -75,14 +76,17 @@ class Task:
         found = self.plan["rows"][row]
         return found.get(self.name, found.get("all")) if isinstance(found, Mapping) else found
 
-    def run(self, row: str) -> Run:
-        """Build a row's model and its step."""
-        opt = self.read(self.entries(row) or [])
-        model: Any = build_model(opt)
+    def model(self, row: str) -> Any:
+        """Build a row's model."""
+        model: Any = build_model(self.read(self.entries(row) or []))
         if model.teachers and not self.seen:
             self.seen = True
             print(f"{self.name} teacher: {self.scorer(model.teachers['degraded'].net):.4f}", flush=True)
-        return Run(model, self.pool, self.steps, self.batch)
+        return model
+
+    def run(self, row: str) -> Run:
+        """Build a row's model and its step."""
+        return Run(self.model(row), self.pool, self.steps, self.batch)
 
 
 def remember_starts() -> None:
@@ -169,6 +173,38 @@ def keep(entry: Entry, shares: Results) -> None:
         shares.add([{**found, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
 
 
+def train_stacked(plan: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Train the runs of `long` as one stack, in the time there is; the averaged weights are kept at each milestone.
+
+    A stack that the time is too short for gets fewer steps, a schedule of the same shape.
+    """
+    tasks = {name: Task(name, plan, args, plan["steps"]) for name in plan["long"]}
+    names = [(task, row, seed) for task, rows in plan["long"].items() for row, seeds in rows.items() for seed in seeds]
+    runs = [(tasks[task].model(row), tasks[task].pool, seed) for task, row, seed in names]
+    stack = Stack(runs, plan["steps"], tasks[names[0][0]].batch)
+    stack.advance(10)
+    began = time.time()
+    stack.advance(40)
+    each, left = (time.time() - began) / 40, args.stacked * 60
+    steps = next((n for n in (plan["steps"], 8000, 6000, 5000, 4000) if n * each < left), 3000)
+    print(f"{len(runs)} runs: {1000 * each:.1f} ms a step, {steps} steps", flush=True)
+    stack.set_length(steps)
+    stack.reset()
+    stops = [*(stop for stop in plan["milestones"] if stop < steps), steps]
+    for stop in stops:
+        stack.advance(stop - stack.done)
+        weights = stack.mean.detach().to("cpu", torch.float32 if stop == steps else torch.float16)
+        torch.save({"runs": names, "steps": steps, "iteration": stop, "weights": weights}, args.out / f"stack_{stop}.pth")
+        print(f"{time.strftime('%X')} {stop}", flush=True)
+    shares, column, log, every = Results(args.out / "shares.csv", SHARES), 0, stack.log.cpu(), max(steps // 50, 1)
+    for (task, row, seed), logged in zip(names, stack.logs, strict=True):
+        for name in logged:
+            means = log[: steps // every * every, column].view(-1, every).mean(1).tolist()
+            found = {"task": task, "row": row, "seed": seed, "name": name}
+            shares.add([{**found, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
+            column += 1
+
+
 def missing(tasks: Sequence[Task], rows: Sequence[str], seeds: Sequence[int], done: Results) -> Iterator[Entry]:
     """The runs that are missing, built when they are asked for; a row's second seed takes the place of its first."""
     for task, seed, row in itertools.product(tasks, seeds, rows):
@@ -189,13 +225,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="what DATA stands for in the file")
-    parser.add_argument("--tasks", nargs="+")
+    parser.add_argument("--tasks", nargs="*")
     parser.add_argument("--rows", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--pool", type=int, help="how many crops are drawn")
     parser.add_argument("--beside", type=int, default=16, help="runs at once")
     parser.add_argument("--workers", type=int, default=14, help="processes that draw crops")
+    parser.add_argument("--stacked", type=float, default=0, metavar="MINUTES", help="first the runs of `long` as one stack")
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args(argv)
@@ -203,8 +240,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.until = time.time() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
     remember_starts()
+    if args.stacked:
+        train_stacked(plan, args)
     tasks = []
-    for name in args.tasks or plan["tasks"]:
+    for name in plan["tasks"] if args.tasks is None else args.tasks:
         began = time.time()
         tasks.append(Task(name, plan, args))
         print(f"{name}: {len(tasks[-1].pool.lq)} crops in {time.time() - began:.0f} s", flush=True)
