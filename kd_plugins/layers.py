@@ -67,7 +67,7 @@ def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
 
 
 def _output(run: Run) -> str:
-    return run.returned if run.calls == 1 else f"{run.returned}, {run.calls} times"
+    return run.returned if run.calls == 1 else f"{run.returned}, {run.calls} times (@1 to @{run.calls}, @all)"
 
 
 def _as_yaml(pairs: Mapping[str, Sequence[Pair]]) -> str:

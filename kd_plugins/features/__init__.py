@@ -5,7 +5,7 @@ from kd_plugins.features.pairs import Pair, find_pairs, propose_pairs
 from kd_plugins.features.scm import ScaleConversion
 from kd_plugins.features.sizes import fit_sizes
 from kd_plugins.features.stages import Stages, find_stages
-from kd_plugins.features.taps import EarlyStop, FeatureTaps, nearest
+from kd_plugins.features.taps import EarlyStop, FeatureTaps, TapError, nearest
 from kd_plugins.features.teacher_encoder import TeacherExtractor
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Pair",
     "ScaleConversion",
     "Stages",
+    "TapError",
     "TeacherExtractor",
     "find_pairs",
     "find_stages",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+
+_ALL = "@all"
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
@@ -24,6 +28,10 @@ def refuse_untappable(net: nn.Module) -> None:
     """
     if reason := getattr(net, "untappable", None):
         raise ValueError(f"features: {reason}; expected terms `between: output` only, or one teacher from its class and weights")
+
+
+class TapError(ValueError):
+    """A layer that was named does not return one map in a pass."""
 
 
 @contextmanager
@@ -44,11 +52,12 @@ class FeatureTaps:
 
     Args:
         net: the network, unwrapped.
-        layers: names of modules, as in `net.named_modules()`.
+        layers: names of modules, as in `net.named_modules()`. Of a module that runs several times in a pass, NAME@2 is its second
+            run, and NAME@all all of them, beside each other as channels.
 
     Raises:
         KeyError: a name that the network does not have; the nearest ones are named.
-        ValueError: the network is a program or an ensemble.
+        ValueError: the network is a program or an ensemble, or a run that is none.
     """
 
     NOBODY: ClassVar[object] = object()
@@ -59,10 +68,11 @@ class FeatureTaps:
         modules = dict(net.named_modules())
         if self.layers:
             refuse_untappable(net)
-        for layer in self.layers:
-            if layer not in modules or not layer:
+        places = {layer: _place(layer) for layer in self.layers}
+        for layer, (name, _) in places.items():
+            if name not in modules or not name:
                 raise KeyError(
-                    f"features: {type(net).__name__} has no layer {layer!r}; nearest: {nearest(layer, filter(None, modules))} "
+                    f"features: {type(net).__name__} has no layer {layer!r}; nearest: {nearest(name, filter(None, modules))} "
                     "(`basicsr layers -opt FILE --all` lists them)"
                 )
         if self.layers:
@@ -70,17 +80,27 @@ class FeatureTaps:
                 if getattr(module, "inplace", False) is True:
                     setattr(module, "inplace", False)  # noqa: B010 (nn.Module has no such attribute)
         self._clone = set(self.layers)  # until a first pass has shown that nothing overwrites it
-        self._features: dict[str, tuple[Tensor, Tensor, int]] = {}
-        self._handles = [modules[layer].register_forward_hook(self._hook(layer)) for layer in self.layers]
+        self._features: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
+        self._runs: Counter[str] = Counter()
+        self._handles = [modules[name].register_forward_hook(self._hook(layer, run)) for layer, (name, run) in places.items()]
+        if self.layers:
+            self._handles.append(net.register_forward_pre_hook(self._begin))
 
-    def _hook(self, layer: str):
+    def _begin(self, module: nn.Module, args: object) -> None:
+        if self._listens():
+            self._features, self._runs = {}, Counter()
+
+    def _hook(self, layer: str, wanted: int | None):
         def keep(module: nn.Module, args: object, output: object) -> None:
             if not self._listens():
                 return
+            self._runs[layer] += 1
+            if wanted not in (None, self._runs[layer]):
+                return
             if not isinstance(output, Tensor):
-                raise TypeError(f"features: layer {layer!r} returns {type(output).__name__}, expected one tensor")
+                raise TapError(f"features: layer {layer!r} returns {type(output).__name__}, expected one tensor")
             kept = output.clone() if layer in self._clone else output
-            self._features[layer] = (kept, output, output._version)
+            self._features.setdefault(layer, []).append((kept, output, output._version))
             self._kept()
 
         return keep
@@ -95,26 +115,29 @@ class FeatureTaps:
         """The features of the last forward pass, by layer name; the taps are empty afterwards.
 
         Raises:
-            RuntimeError: a layer did not run in the last pass, or was overwritten for the first time after passes that left it
-                alone.
+            TapError: a layer did not run in the last pass, or several times where one run is meant, or was overwritten for the
+                first time after passes that left it alone.
         """
-        missing = [layer for layer in self.layers if layer not in self._features]
-        if missing:
-            raise RuntimeError(f"features: layer {missing[0]!r} did not run in the forward pass")
-        features = {}
-        for layer, (kept, output, version) in self._features.items():
-            if output._version == version:
-                self._clone.discard(layer)
-            elif layer not in self._clone:
-                self._clone.add(layer)
-                self._features = {}
-                raise RuntimeError(
-                    f"features: layer {layer!r} was overwritten in place, which earlier passes did not do; it is copied from the "
-                    "next pass on"
+        found, runs = self._features, self._runs
+        self._features, self._runs = {}, Counter()
+        for layer in self.layers:
+            if layer not in found:
+                often = f", which had {runs[layer]} of its runs" if runs[layer] else ""
+                raise TapError(f"features: layer {layer!r} did not run in the forward pass{often}")
+            if len(found[layer]) > 1 and not layer.endswith(_ALL):
+                raise TapError(
+                    f"features: layer {layer!r} ran {len(found[layer])} times in the forward pass, expected which run counts: "
+                    f"{layer}@1 is the first, {layer}{_ALL} all of them"
                 )
-            features[layer] = kept
-        self._features = {}
-        return features
+        overwritten = {layer for layer, each in found.items() if any(output._version != version for _, output, version in each)}
+        if new := overwritten - self._clone:
+            self._clone |= new
+            raise TapError(
+                f"features: layer {min(new)!r} was overwritten in place, which earlier passes did not do; it is copied from the "
+                "next pass on"
+            )
+        self._clone &= overwritten
+        return {layer: _joined(layer, [kept for kept, _, _ in found[layer]]) for layer in found}
 
     def remove(self) -> None:
         """Take the taps off the network."""
@@ -143,7 +166,7 @@ class EarlyStop(FeatureTaps):
             The features by layer name.
 
         Raises:
-            RuntimeError: see `collect`.
+            TapError: see `collect`.
         """
         self._features = {}
         with unheard(self), suppress(EarlyStop._Reached):
@@ -154,5 +177,24 @@ class EarlyStop(FeatureTaps):
         return FeatureTaps._running is self
 
     def _kept(self) -> None:
-        if len(self._features) == len(self.layers):
+        if len(self._features) == len(self.layers) and not any(layer.endswith(_ALL) for layer in self.layers):
             raise EarlyStop._Reached
+
+
+def _place(layer: str) -> tuple[str, int | None]:
+    """The module that a layer names, and which of its runs counts; None for all that there are."""
+    name, at, run = layer.rpartition("@")
+    if not at or layer.endswith(_ALL):
+        return (name if at else layer), None
+    if not (run.isdecimal() and int(run) > 0):
+        raise ValueError(f"features: layer {layer!r}, expected a run behind the @: {name}@1 is the first, {name}{_ALL} all of them")
+    return name, int(run)
+
+
+def _joined(layer: str, maps: list[Tensor]) -> Tensor:
+    """What a layer's runs returned, as channels of one map."""
+    if len({(*each.shape[:1], *each.shape[2:]) for each in maps}) > 1:
+        raise TapError(
+            f"features: layer {layer!r} returns {', '.join(str(tuple(each.shape)) for each in maps)}, expected maps of one size"
+        )
+    return maps[0] if len(maps) == 1 else torch.cat(maps, 1)

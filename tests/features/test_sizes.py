@@ -85,5 +85,5 @@ def test_trying_leaves_modes_random_numbers_and_taps_as_they_were():
     state = torch.get_rng_state()
     fit_sizes(net, [3], "teacher")
     assert net.training and torch.equal(state, torch.get_rng_state())
-    with pytest.raises(RuntimeError, match="did not run"):
+    with pytest.raises(ValueError, match="did not run"):
         taps.collect()

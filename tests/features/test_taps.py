@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kd_plugins.features import FeatureTaps, nearest
+from kd_plugins.features import FeatureTaps, TapError, nearest
 
 
 class Overwriting(nn.Module):
@@ -81,7 +81,7 @@ def test_a_layer_overwritten_only_later_is_not_returned_overwritten():
     net(torch.rand(1, 3, 4, 4))
     taps.collect()  # nothing overwrote it: no more copies
     net.how = "add"
-    with pytest.raises(RuntimeError, match="'conv'.*overwrit"):
+    with pytest.raises(TapError, match="'conv'.*overwrit"):
         net(torch.rand(1, 3, 4, 4))
         taps.collect()
     x = torch.rand(1, 3, 4, 4)
@@ -126,7 +126,7 @@ def test_collecting_empties_the_taps():
     taps = FeatureTaps(net, ["conv"])
     net(torch.rand(1, 3, 4, 4))
     assert list(taps.collect()) == ["conv"]
-    with pytest.raises(RuntimeError, match="layer 'conv' did not run"):
+    with pytest.raises(TapError, match="layer 'conv' did not run"):
         taps.collect()
 
 
@@ -134,7 +134,7 @@ def test_a_layer_that_does_not_run_is_said():
     net = Overwriting("add")
     taps = FeatureTaps(net, ["conv", "relu"])
     net(torch.rand(1, 3, 4, 4))
-    with pytest.raises(RuntimeError, match="layer 'relu' did not run"):
+    with pytest.raises(TapError, match="layer 'relu' did not run"):
         taps.collect()
 
 
@@ -145,7 +145,7 @@ def test_a_layer_that_returns_no_tensor_is_said():
 
     net = nn.Sequential(Two())
     FeatureTaps(net, ["0"])
-    with pytest.raises(TypeError, match="layer '0' returns tuple"):
+    with pytest.raises(TapError, match="layer '0' returns tuple"):
         net(torch.rand(1))
 
 
@@ -154,5 +154,64 @@ def test_removed_taps_keep_nothing():
     taps = FeatureTaps(net, ["conv"])
     taps.remove()
     net(torch.rand(1, 3, 4, 4))
-    with pytest.raises(RuntimeError, match="did not run"):
+    with pytest.raises(TapError, match="did not run"):
+        taps.collect()
+
+
+class Recurrent(nn.Module):
+    """A convolution that runs several times; after one of them what it returned is overwritten."""
+
+    def __init__(self, times, grows=False):
+        super().__init__()
+        self.conv, self.times, self.grows = nn.Conv2d(3, 3, 1), times, grows
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = self.conv(F.pad(x, [1] * 4) if self.grows else x)
+        return x.add_(1)
+
+
+def test_which_run_of_a_layer_counts_can_be_said():
+    net, x = Recurrent(3), torch.rand(2, 3, 4, 4)
+    taps = FeatureTaps(net, ["conv@1", "conv@3", "conv@all"])
+    for _ in range(3):
+        first, second, third = net.conv(x), net.conv(net.conv(x)), net.conv(net.conv(net.conv(x)))
+        net(x)
+        found = taps.collect()
+        torch.testing.assert_close(found["conv@1"], first)
+        torch.testing.assert_close(found["conv@3"], third)
+        torch.testing.assert_close(found["conv@all"], torch.cat([first, second, third], 1))
+
+
+def test_a_pass_that_nobody_collected_counts_no_runs():
+    net, x = Recurrent(2), torch.rand(1, 3, 4, 4)
+    taps = FeatureTaps(net, ["conv@2"])
+    net(x)
+    net(x + 1)
+    torch.testing.assert_close(taps.collect()["conv@2"], net.conv(net.conv(x + 1)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("conv", r"layer 'conv' ran 3 times in the forward pass, expected which run counts: conv@1 is the first, conv@all all"),
+        ("conv@4", r"layer 'conv@4' did not run in the forward pass, which had 3 of its runs"),
+        ("conv@0", r"layer 'conv@0', expected a run behind the @: conv@1 is the first, conv@all all of them"),
+        ("conv@last", r"layer 'conv@last', expected a run behind the @"),
+        ("cnv@1", r"no layer 'cnv@1'; nearest: conv"),
+    ],
+)
+def test_a_run_that_is_none_is_said(layer, said):
+    net = Recurrent(3)
+    with pytest.raises((ValueError, KeyError), match=said):
+        taps = FeatureTaps(net, [layer])
+        net(torch.rand(1, 3, 4, 4))
+        taps.collect()
+
+
+def test_runs_of_several_sizes_are_no_map():
+    net = Recurrent(2, grows=True)
+    taps = FeatureTaps(net, ["conv@all"])
+    net(torch.rand(1, 3, 4, 4))
+    with pytest.raises(TapError, match=r"'conv@all' returns \(1, 3, 6, 6\), \(1, 3, 8, 8\), expected maps of one size"):
         taps.collect()
