@@ -41,7 +41,7 @@ NETWORK = Named("architecture", ARCH_REGISTRY, _arguments)
 
 
 def _source(cases: Mapping[str, Block], beside: Mapping[str, Spec], required: tuple[str, ...] = ()) -> Named:
-    beside = {"checkpoint": str if "checkpoint" in required else Text, "param_key": Text, **_ADAPTER, **beside}
+    beside = {"checkpoint": str if "checkpoint" in required else Text, "param_key": Text, "prefix": Text, **_ADAPTER, **beside}
     out_of_file = Block(
         "a class in a file",
         {**dict.fromkeys(CLASS_KEYS, str), **beside},

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kd_plugins.extractors.inert_pickle import load_inert
+from kd_plugins.extractors.inert_pickle import load_inert, load_plain
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 from kd_plugins.extractors.vq_encoder import VQTokenizer, layout_of
 
@@ -98,8 +98,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         return weights, network
     try:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:
+            content = load_plain(path)
+        except ValueError:
             content = load_inert(path)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 _CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block; a pooling ends each
@@ -151,7 +152,7 @@ def _read(path: str) -> Mapping[str, Any]:
     if not osp.isfile(file):
         raise FileNotFoundError(f"VGGExtractor: weights={str(path)!r} is no file; {_where()}")
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+        state = load_file(file) if file.suffix == ".safetensors" else load_plain(file, inert=True)
     except Exception as error:  # each reader has its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"VGGExtractor: weights={str(path)!r} cannot be read as plain weights: {reason}") from None

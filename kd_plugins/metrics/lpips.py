@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
+from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.metrics.image_input import to_tensor
 
 _NETS = ("alex", "vgg", "squeeze")
@@ -43,7 +45,10 @@ def _load_backbone(network: nn.Module, net: str, path: str) -> None:
             f"calculate_lpips: 'backbone' names {path!r}, which is no file; give a file of torchvision's ImageNet "
             f"weights for {net}, or leave it out to let torchvision download them."
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = load_plain(Path(path), inert=True)
+    except ValueError as error:
+        raise ValueError(f"calculate_lpips: 'backbone' {path!r} cannot be read as plain weights: {error}") from None
     # lpips keeps the numbers of torchvision's `features` as the names inside its slices.
     slices = network.get_submodule("net")
     ours = slices.state_dict()

@@ -10,11 +10,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from os import path as osp
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
+from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.interrupt import RunStopped
 from kd_plugins.teachers.checkpoint import describe
 
@@ -48,6 +50,8 @@ def write(path: str, content: Mapping[str, Any], network: Any = None) -> Record:
         describe(buffer, network)
     aside = path + _ASIDE
     try:
+        if osp.lexists(aside) and not osp.isfile(aside):
+            os.unlink(aside)
         with open(aside, "wb") as file:
             file.write(buffer.getbuffer())
             file.flush()
@@ -81,6 +85,8 @@ def fault(path: str, record: Record | None = None) -> str:
     Returns:
         A few words, or nothing for a good one.
     """
+    if osp.lexists(path) and not osp.isfile(path):  # a pipe would be waited for
+        return "no file, but something else of that name"
     try:
         if record is not None:
             return _differs(path, record)
@@ -124,7 +130,7 @@ def load_state(path: str, models: str, networks: Iterable[str] = ("net_g",)) -> 
     if wrong := fault(path):
         raise BadState(f"{path} ({wrong})")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_plain(Path(path))
         files: dict[str, Any] = dict(state.get("files") or {f"{label}_{state['iter']}.pth": None for label in networks})
         if not all(isinstance(state[key], int) and state[key] >= 0 for key in ("iter", "epoch")):
             raise ValueError(f"iter is {state['iter']!r}, epoch {state['epoch']!r}")
@@ -168,5 +174,5 @@ def remove_leftovers(*folders: str) -> None:
     """Remove what a kill in the middle of a save left."""
     for folder in folders:
         for name in os.listdir(folder) if osp.isdir(folder) else ():
-            if name.endswith(_ASIDE):
+            if name.endswith(_ASIDE) and not osp.isdir(osp.join(folder, name)):
                 os.unlink(osp.join(folder, name))

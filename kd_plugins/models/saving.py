@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from torch import nn
 
 from kd_plugins.group import first_says, gathered, place
 from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
-from kd_plugins.teachers.checkpoint import STATISTICS, read_checkpoint
+from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
 from kd_plugins.teachers.description import described
+from kd_plugins.teachers.names import named_as
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
 
@@ -113,20 +115,21 @@ class SavedModel(SRModel):
         write(osp.join(self.opt["path"]["training_states"], f"{current_iter}.state"), state)
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: Any = "params") -> None:
-        """As BaseModel's, from files that hold nothing but weights.
+        """As BaseModel's, from files that hold nothing but weights: BasicSR's, those of other frameworks, and safetensors.
 
         Raises:
-            ValueError: the file cannot be read safely, or does not fit the network.
+            ValueError: the file cannot be read safely, has no such `param_key`, or does not fit the network.
         """
-        weights, _ = read_checkpoint(Path(load_path))  # PyTorch before 2.6 would run what is pickled in it
-        try:
-            super().load_network(net, load_path, strict, param_key)
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            name, reason = type(self.get_bare_model(net)).__name__, " ".join(str(error).split())
-            raise ValueError(f"{load_path} does not fit {name} (param_key {param_key}): {reason[:300]}") from error
-        if param_key == "params_ema":  # read_checkpoint has repaired what BasicSR's average leaves behind
-            statistics = {key: value for key, value in weights.items() if key.rpartition(".")[2] in STATISTICS}
-            self.get_bare_model(net).load_state_dict(statistics, strict=False)
+        net = self.get_bare_model(net)
+        own = param_key in ("params", "params_ema", None)  # BasicSR's: what another framework saved has others
+        weights, _ = read_checkpoint(Path(load_path), None if own else param_key, first=param_key if own else None)
+        get_root_logger().info(f"Loading {type(net).__name__} from {load_path}.")
+        if strict:
+            load_strictly(net, weights, load_path)
+            return
+        weights = named_as(net.state_dict(), weights)
+        self._print_different_keys_loading(net, weights, strict)
+        net.load_state_dict(weights, strict=False)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """As SRModel, with all that `save` keeps; a state of BasicSR's own has less.

@@ -16,7 +16,9 @@ from basicsr.utils import get_root_logger
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.features import nearest
+from kd_plugins.teachers.names import below, listed, named_as, unwrapped
 from kd_plugins.teachers.programs import program_kind
 
 BUNDLED = Path(__file__).parent.parent / "weights"
@@ -66,26 +68,34 @@ def find_weights(name: str) -> Path:
     return path
 
 
-def read_checkpoint(path: Path, param_key: str | None = None) -> tuple[dict[str, Tensor], Any]:
+def read_checkpoint(
+    path: Path, param_key: str | None = None, prefix: str | None = None, first: str | None = None
+) -> tuple[dict[str, Tensor], Any]:
     """Read weights from .safetensors, or from .pth/.pt without running pickled code.
 
     Args:
         path: the file.
         param_key: which dict of a BasicSR checkpoint; by default params_ema, else params, else another usual name, else the
             file's own top level.
+        prefix: of the names that are meant, where the file holds more than the network.
+        first: without `param_key`, the dict that is looked for first.
 
     Returns:
-        The weights (a `module.` prefix is removed), in float32 where they are stored in half precision, and what the file says of
-        its network, if it does (see `plain_network`): bundled teachers and saved students do.
+        The weights (what DataParallel and torch.compile put into names is removed), in float32 where they are stored in half
+        precision, and what the file says of its network, if it does (see `plain_network`): bundled teachers and saved students do.
 
     Raises:
-        ValueError: the file cannot be read safely, has no such key, or a weight in it is not a number.
+        ValueError: the file cannot be read safely, has no such key or prefix, or a weight in it is not a number.
     """
-    weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, param_key)
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, param_key, first)
     network = network_in(path)
+    try:
+        weights = below(unwrapped(weights), prefix) if prefix else unwrapped(weights)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from None
     if broken := [key for key, value in weights.items() if torch.isnan(value).any()]:
         raise ValueError(f"checkpoint {path}: {len(broken)} of its weights are not numbers ({', '.join(broken[:_NAMED])})")
-    return {key.removeprefix("module."): _single(value) for key, value in weights.items()}, network
+    return {key: _single(value) for key, value in weights.items()}, network
 
 
 def network_in(path: Path) -> Any:
@@ -134,27 +144,45 @@ def _safetensors(path: Path) -> Iterator[Any]:
 
 
 def _single(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
+    return value.float() if value.is_floating_point() and value.element_size() < torch.float32.itemsize else value
 
 
-def _read_pickle(path: Path, param_key: str | None) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # some have no message
+def _read_pickle(path: Path, param_key: str | None, first: str | None) -> dict[str, Tensor]:
+    content = _content(path)
+    usual = [first, *_PARAM_KEYS] if first else _PARAM_KEYS
+    keys = [param_key] if param_key else [key for key in usual if isinstance(content, Mapping) and key in content]
+    if param_key and (not isinstance(content, Mapping) or param_key not in content):
+        raise ValueError(f"checkpoint {path}: no param_key {param_key!r}; {_holds(content)}")
+    weights = content[keys[0]] if keys else content
+    if not _are_weights(weights):
         raise ValueError(
-            f"checkpoint {path}: cannot be read as plain weights ({reason}). A file that needs pickled code is "
+            f"checkpoint {path}: expected a dict of tensors by name, or one under {', '.join(_PARAM_KEYS)}; {_holds(content)}"
+        )
+    if first and first not in keys:
+        get_root_logger().info(f"{path} has no {first}: its {keys[0] if keys else 'top level'} is read.")
+    return {**weights, **(_missed_statistics(content) if keys[:1] == [_AVERAGE] else {})}
+
+
+def _content(path: Path) -> Any:
+    try:
+        return load_plain(path, inert=True)
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint {path}: cannot be read as plain weights ({error}). A file that needs pickled code is "
             "refused: save its state_dict() alone, with torch.save or safetensors"
         ) from None
-    keys = [param_key] if param_key else [key for key in _PARAM_KEYS if isinstance(content, Mapping) and key in content]
-    if param_key and (not isinstance(content, Mapping) or param_key not in content):
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"checkpoint {path}: no param_key {param_key!r}; it has {found}")
-    weights = content[keys[0]] if keys else content
-    named = isinstance(weights, Mapping) and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in weights.items())
-    if not named:
-        raise ValueError(f"checkpoint {path}: expected a dict of tensors by name, or one under {', '.join(_PARAM_KEYS)}")
-    return {**weights, **(_missed_statistics(content) if keys[:1] == [_AVERAGE] else {})}
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in value.items())
+
+
+def _holds(content: Any) -> str:
+    """What stands at the top of a file, for a message."""
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    sets = [key for key, value in content.items() if _are_weights(value) and len(value)]
+    return f"it has {listed(content)}" + (f"; of these `param_key` can name {listed(sets)}" if sets else "")
 
 
 def _missed_statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -176,6 +204,10 @@ def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) ->
         ValueError: names or shapes differ; the message counts them, names a few, and says what likely happened.
     """
     own = net.state_dict()
+    try:
+        weights = named_as(own, weights)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {source}: {error}") from None
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]
     shapes = [
@@ -189,19 +221,16 @@ def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) ->
             for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
             if found
         ]
-        raise ValueError(
-            f"checkpoint {source} does not fit {type(net).__name__}: {'; '.join(parts)}. {_likely(own, missing, unexpected)}"
-        )
+        agree = "All" if not missing and not unexpected else "Some" if len(missing) < len(own) else "No"
+        said = f"{agree} name{'s' * (agree != 'No')} agree{'s' * (agree == 'No')}{_further_sets(source)}"
+        raise ValueError(f"checkpoint {source} does not fit {type(net).__name__}: {'; '.join(parts)}. {said}")
     net.load_state_dict(weights)
 
 
-def _likely(own: Mapping[str, Tensor], missing: list[str], unexpected: list[str]) -> str:
-    """What likely happened where weights do not fit."""
-    if not missing and not unexpected:
-        return "All names agree: likely other arguments (width, kernel size, scale)"
-    if len(missing) < len(own):
-        return "Some names agree: likely other arguments (depth, a switch), or another version of the architecture"
-    prefix = unexpected[0].partition(".")[0] + "." if unexpected else ""
-    if prefix and all(key.startswith(prefix) for key in unexpected) and any(key.removeprefix(prefix) in own for key in unexpected):
-        return f"The file's names have {prefix!r} in front: likely part of a larger model; save that part's state_dict() alone"
-    return "No name agrees: likely another architecture, or another `param_key`"
+def _further_sets(source: str) -> str:
+    """The sets of weights that a file holds, where there are several."""
+    if not osp.isfile(source) or source.endswith(".safetensors"):
+        return ""
+    content = _content(Path(source))
+    sets = [key for key, value in content.items() if _are_weights(value) and len(value)] if isinstance(content, Mapping) else []
+    return f"; the file holds {listed(sets)}, of which `param_key` names one" if len(sets) > 1 else ""

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from kd_plugins.archs.spandrel_arch import public_name, recognise, spandrel_networks
+from kd_plugins.archs.spandrel_arch import Recognised, public_name, recognise, spandrel_networks
 from kd_plugins.features import nearest
 from kd_plugins.teachers.checkpoint import find_weights, read_checkpoint
-from kd_plugins.teachers.keys import ADAPTER_KEYS, CLASS_KEYS, SOURCE_KEYS, SOURCED
+from kd_plugins.teachers.keys import ADAPTER_KEYS, CLASS_KEYS, SOURCE_KEYS, SOURCED, WEIGHT_KEYS
+from kd_plugins.teachers.names import candidates
 
 _WORD = re.compile(r"[\w+-]{0,64}")
 _LARGEST, _MOST, _DEEPEST = 2**20, 1000, 4  # of a number, how many values, and how many levels of lists
@@ -47,14 +48,14 @@ def explicit_block(block: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if block.get("type") == SOURCED and isinstance(block.get("network"), Mapping):
         return explicit_block(block["network"])
-    rest = {key: value for key, value in block.items() if key not in ("checkpoint", "param_key")}
+    rest = {key: value for key, value in block.items() if key not in WEIGHT_KEYS}
     if "type" in rest or "file" in rest:
         return rest
     path = find_weights(str(block.get("checkpoint")))
-    weights, network = read_checkpoint(path, block.get("param_key"))
+    weights, network = read_checkpoint(path, block.get("param_key"), block.get("prefix"))
     if network is not None:
         return {**plain_network(network, str(path)), **rest}
-    found = recognise(weights, str(path))
+    found = recognise_part(weights, str(path))
     hyperparameters = getattr(found.net if found else None, "hyperparameters", None)
     if found is None or hyperparameters is None:
         return None
@@ -64,6 +65,22 @@ def explicit_block(block: Mapping[str, Any]) -> dict[str, Any] | None:
         return None  # a class, say, and not the one that is meant without a word
     adapter = {key: value for key in ("output", "noise_level") if (value := getattr(found, key)) is not None}
     return {"type": public_name(type(found.net)), **_as_yaml(written), **adapter, **rest}
+
+
+def recognise_part(weights: Mapping[str, Tensor], source: str) -> Recognised | None:
+    """As `recognise`, also where the weights are those of one network within a larger one, as a training framework saves it.
+
+    Raises:
+        ValueError: see `recognise`; or there are several such networks.
+    """
+    if found := recognise(weights, source):
+        return found
+    parts = {prefix: part for prefix, value in candidates(weights).items() if (part := recognise(value, source))}
+    if len(parts) > 1:
+        raise ValueError(
+            f"checkpoint {source}: holds several networks; name one of them: `prefix: {next(iter(parts))}` ({', '.join(parts)})"
+        )
+    return next(iter(parts.values()), None)
 
 
 def described(block: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ TASKS = "tasks"
 TRUST = "trust"
 """Beside `program`."""
 TEACHER_KEYS = ("program", "ensemble", TASKS)
-SOURCE_KEYS = ("checkpoint", "param_key", *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
+WEIGHT_KEYS = ("checkpoint", "param_key", "prefix")
+SOURCE_KEYS = (*WEIGHT_KEYS, *CLASS_KEYS, *TEACHER_KEYS, *ADAPTER_KEYS)
 SOURCED = "SourcedNetwork"
 """The architecture whose argument is such a block."""

@@ -12,12 +12,12 @@ from torch import nn
 
 from kd_plugins.archs.adapter import Adapter, Sizes
 from kd_plugins.archs.file_arch import import_file, import_module, networks_of
-from kd_plugins.archs.spandrel_arch import recognise, required_sizes, spandrel_networks
+from kd_plugins.archs.spandrel_arch import required_sizes, spandrel_networks
 from kd_plugins.features import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
-from kd_plugins.teachers.description import is_registered, plain_network, within
+from kd_plugins.teachers.description import is_registered, plain_network, recognise_part, within
 from kd_plugins.teachers.ensemble import Ensemble
-from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS, TRUST
+from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS, TRUST, WEIGHT_KEYS
 from kd_plugins.teachers.programs import load_program
 
 WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
@@ -84,7 +84,7 @@ def build_trained(opt: Any, key: str) -> nn.Module:
 
 def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
     """The network with its weights, if any are named, and what is known of how it is run."""
-    checkpoint, param_key = block.pop("checkpoint", None), block.pop("param_key", None)
+    checkpoint, param_key, prefix = (block.pop(name, None) for name in WEIGHT_KEYS)
     if not checkpoint:
         net = _construct(block, key)
         return net, {"sizes": required_sizes(net)}
@@ -92,9 +92,9 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
         path = find_weights(str(checkpoint))
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
-    weights, described = read_checkpoint(path, param_key)
+    weights, described = read_checkpoint(path, param_key, prefix)
     if not block and described is None:
-        if recognised := recognise(weights, str(path)):
+        if recognised := recognise_part(weights, str(path)):
             return recognised.net, {name: value for name, value in recognised._asdict().items() if name != "net"}
         raise ValueError(
             f"{key}: no `type`, and {path.name} does not describe its architecture by itself, nor does spandrel "
