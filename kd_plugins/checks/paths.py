@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import path as osp
 from typing import Any
 
@@ -22,7 +22,7 @@ from kd_plugins.teachers.programs import find_program
 
 _METRIC_FILES = {"calculate_brisque": ("model", "range_path"), "calculate_lpips": ("backbone",)}
 _SOURCE_FILES = {"checkpoint": find_weights, "file": find_file, "program": find_program}
-_DATA = ("dataroot_gt", "dataroot_lq", "dataroot_flow", "meta_info_file", "meta_info")
+_ROOTS, _LISTS = ("dataroot_gt", "dataroot_lq", "dataroot_flow"), ("meta_info_file", "meta_info")
 
 
 def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes: bool) -> None:
@@ -38,10 +38,10 @@ def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes:
         _check_dataset(report, path, dataset)
     paths = mapping(opt.get("path"))
     if is_train:
-        _check(report, ("path", "resume_state"), paths.get("resume_state"))
+        _check(report, ("path", "resume_state"), paths.get("resume_state"), osp.isfile)
     for key, value in paths.items():
         if str(key).startswith("pretrain_network") and not resumes:
-            _check(report, ("path", str(key)), value)
+            _check(report, ("path", str(key)), value, osp.isfile)
     for name, metric in below(mapping(opt.get("val")).get("metrics")):
         for key in _METRIC_FILES.get(str(metric.get("type")), ()):
             _check(report, ("val", "metrics", name, key), metric.get(key))
@@ -78,9 +78,9 @@ def _check_dataset(report: Report, path: Path, dataset: Mapping[Any, Any]) -> No
     kind = dataset.get("type")
     if not isinstance(kind, str) or kind not in DATASETS.entries or DATASETS.block_of(kind) is None:
         return
-    for key in _DATA:
+    for key in (*_ROOTS, *_LISTS):
         for place in value if isinstance(value := dataset.get(key), list) else [value]:
-            _check(report, (*path, key), place)
+            _check(report, (*path, key), place, osp.isfile if key in _LISTS else _is_either)
     photos = dataset.get("photos")
     if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)) and photos:
         _attempt(report, (*path, "photos"), find_photos, photos)
@@ -100,9 +100,19 @@ def _check_extractors(report: Report, opt: Mapping[str, Any], model: type[Distil
             _check(report, path, weights)
 
 
-def _check(report: Report, path: Path, value: Any) -> None:
-    if isinstance(value, str) and not osp.exists(osp.expanduser(value)):
+def _is_either(path: str) -> bool:
+    return osp.isfile(path) or osp.isdir(path)
+
+
+def _check(report: Report, path: Path, value: Any, is_right: Callable[[str], bool] = _is_either) -> None:
+    """Report what is not there, or of another kind: reading a pipe would wait without end."""
+    if not isinstance(value, str):
+        return
+    place = osp.expanduser(value)
+    if not osp.exists(place):
         report.error(path, f"{show(value)}, no such file or folder{_where(value)}")
+    elif not is_right(place):
+        report.error(path, f"{show(value)}, expected a file{' or a folder' * (is_right is _is_either)}, and it is something else")
 
 
 def _attempt(report: Report, path: Path, find: Any, value: Any) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -265,6 +266,18 @@ def test_a_run_whose_name_is_a_path_leaves_the_folder_that_it_leads_to(tmp_path,
     assert main(["train", "-opt", "x.yml", "--force_yml", "name=../../photos"]) == 2
     assert "name: '../../photos', expected one name" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
+
+
+@pytest.mark.parametrize("odd", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)], ids=["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    "key", ["path:pretrain_network_g", "path:resume_state", "datasets:train:meta_info_file", "datasets:train:dataroot_lq"]
+)
+def test_a_pipe_a_device_or_a_folder_is_no_file(check, tmp_path, key, odd):
+    odd(tmp_path / "odd")
+    data = "datasets:train={name: a, type: DegradedImageDataset, dataroot_lq: ., gt_size: 8}"
+    found = [line for line in check(GOOD, data, f"{key}=odd") if f": {key}: " in line]
+    is_fine = key.endswith("dataroot_lq") and odd is os.mkdir
+    assert is_fine or "'odd', expected a file" in found[0] and "and it is something else" in found[0]
 
 
 def test_files_of_what_is_not_built_are_not_asked_for(check):

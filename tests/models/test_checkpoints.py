@@ -1,11 +1,14 @@
 """Faults of a saved file."""
 
+import argparse
+import os
 import zipfile
 
 import pytest
 import torch
 
-from kd_plugins.models.checkpoints import BadState, fault, load_state
+from kd_plugins.extractors.inert_pickle import load_plain
+from kd_plugins.models.checkpoints import BadState, fault, load_state, newest_state, remove_leftovers, write
 from kd_plugins.teachers.programs import program_kind
 
 
@@ -30,6 +33,42 @@ def test_damage_is_told_and_raises_nothing(archive, old, new):
     archive.write_bytes(archive.read_bytes().replace(old, new))
     assert "corrupt" in fault(str(archive))
     assert program_kind(archive) is None
+
+
+ODD = {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: os.symlink("/dev/zero", path)}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_only_has_a_files_name_is_not_waited_for(tmp_path, odd):
+    for name in ("3.state", "net_g_2.pth", "net_g_2.pth.part"):
+        ODD[odd](tmp_path / name)
+    torch.save({"iter": 2, "epoch": 0, "files": {"net_g_2.pth": [1, 1]}}, tmp_path / "2.state")
+    torch.save({"iter": 1, "epoch": 0, "files": {}}, tmp_path / "1.state")
+    newest, state, bad = newest_state(str(tmp_path), str(tmp_path))
+    assert newest == str(tmp_path / "1.state") and state["iter"] == 1
+    assert [
+        f"{name} (no file, but something else of that name)" in line
+        for name, line in zip(("3.state", "net_g_2.pth"), bad, strict=True)
+    ]
+    assert fault(str(tmp_path / "net_g_2.pth"), [0, 0])
+    with pytest.raises(ValueError, match="it is no file"):
+        load_plain(tmp_path / "3.state")
+    remove_leftovers(str(tmp_path))
+    assert (tmp_path / "net_g_2.pth.part").exists() == (odd == "folder")
+
+
+def test_a_pipe_where_a_checkpoint_is_written_aside_is_not_written_to(tmp_path):
+    os.mkfifo(tmp_path / "net_g_2.pth.part")
+    record = write(str(tmp_path / "net_g_2.pth"), {"params": {}})
+    assert fault(str(tmp_path / "net_g_2.pth"), record) == ""
+
+
+@pytest.mark.parametrize("content", [{"iter": argparse.Namespace(a=1)}, {"iter": torch.nn.Conv2d(3, 3, 1)}, "junk"], ids=str)
+def test_a_state_that_is_refused_is_not_said_to_be_readable_nonetheless(tmp_path, content):
+    torch.save(content, tmp_path / "2.state")
+    with pytest.raises(BadState) as error:
+        load_state(str(tmp_path / "2.state"), str(tmp_path), ())
+    assert "no training state: " in str(error.value) and "weights_only" not in str(error.value)
 
 
 def test_a_state_with_sparse_tensors_is_none(tmp_path):

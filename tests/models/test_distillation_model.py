@@ -1,8 +1,11 @@
 """What a training step of the distillation models does, and what it leaves alone."""
 
+import argparse
+
 import pytest
 import torch
 from basicsr.archs import build_network
+from safetensors.torch import save_file
 
 
 def snapshot(net):
@@ -11,6 +14,27 @@ def snapshot(net):
 
 def changed(net, before):
     return [name for name, value in net.state_dict().items() if not torch.equal(value, before[name])]
+
+
+@pytest.mark.parametrize("form", ["safetensors", "compiled", "framework", "params_ema"])
+def test_a_student_starts_from_weights_as_people_have_them(options, build, tmp_path, form):
+    options["init"] = "random"
+    weights = {key: torch.rand_like(value) for key, value in build(options).net_g.state_dict().items()}
+    file = tmp_path / ("net.safetensors" if form == "safetensors" else "net.pth")
+    if form == "safetensors":
+        save_file(weights, file)
+    if form == "compiled":
+        torch.save({"params": {f"module._orig_mod.{key}": value for key, value in weights.items()}}, file)
+    if form == "framework":
+        state = {"loss.0.weight": torch.zeros(1), **{f"model.{key}": value for key, value in weights.items()}}
+        torch.save({"state_dict": state, "args": argparse.Namespace(lr=1)}, file)
+    if form == "params_ema":
+        torch.save({"params": {key: value + 1 for key, value in weights.items()}, "params_ema": weights}, file)
+        options["path"]["param_key_g"] = "params_ema"
+    options["path"]["pretrain_network_g"] = str(file)
+    model = build(options)
+    for net in (model.net_g, model.net_g_ema):
+        assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
 
 
 def test_a_step_moves_student_and_conversion_and_nothing_of_the_teacher(options, build):

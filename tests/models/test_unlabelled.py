@@ -107,6 +107,11 @@ def test_a_wrong_weights_file_is_still_an_error_of_its_own(unlabelled, build, tm
     unlabelled["path"]["pretrain_network_g"] = str(tmp_path / "student.pth")
     with pytest.raises(ValueError, match="student.pth does not fit"):
         build(unlabelled)
+    unlabelled["path"]["param_key_g"] = "generator"
+    with pytest.raises(
+        ValueError, match="student.pth: no param_key 'generator'; it has params; of these `param_key` can name params"
+    ):
+        build(unlabelled)
 
 
 # ------------------------------------------------------------------------------------------------ whole runs

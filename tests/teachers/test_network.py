@@ -1,5 +1,6 @@
 """A network comes from any source that a block names, and what is wrong with a block is one sentence."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -67,6 +68,38 @@ def test_weights_alone_are_recognised(tmp_path, suffix):
     teacher = build_teacher({"checkpoint": str(path)})
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(teacher(x).image, net(x)) and not any(p.requires_grad for p in teacher.parameters())
+
+
+def held(net, front="model.", **further):
+    """A file of a training framework."""
+    others = {"loss.vgg.0.weight": torch.zeros(2), "step": torch.zeros(())}
+    state = others | {f"{front}{key}": value for key, value in net.state_dict().items()}
+    return {"state_dict": {**state, **further}, "hyper_parameters": argparse.Namespace(lr=1e-4), "epoch": 3}
+
+
+def test_a_network_within_a_file_of_a_training_framework_is_recognised(tmp_path):
+    net, x, path = spandrel_networks()["DnCNN"](**DNCNN).eval(), torch.rand(1, 3, 8, 8), tmp_path / "a.ckpt"
+    torch.save(held(net), path)
+    named = {"type": "spandrel.architectures.DnCNN.DnCNN", **DNCNN}
+    for block in ({}, {"prefix": "model"}, named, {**named, "prefix": "model."}):
+        assert torch.equal(build_teacher({"checkpoint": str(path), **block})(x).image, net(x))
+    other = spandrel_networks()["DnCNN"](**DNCNN).eval()
+    torch.save(held(net, **{f"net_g.{key}": value for key, value in other.state_dict().items()}), path)
+    with pytest.raises(ValueError, match=r"holds several networks; name one of them: `prefix: model\.` \(model\., net_g\.\)"):
+        build_teacher({"checkpoint": str(path)})
+    assert torch.equal(build_teacher({"checkpoint": str(path), "prefix": "net_g"})(x).image, other(x))
+
+
+@pytest.mark.parametrize("name", ["SwinIR", "spandrel.architectures.SwinIR.SwinIR"])
+def test_masks_of_another_image_size_are_no_weights(tmp_path, name):
+    arguments = {"type": name, "upscale": 1, "window_size": 4, "embed_dim": 4, "depths": [2], "num_heads": [1], "mlp_ratio": 1}
+    net = build_source({**arguments, "img_size": 12}, "teacher").eval()
+    torch.save({"params": net.state_dict()}, tmp_path / "net.pth")
+    for size in (12, 16, 4):  # no mask at all in the last: one window
+        again = build_source({**arguments, "img_size": size, "checkpoint": str(tmp_path / "net.pth")}, "teacher").eval()
+        for side in (8, 12, 16):
+            x = torch.rand(1, 3, side, side)
+            torch.testing.assert_close(again(x), net(x)) if size > 4 else again(x)
 
 
 def test_recognised_weights_bring_the_noise_level_and_the_sizes_that_spandrel_uses(tmp_path):
