@@ -24,7 +24,7 @@ from kd_plugins.teachers.programs import program_kind
 BUNDLED = Path(__file__).parent.parent / "weights"
 _AVERAGE = "params_ema"
 _PARAM_KEYS = (_AVERAGE, "params", "state_dict", "model_state_dict", "model", "net")
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What a batch norm knows of the images it was trained on."""
 DESCRIPTION = "network.json"
 _LONGEST_DESCRIPTION = 2**20
@@ -194,7 +194,7 @@ def _missed_statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
     if all(torch.equal(average[key], student[key]) for key in counters):
         return {}
     get_root_logger().info(f"The batch norms' statistics of {_AVERAGE} stayed behind; those of params are taken.")
-    return {key: student[key] for key in average if key.rpartition(".")[2] in STATISTICS}
+    return {key: student[key] for key in average if key.rpartition(".")[2] in _STATISTICS}
 
 
 def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

@@ -44,12 +44,9 @@ def test_what_only_has_a_files_name_is_not_waited_for(tmp_path, odd):
         ODD[odd](tmp_path / name)
     torch.save({"iter": 2, "epoch": 0, "files": {"net_g_2.pth": [1, 1]}}, tmp_path / "2.state")
     torch.save({"iter": 1, "epoch": 0, "files": {}}, tmp_path / "1.state")
-    newest, state, bad = newest_state(str(tmp_path), str(tmp_path))
+    newest, state, bad = newest_state(str(tmp_path), str(tmp_path), ())
     assert newest == str(tmp_path / "1.state") and state["iter"] == 1
-    assert [
-        f"{name} (no file, but something else of that name)" in line
-        for name, line in zip(("3.state", "net_g_2.pth"), bad, strict=True)
-    ]
+    assert len(bad) == 2 and all("no file, but something else of that name" in line for line in bad)
     assert fault(str(tmp_path / "net_g_2.pth"), [0, 0])
     with pytest.raises(ValueError, match="it is no file"):
         load_plain(tmp_path / "3.state")
