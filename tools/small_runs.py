@@ -70,13 +70,15 @@ def small_runs(folder: Path) -> dict[str, dict[str, Any]]:
     }
     plain["train"]["transforms"] = {"invert": 0.5}
     plain["features"] = {"encoder": [["encoder_level1", "encoder_level1"]]}
+    psd = copy.deepcopy({**options, "model_type": "PSDModel", "features": None})
+    psd["train"]["distill"] = {"spec": {"norm": "l1", "fade": {"from": 0.5, "to": 1, "end": 0.5}}, "img": {"trust": {"window": 7}}}
     tasks = copy.deepcopy(options)
     kinds = {"rain": {"type": "rain"}, "noise": {"type": "noise", "sigma": 25}}
     photos = {name: {**degraded, "degradation": kind, "gt_size": 32} for name, kind in kinds.items()}
     tasks["teacher"] = {"tasks": {name: dict(options["teacher"]) for name in kinds}}
     tasks["datasets"] = {"train": {"name": "t", "type": "TaskDataset", "tasks": photos, **loader}}
     del tasks["val"]
-    return {"SLKD": options, "SKD": skd, "DCKD": dckd, "baseline": plain, "tasks": tasks}
+    return {"SLKD": options, "SKD": skd, "DCKD": dckd, "PSD": psd, "baseline": plain, "tasks": tasks}
 
 
 def further_blocks(folder: Path) -> list[dict[str, Any]]:
@@ -117,11 +119,16 @@ def further_blocks(folder: Path) -> list[dict[str, Any]]:
         "MSELoss",
         "ContrastRatioLoss",
         "CodeDistributionLoss",
+        "GatedWaveletLoss",
     )
+    fades = ({"end": 1.0}, {"from": 0, "to": 1, "start": 1, "end": 3}, {"from": 0.5, "to": 2.0, "start": 0.2, "shape": "linear"})
+    trusts = ({"window": 1}, {"window": 16, "tau": 0.02}, {})
     terms: list[dict[str, Any]] = [
         *({"type": kind, "between": ["encoder"], "view": "clean", "loss_weight": 0.1} for kind in feature_losses),
         *({"type": kind, "between": "output", "view": "transformed", "loss_weight": 0.1} for kind in output_losses),
         {"type": "L1Loss", "between": "output", "view": "zoomed"},
+        *({"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "trust": trust} for trust in trusts),
+        *({"type": "MSELoss", "between": "output", "trust": {}, "fade": fade} for fade in fades),
         {"type": "ExtractorLoss", "extractor": {"type": "PiqeExtractor"}},
         {"type": "ContrastiveImageLoss", "extractor": {"type": "TeacherExtractor"}},
         {"type": "L1Loss", "between": "output"},
@@ -156,6 +163,8 @@ def further_blocks(folder: Path) -> list[dict[str, Any]]:
         *(("train:scheduler", scheduler) for scheduler in schedulers),
         *(("train:optim_g", {"type": kind, "lr": 1e-3}) for kind in ("AdamW", "SGD", "RMSprop", "Adafactor")),
         *((f"train:distill:{name}", term) for name in ("kl", "own") for term in terms),
+        *((f"train:distill:{name}:trust", trust) for name in ("kl", "nc", "img", "own") for trust in trusts),
+        *((f"train:distill:{name}:fade", fade) for name in ("kl", "spec", "own") for fade in fades),
         ("train:transforms", {"invert": 0.5, "hflip": 1, "vflip": 0, "transpose": 0.5}),
         ("train:max_bad_steps", 3),
         ("dckd", {"variant": "official", "history": {"every": [1, 2], "block": 10, "decay": 0.5}, "negatives": {"count": 1}}),

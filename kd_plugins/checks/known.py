@@ -14,11 +14,11 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Above, AtLeast, AtMost, Flag, OwnName, Text, Whole
+from kd_plugins.checks.hints import AtLeast, AtMost, Flag, OwnName, Text, Whole
 from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
-from kd_plugins.losses.trust import LARGEST_WINDOW
+from kd_plugins.losses.trust import LARGEST_WINDOW, SMALLEST_TAU
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.fade import SHAPES
 from kd_plugins.models.history import History
@@ -46,7 +46,7 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
 
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
-_TAU: Any = Annotated[float, Above(0)]
+_TAU: Any = Annotated[float, AtLeast(SMALLEST_TAU)]
 _TRUST = Block("trust", {"window": Annotated[int, AtLeast(1), AtMost(LARGEST_WINDOW)], "tau": _TAU | None})
 FADE = Block("fade", {**dict.fromkeys(("from", "to", "start", "end"), Annotated[float, AtLeast(0)]), "shape": Literal[SHAPES]})
 _TERM_KEYS: dict[str, Spec] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd_plugins.losses.shapes import require_same_shape
 
-LARGEST_WINDOW = 16
+LARGEST_WINDOW, SMALLEST_TAU = 16, 1e-6
 
 
 class Trust(NamedTuple):
@@ -19,7 +19,7 @@ class Trust(NamedTuple):
 
     Attributes:
         window: side of the square, in pixels of the image, over which errors are averaged before they are compared; 1 to 16.
-        tau: None for a hard mask (1 where the teacher's error is smaller, else 0); a number above 0 for the soft one,
+        tau: None for a hard mask (1 where the teacher's error is smaller, else 0); a number from 1e-6 up for the soft one,
             sigmoid((student's error - teacher's error) / tau), in units of the image's range.
     """
 
@@ -35,8 +35,8 @@ class Trust(NamedTuple):
         if isinstance(self.window, bool) or not isinstance(self.window, int) or not 1 <= self.window <= LARGEST_WINDOW:
             raise ValueError(f"trust: window={self.window!r}, expected a whole number from 1 to {LARGEST_WINDOW}")
         is_number = isinstance(self.tau, (int, float)) and not isinstance(self.tau, bool)
-        if self.tau is not None and not (is_number and 0 < self.tau < math.inf):
-            raise ValueError(f"trust: tau={self.tau!r}, expected a number above 0, or nothing for a hard mask")
+        if self.tau is not None and not (is_number and SMALLEST_TAU <= self.tau < math.inf):
+            raise ValueError(f"trust: tau={self.tau!r}, expected a number from {SMALLEST_TAU:g} up, or nothing for a hard mask")
         return self
 
     @torch.no_grad()

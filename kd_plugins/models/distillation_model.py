@@ -225,8 +225,11 @@ class DistillationModel(SupervisedModel):
 
     def get_current_log(self) -> Mapping[str, float]:
         """The losses of the last step, and the share of pixels at which each term with `trust` was trusted."""
-        shares = {f"trust/{term.name}": term.share for term in self.active if term.share is not None}
-        return self.reduce_loss_dict({**self.losses, **shares})
+        shares = {term.name: term.share for term in self.terms_at(self.iteration)}
+        faded = {f"l_{term.name}" for term in self.active if term.name not in shares}  # 0, in several processes
+        losses = {name: value for name, value in self.losses.items() if name not in faded}
+        shares = {f"trust/{name}": share for name, share in shares.items() if share is not None}
+        return self.reduce_loss_dict({**losses, **shares})
 
     @property
     def views(self) -> list[str]:

@@ -15,7 +15,7 @@ from kd_plugins.data.degraded_photo_dataset import _LOADER_KEYS, _OWN_KEYS
 from kd_plugins.options import read_options
 
 FOLDER = Path(__file__).parents[2] / "options"
-FILES = [file for file in sorted(FOLDER.rglob("*.yml")) if not file.stem.startswith("ablation")]
+FILES = [file for file in sorted(FOLDER.rglob("*.yml")) if not file.stem.startswith(("ablation", "study"))]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,8 @@ def methods(options, tokenizer_file, with_validation, photo_folder):
         "baselines": make("DistillationModel", BASELINES),
         "without_conversion": make("DistillationModel", WITHOUT_CONVERSION),
         "nothing": make("DistillationModel", teacher=None),
+        "PSD": make("PSDModel", {"img": {"trust": {"window": 3}, "fade": {"end": 2}}}, features=None),
+        "faded": make("SKDModel", {"gk": {"learnable": True, "fade": {"end": 2}}, "cl": {"trust": {}, "fade": {"end": 2}}}),
     }
     for name in set(made) - {"SLKD"}:
         del made[name]["datasets"]["val"]

@@ -74,7 +74,11 @@ def test_a_run_killed_in_an_epoch_ends_with_the_same_bits(method, request, short
     options["model_type"] = f"{method}Model"
     if method == "SKD":
         attention = {"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "loss_weight": 0.1, "learnable": True}
-        options["train"]["distill"] = {"gk": attention}
+        fades = {"gk": {"start": 2, "end": 0.9}, "cl": {"from": 0, "to": 1, "start": 4}, "out": {"end": 3}}  # killed on the way
+        logits = {"type": "L1Loss", "between": "output", "trust": {"window": 3}}
+        options["train"]["distill"] = {"gk": attention, "out": logits, "cl": {"trust": {"tau": 0.1}}}
+        for name, fade in fades.items():
+            options["train"]["distill"][name]["fade"] = fade
     if method == "DCKD":
         options["train"]["transforms"] = {"invert": 0.5}
         options["train"]["distill"] = {"consistency": {"type": "L1Loss", "between": "output", "view": "transformed"}}
