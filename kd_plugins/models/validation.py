@@ -7,7 +7,6 @@ from itertools import zip_longest
 from os import path as osp
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
@@ -15,6 +14,7 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_plugins.data.downsample import enlarge
 from kd_plugins.data.loading import shared_loader
 from kd_plugins.group import gathered
 from kd_plugins.metrics.reference import needs_reference, without_reference
@@ -90,7 +90,7 @@ class ValidatedModel(SavedModel):
             self._report(dataset, current_iter, tb_logger)
 
     def _restore(self, with_teacher: bool) -> dict[str, Image]:
-        """Images of this batch by role; `clean` where there is a ground truth."""
+        """Images of this batch by role, that of the input beside the teacher's; `clean` where there is a ground truth."""
         self.test()
         tensors: dict[str, Tensor] = {"student": self.output}
         if with_teacher and self.teachers:
@@ -99,8 +99,9 @@ class ValidatedModel(SavedModel):
             tensors["clean"] = self.gt
         images = {role: _to_image(value) for role, value in tensors.items()}
         height, width = images["student"].shape[:2]
-        lq = _to_image(self.lq)
-        images["input"] = lq if lq.shape[:2] == (height, width) else cv2.resize(lq, (width, height), interpolation=cv2.INTER_CUBIC)
+        if with_teacher:
+            lq = _to_image(self.lq)
+            images["input"] = lq if lq.shape[:2] == (height, width) else enlarge(lq, height, width)
         for name in ("gt", "lq", "output"):
             if hasattr(self, name):
                 delattr(self, name)
