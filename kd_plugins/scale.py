@@ -10,6 +10,7 @@ import yaml
 
 from kd_plugins.features import nearest
 from kd_plugins.metrics.complexity import measure_complexity
+from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.models.report import render
 from kd_plugins.options import OptionError, option_errors, read_option_file
 from kd_plugins.students.request import TARGETS, choose, is_near, read_request
@@ -56,15 +57,18 @@ def list_students(root_path: str, argv: Sequence[str] | None = None) -> None:
 def _show(family: Family, candidates: Sequence[Candidate]) -> None:
     """Print the table; the first candidate is the chosen one."""
     names = [*family.widths, *family.depths]
-    rows = []
-    for index, changes in enumerate([{}, *(each.changes for each in candidates)]):
-        cost = measure_complexity(family.blueprint.build(changes), family.image)
+    rows, chosen = [], [{}, *(each.changes for each in candidates)]
+    nets = [family.blueprint.build(changes) for changes in chosen]
+    times, timed_at = time_networks(nets, family.image, RESTORED)
+    for index, (changes, net, latency) in enumerate(zip(chosen, nets, times, strict=True)):
+        cost = measure_complexity(net, family.image)
         values = [str(changes.get(name, family.blueprint.arguments[name])) for name in names]
         shares = [cost.params / family.params, cost.flops / family.flops]
         numbers = [f"{cost.params / 1e6:.3f} M", f"{cost.flops / 1e9:.3f} G"]
         label = ["teacher", "chosen"][index] if index < 2 else ""
         cells = (f"{number} ({share:.3f})" for number, share in zip(numbers, shares, strict=True))
-        rows.append([label, *values, *cells, f"{cost.latency * 1e3:.1f} ms"])
+        rows.append([label, *values, *cells, str(latency)])
     size = "x".join(map(str, family.image.shape[-2:]))
-    title = f"Students of {type(family.teacher).__name__} at {size} on the CPU"
+    students = f"Students of {type(family.teacher).__name__} on the CPU"
+    title = f"{students}: FLOPs at {size}, latency at {timed_at} (median, fastest - slowest)"
     print(render(title, ["", *names, "parameters", "FLOPs", "latency"], rows))

@@ -26,6 +26,14 @@ def fresh_log():
     initialized_logger.clear()
 
 
+@pytest.fixture(autouse=True)
+def timed_small(monkeypatch):
+    """Networks are timed at the size of a training crop: tests build many models."""
+    from kd_plugins.metrics import latency
+
+    monkeypatch.setattr(latency, "_SECONDS", 0.0)
+
+
 @pytest.fixture
 def one_thread():
     """Runs with `num_threads: 1` leave PyTorch's threads as they were."""

@@ -20,7 +20,7 @@ def test_candidates_with_their_cost_and_the_chosen_block_to_paste(scale):
     assert code == 0
     title, header, _, *lines = (line for line in out.splitlines() if line.strip())
     assert "Students of EDSR" in title and header.split()[:2] == ["num_feat", "num_block"] and "latency" in header
-    rows = [line.split() for line in lines if line.endswith(" ms")]
+    rows = [line.split() for line in lines if " ms (" in line]
     assert rows[0][:3] == ["teacher", "24", "4"] and rows[1][0] == "chosen" and len(rows) > 2
     for row in rows[1:]:
         share = float(next(cell for cell in row if cell.startswith("(")).strip("()"))

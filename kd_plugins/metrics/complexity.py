@@ -1,10 +1,8 @@
-"""What a network costs: parameters, FLOPs, latency."""
+"""What a network costs: parameters, FLOPs."""
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from typing import Any, NamedTuple
 
 import torch
@@ -23,34 +21,23 @@ class Complexity(NamedTuple):
         params: number of parameters.
         flops: multiply-adds of one forward pass, and what mmengine counts for norms, interpolation and pooling (not in
             TorchScript, which it cannot look into).
-        latency: median seconds of one forward pass on the input's device.
     """
 
     params: int
     flops: int
-    latency: float
 
 
-def measure_complexity(net: nn.Module, x: Tensor, runs: int = 5) -> Complexity:
+def measure_complexity(net: nn.Module, x: Tensor) -> Complexity:
     """Measure a network.
 
     Args:
         net: the network, on the device of x; its mode is left as it was.
-        x: an input batch (N, C, H, W); FLOPs and latency are those of the whole batch.
-        runs: timed passes, after one that is not.
+        x: an input batch (N, C, H, W); FLOPs are those of the whole batch.
 
     Returns:
-        Its cost.
+        Its cost; how long it takes is said by `time_networks`.
     """
-    flops, times = count_flops(net, x), []
-    with evaluating(net):
-        for _ in range(runs + 1):
-            _wait(x)
-            start = time.perf_counter()
-            net(x)
-            _wait(x)
-            times.append(time.perf_counter() - start)
-    return Complexity(sum(p.numel() for p in net.parameters()), flops, statistics.median(times[1:]))
+    return Complexity(sum(p.numel() for p in net.parameters()), count_flops(net, x))
 
 
 def count_flops(net: nn.Module, x: Tensor) -> int:
@@ -101,8 +88,3 @@ def _count_others(net: nn.Module, x: Tensor) -> int:
         return 0
     MMLogger.get_current_instance().setLevel("ERROR")  # one warning for each operator without multiply-adds
     return int(sum(flops for name, flops in FlopAnalyzer(net, (x,)).by_operator().items() if name not in _PRODUCTS))
-
-
-def _wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)

@@ -126,7 +126,7 @@ class DistillationModel(SupervisedModel):
         for each in dict.fromkeys(self.teachers.values()):
             each.fit_sizes(x.shape[1])
             each.try_out(x)
-        compare_networks(teacher.net, student, x)
+        compare_networks(teacher.net, student, x, int(self.opt.get("scale") or 1))
 
     def _build_teacher(self, key: str) -> Teacher:
         return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)

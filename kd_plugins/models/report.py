@@ -18,6 +18,7 @@ from kd_plugins.archs.adapter import describe_refusal
 from kd_plugins.data import task_blocks
 from kd_plugins.features.measure import evaluating, example_images
 from kd_plugins.metrics.complexity import Complexity, measure_complexity
+from kd_plugins.metrics.latency import RESTORED, time_networks
 
 ROLES = ("input", "student", "teacher")
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
@@ -25,7 +26,7 @@ Scores = Mapping[str, Mapping[str, float]]  # role, metric
 
 def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as text, the first column left, the others right."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
@@ -33,7 +34,7 @@ def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     console = Console(file=io.StringIO(), width=200)
     console.print(table)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n" + "\n".join(line.rstrip() for line in lines if line.strip())
+    return "\n".join(("", title, *(line.rstrip() for line in lines if line.strip())))
 
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
@@ -55,8 +56,14 @@ def _takes(net: nn.Module, x: Tensor) -> bool:
 
 
 @master_only
-def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor) -> None:
+def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor, scale: int = 1) -> None:
     """Log what teacher and student cost, and what the student saves.
+
+    Args:
+        teacher: its network.
+        student: its network.
+        x: an image of the training size; FLOPs are counted on it.
+        scale: how many times larger the restored image is; latency is that of one of `RESTORED` (see `time_networks`).
 
     Raises:
         ValueError: one of them does not take the image.
@@ -64,14 +71,16 @@ def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor) -> None:
     roles = {"teacher": teacher, "student": student}
     costs = [_cost(role, net, x) for role, net in roles.items()]
     names = [f"{role} ({type(net).__name__})" for role, net in roles.items()]
+    times, timed_at = time_networks(list(roles.values()), x, RESTORED // scale)
     rows = [
-        [name, f"{c.params / 1e6:.3f} M", f"{c.flops / 1e9:.3f} G", f"{c.latency * 1e3:.1f} ms"]
-        for name, c in zip(names, costs, strict=True)
+        [name, f"{cost.params / 1e6:.3f} M", f"{cost.flops / 1e9:.3f} G", str(latency)]
+        for name, cost, latency in zip(names, costs, times, strict=True)
     ]
-    rows.append(["reduction", *(f"{100 * (1 - mine / theirs):.1f} %" for theirs, mine in zip(*costs, strict=True))])
-    rows = [[name, *("unknown" if cell.startswith("nan") else cell for cell in cells)] for name, *cells in rows]
+    pairs = [*zip(*costs, strict=True), tuple(latency.median for latency in times)]
+    rows.append(["reduction", *(f"{100 * (1 - mine / theirs):.1f} %" if theirs else "" for theirs, mine in pairs)])
     size = "x".join(map(str, x.shape[-2:]))
-    get_root_logger().info(render(f"Networks at {size} on {x.device}", ["", "parameters", "FLOPs", "latency"], rows))
+    title = f"Networks on {x.device}: FLOPs at {size}, latency at {timed_at} (median, fastest - slowest)"
+    get_root_logger().info(render(title, ["", "parameters", "FLOPs", "latency"], rows))
 
 
 def _cost(role: str, net: nn.Module, x: Tensor) -> Complexity:

@@ -23,7 +23,7 @@ def test_train_leaves_checkpoint_curves_pictures_and_tables_and_test_scores_it_a
     assert main(["train", "-opt", write(with_validation)]) == 0
     log = capfd.readouterr().err
     for said in (
-        "Networks at 32x32 on cpu",
+        "Networks on cpu: FLOPs at 32x32, latency at 32x32 (median, fastest - slowest)",
         "reduction",
         "l_nc:",
         "Result on small",
