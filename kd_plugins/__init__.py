@@ -3,7 +3,11 @@
 Importing the package registers its architectures, datasets, extractors, losses, metrics and models with BasicSR.
 """
 
-from kd_plugins import _compat
+from kd_plugins import _signals
+
+_signals.catch_early()
+
+from kd_plugins import _compat  # noqa: E402
 
 _compat.apply()
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from kd_plugins.group import largest
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
-"""What schedulers and terminals send to end a run; Windows has no SIGUSR1."""
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+"""What schedulers and terminals send to end a run, and connections that drop; Windows has two of them."""
 
 
 class RunStopped(Exception):
@@ -31,23 +31,34 @@ class Interrupted(RunStopped):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
+class StoppedAtStart(KeyboardInterrupt):
+    """A signal asked for the end before the first step. Not an Exception: what tries something out is not to swallow it."""
+
+    exit_code = Interrupted.exit_code
+
+
 class Interrupt:
     """Notes a signal while it is entered, for the loop to look at between steps.
 
     A second SIGINT raises KeyboardInterrupt, but under torchrun, which passes each on to processes that have it already. Outside
-    the main thread, where Python allows no handlers, signals do what they did.
+    the main thread, where Python allows no handlers, signals do what they did; so does a SIGHUP that `nohup` has switched off.
+
+    Args:
+        at_once: whether a signal raises `StoppedAtStart`, where there is nothing to save yet.
 
     Attributes:
         received: the first signal, if any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
+        self.at_once = at_once
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            wanted = [number for number in SIGNALS if not (number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN)]
+            self._before = {number: signal.signal(number, self._note) for number in wanted}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -57,10 +68,12 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received == number == signal.SIGINT and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sends a second one
             raise KeyboardInterrupt
+        if self.at_once:
+            _say("")
+            raise StoppedAtStart(f"stopped by {signal.Signals(number).name} before the first step; the same command starts again")
         if self.received is None:
             self.received = signal.Signals(number)
-            # A log's stream may be in the middle of a line: that is no place to write from here.
-            os.write(2, f"\n{self.received.name}: finishing this step, then saving; a second Ctrl-C stops at once.\n".encode())
+            _say(f"\n{self.received.name}: finishing this step, then saving; a second Ctrl-C stops at once.\n")
 
     def check(self) -> None:
         """Between steps, in all processes.
@@ -74,6 +87,20 @@ class Interrupt:
     def watch(self, loader: Any) -> Any:
         """A validation loader that ends with `Interrupted` at the next image: a scheduler kills what takes long to stop."""
         return _Watched(loader, self)
+
+
+def _say(text: str) -> None:
+    """Write to the terminal, and leave it if it is gone: whatever is written there later would raise, before anything is saved.
+
+    A log's stream may be in the middle of a line: that is no place to write from a handler.
+    """
+    for stream, said in ((1, ""), (2, text)):
+        try:
+            os.write(stream, said.encode())
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 class _Watched:

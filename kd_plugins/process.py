@@ -6,12 +6,13 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from kd_plugins import group
-from kd_plugins.interrupt import RunStopped
+from kd_plugins.interrupt import Interrupt, RunStopped, StoppedAtStart
 from kd_plugins.options import OptionError
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # of glibc's malloc.h
@@ -31,7 +32,11 @@ def run_command(name: str, pipeline: Callable[[str, Sequence[str]], Any], argv: 
     """
     code = 0
     try:
-        pipeline(os.getcwd(), argv)
+        with Interrupt(at_once=True) if name.endswith("train") else nullcontext():
+            pipeline(os.getcwd(), argv)
+    except StoppedAtStart as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return stop.exit_code  # the others are not waited for: they may not have got here
     except OptionError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2  # perhaps in this process only: the others are not waited for

@@ -13,6 +13,7 @@ from basicsr.utils import get_root_logger, make_exp_dirs
 from kd_plugins.checks import check_file
 from kd_plugins.checks.scored import scored_phases, trained_student
 from kd_plugins.group import first_says
+from kd_plugins.lock import only_run
 from kd_plugins.options import option_errors, parse_options
 from kd_plugins.process import prepare_process, run_command
 from kd_plugins.train import build_registered_model, held_log, start_log
@@ -29,24 +30,25 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         The model, with its `scores`.
 
     Raises:
-        OptionError: see `parse_options`.
+        OptionError: see `parse_options` and `only_run`.
     """
     opt, args = parse_options(root_path, is_train=False, argv=argv, check=partial(check_file, is_train=False))
     prepare_process(opt)
-    with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
-        loaders = [_build_loader(opt["datasets"][phase], opt) for phase in scored_phases(opt)]
-        if student := trained_student(opt, opt["name"], root_path):
-            opt["path"] = {"param_key_g": "params_ema", **opt["path"], "pretrain_network_g": student}
-            get_root_logger().info(f"The file names no weights to score: those that its training left are, {student}.")
-        model = build_registered_model(opt)
-    make_exp_dirs(opt)
-    first_says(None)  # the folders are there
-    logger = start_log(opt, "test", args.warnings, held)
-    for loader in loaders:
-        logger.info(f"Testing {loader.dataset.opt['name']}...")
-        model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=opt["val"].get("save_img", True))
-    logger.info(f"Images: {opt['path']['visualization']}")
-    return model
+    with only_run(opt["path"]["results_root"]):
+        with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
+            loaders = [_build_loader(opt["datasets"][phase], opt) for phase in scored_phases(opt)]
+            if student := trained_student(opt, opt["name"], root_path):
+                opt["path"] = {"param_key_g": "params_ema", **opt["path"], "pretrain_network_g": student}
+                get_root_logger().info(f"The file names no weights to score: those that its training left are, {student}.")
+            model = build_registered_model(opt)
+        make_exp_dirs(opt)
+        first_says(None)  # the folders are there
+        logger = start_log(opt, "test", args.warnings, held)
+        for loader in loaders:
+            logger.info(f"Testing {loader.dataset.opt['name']}...")
+            model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=opt["val"].get("save_img", True))
+        logger.info(f"Images: {opt['path']['visualization']}")
+        return model
 
 
 def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any]) -> Any:

@@ -24,8 +24,10 @@ from kd_plugins.checks.known import MODELS
 from kd_plugins.checks.walk import no_entry
 from kd_plugins.data.loading import resumable_loader
 from kd_plugins.group import first_says
+from kd_plugins.lock import only_run
 from kd_plugins.loop import Loop
 from kd_plugins.models import DistillationModel
+from kd_plugins.models.changed import changes
 from kd_plugins.models.checkpoints import BadState, load_state, newest_state, remove_leftovers
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
@@ -43,33 +45,34 @@ def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
         The trained model.
 
     Raises:
-        OptionError: see `parse_options`; or no state that `--auto_resume` or `path: resume_state` asks for is good.
+        OptionError: see `parse_options` and `only_run`; or no state that `--auto_resume` or `path: resume_state` asks for is good.
         Interrupted: a signal came; the state is saved.
         BadSteps: too many steps in a row had numbers that are not finite; the state is saved.
         SaveError: a checkpoint could not be written.
     """
     opt, args = parse_options(root_path, is_train=True, argv=argv, check=partial(check_file, is_train=True))
     prepare_process(opt)
-    resume_state = _load_resume_state(opt, args.warnings)
-    with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
-        model, loader, sampler, val_loaders, total_iters = build_run(opt, resume_state)
-    if resume_state is None:
-        make_exp_dirs(opt)
-        if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
-            mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
-    if opt["rank"] == 0:
-        copy_opt_file(args.opt, opt["path"]["experiments_root"])
-    first_says(None)  # the folders are there
-    logger = start_log(opt, "train", args.warnings, held)
-    tb_logger = init_tb_loggers(opt)
-    epoch = current_iter = 0
-    if resume_state is not None:
-        epoch, current_iter = resume_state["epoch"], resume_state["iter"]
-        logger.info(f"Resuming training from epoch: {epoch}, iter: {current_iter}.")
-    loop = Loop(opt, model, loader, sampler, val_loaders, tb_logger, epoch, current_iter)
-    loop.run(total_iters)
-    _close(opt, model, logger, tb_logger)
-    return model
+    with only_run(opt["path"]["experiments_root"]):
+        resume_state = _load_resume_state(opt, args.warnings)
+        with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
+            model, loader, sampler, val_loaders, total_iters = build_run(opt, resume_state)
+        if resume_state is None:
+            make_exp_dirs(opt)
+            if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
+                mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
+        if opt["rank"] == 0:
+            copy_opt_file(args.opt, opt["path"]["experiments_root"])
+        first_says(None)  # the folders are there
+        logger = start_log(opt, "train", args.warnings, held)
+        tb_logger = init_tb_loggers(opt)
+        epoch = current_iter = 0
+        if resume_state is not None:
+            epoch, current_iter = resume_state["epoch"], resume_state["iter"]
+            logger.info(f"Resuming training from epoch: {epoch}, iter: {current_iter}.")
+        loop = Loop(opt, model, loader, sampler, val_loaders, tb_logger, epoch, current_iter)
+        loop.run(total_iters)
+        _close(opt, model, logger, tb_logger)
+        return model
 
 
 def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, Any, Any, list[Any], int]:
@@ -92,8 +95,13 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     if warning:
         logger.warning(warning)
     model = build_registered_model(opt)
+    images = len(loader.dataset)  # pyright: ignore[reportArgumentType]
     if resume_state is not None:
-        _resume(model, resume_state, opt["path"]["resume_state"])
+        for change in _resume(model, resume_state, opt["path"]["resume_state"]):
+            logger.warning(change)
+        if (before := getattr(model, "progress", {}).get("images", images)) != images:
+            logger.warning(f"datasets:train: {images} images, {before} before: the state's place in the epoch is another one.")
+    getattr(model, "progress", {})["images"] = images
     return model, loader, sampler, val_loaders, total_iters
 
 
@@ -183,9 +191,11 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
     return state
 
 
-def _resume(model: Any, state: dict[str, Any], path: str) -> None:
+def _resume(model: Any, state: dict[str, Any], path: str) -> list[str]:
     try:
+        changed = list(changes(model, state))
         model.resume_training(state)
+        return changed
     except Exception as error:  # whatever a state of something else makes the parts of a model raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OptionError(f"path:resume_state: {path} does not fit this run: {reason}") from error

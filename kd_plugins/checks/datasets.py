@@ -10,7 +10,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Above, Count, Flag, OwnName, Text, Whole
+from kd_plugins.checks.hints import Above, Count, Flag, Held, OwnName, Text, Workers
 from kd_plugins.data import TaskDataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 
@@ -21,12 +21,12 @@ LOADER: dict[str, Spec] = {
     "phase": Any,  # filled in
     "scale": int | None,  # filled in where the file has one
     "use_shuffle": Flag,
-    "num_worker_per_gpu": Whole,
-    "batch_size_per_gpu": Count,
+    "num_worker_per_gpu": Workers,
+    "batch_size_per_gpu": Held,
     "pin_memory": Flag,
     "dataset_enlarge_ratio": Annotated[float, Above(0)],
     "prefetch_mode": Literal["cpu", "cuda", None],
-    "num_prefetch_queue": Count,
+    "num_prefetch_queue": Held,
     "persistent_workers": Flag,
     "io_backend": Block("io_backend", {"type": Literal["disk", "lmdb", "memcached"]}, ("type",), every=Any),
 }

@@ -59,8 +59,11 @@ class OneName:
 
 
 OwnName = Annotated[str, OneName()]
-Whole = Annotated[int, AtLeast(0)] | None
 Count = Annotated[int, AtLeast(1)] | None
+Workers = Annotated[int, AtLeast(0), AtMost(256)] | None  # each is a process of some hundred MB
+Threads = Annotated[int, AtLeast(0), AtMost(1024)] | None
+Held = Annotated[int, AtLeast(1), AtMost(2**16)] | None
+"""Of something that is held in memory: images of a batch, batches of a queue."""
 _BOUNDS = {
     "minimum": ("of at least", operator.ge),
     "exclusiveMinimum": ("above", operator.gt),

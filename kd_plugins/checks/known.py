@@ -14,7 +14,7 @@ from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTR
 from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import AtLeast, AtMost, Flag, OwnName, Text, Whole
+from kd_plugins.checks.hints import AtLeast, AtMost, Flag, OwnName, Text, Threads
 from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
@@ -75,7 +75,7 @@ def _solver(house: str) -> dict[str, Spec]:
 
 _TRAIN: dict[str, Spec] = {
     "ema_decay": Annotated[float, AtLeast(0), AtMost(1)],
-    "total_iter": Often,
+    "total_iter": Annotated[float, AtLeast(1), AtMost(10**12)],
     "warmup_iter": float,
     "pixel_opt": LOSS,
     "perceptual_opt": LOSS,
@@ -123,7 +123,7 @@ _TOP: dict[str, Spec] = {
     "model_type": str,
     "scale": int | None,
     "num_gpu": Annotated[int, AtLeast(0)] | Literal["auto"],
-    "num_threads": Whole,
+    "num_threads": Threads,
     "manual_seed": Seed,
     "find_unused_parameters": Flag,
     "datasets": Block("datasets", every=DATASETS),

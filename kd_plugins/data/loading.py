@@ -14,6 +14,8 @@ from kd_plugins.group import place
 from kd_plugins.interrupt import ignore_signals
 from kd_plugins.randomness import kept_randomness, seed_generators, seed_of
 
+_LONGEST_EPOCH = 10**8  # its order is a list in memory
+
 
 class Item(NamedTuple):
     """What a sampler asks a dataset for.
@@ -99,10 +101,12 @@ def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple
         The loader, the sampler, and why a run that goes on would see other images (empty: it would not).
 
     Raises:
-        ValueError: an epoch has no whole batch.
+        ValueError: an epoch has no whole batch, or more items than memory can hold.
     """
     if len(loader) == 0:
         raise ValueError(f"datasets:train: {len(sampler)} images in an epoch, fewer than a batch has ({loader.batch_size})")
+    if len(sampler) > _LONGEST_EPOCH:
+        raise ValueError(f"datasets:train:dataset_enlarge_ratio: {len(sampler)} in an epoch, expected at most {_LONGEST_EPOCH}")
     seed, warning = opt["manual_seed"], ""
     dataset = loader.dataset
     if isinstance(loader, PrefetchDataLoader) and loader.num_workers == 0 and not hasattr(dataset, "seeded_item"):

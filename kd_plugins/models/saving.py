@@ -13,6 +13,7 @@ from basicsr.utils.dist_util import master_only
 from torch import nn
 
 from kd_plugins.group import first_says, gathered, place
+from kd_plugins.models.changed import kinds
 from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
 from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
@@ -26,13 +27,13 @@ class SavedModel(SRModel):
     """SRModel whose checkpoints are written whole or not at all, and hold all that the next step depends on.
 
     The files and their keys are BasicSR's. The student's describes its network, too, so that it is a teacher or a student without
-    further words. A state has these beside them: `files` (size and checksum of each network's file),
-    `seed`, `random` and `random_beside` (the generators of process 0 and of the others), `progress`, `best` (best scores),
-    `bad_steps`.
+    further words. A state has these beside them: `files` (size and checksum of each network's file), `kinds` (the classes of
+    optimizers and schedules), `seed`, `random` and `random_beside` (the generators of process 0 and of the others), `progress`,
+    `best` (best scores), `bad_steps`.
 
     Attributes:
         progress: what the training loop notes of itself, kept in the state: `samples` of the epoch that are used up, the
-            iteration that was `validated` last.
+            iteration that was `validated` last, and how many `images` the training data has.
         bad_steps: steps in a row that were skipped.
     """
 
@@ -100,6 +101,7 @@ class SavedModel(SRModel):
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "kinds": kinds(self),
             "files": dict(self._files),
             "seed": self.opt.get("manual_seed"),
             "random": self._random[0],

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
 from kd_plugins.models.fade import Fade, first_without
+from kd_plugins.models.terms import Term
 from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
 

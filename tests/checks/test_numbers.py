@@ -13,7 +13,7 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
         ("logger:print_freq=0", "a number of at least 1"),  # what follows divides by it, after the run has begun
         ("logger:save_checkpoint_freq=0.5", "a number of at least 1"),
         ("val:val_freq=-1", "a number of at least 1"),
-        ("train:total_iter=0", "a number of at least 1"),
+        ("train:total_iter=0", "a number of at least 1 and of at most 1e+12"),
         ("train:ema_decay=1.5", "a number of at least 0 and of at most 1"),
         ("train:ema_decay=.nan", "a number of at least 0 and of at most 1"),
         ("train:grad_clip=-0.01", "a number of at least 0 or nothing"),  # would turn the gradient round
@@ -28,12 +28,16 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
         ("train:max_bad_steps=-1", "a whole number of at least 0"),
         ("datasets:train:dataset_enlarge_ratio=0", "a number above 0"),
         ("datasets:train:dataset_enlarge_ratio=.inf", "a number above 0"),
-        ("datasets:train:batch_size_per_gpu=0", "a whole number of at least 1 or nothing"),
-        ("datasets:train:num_worker_per_gpu=-1", "a whole number of at least 0 or nothing"),
+        ("datasets:train:batch_size_per_gpu=0", "a whole number of at least 1 and of at most 65536 or nothing"),
+        ("datasets:train:num_worker_per_gpu=-1", "a whole number of at least 0 and of at most 256 or nothing"),
+        ("datasets:train:num_worker_per_gpu=1000000", "a whole number of at least 0 and of at most 256 or nothing"),
+        ("datasets:train:num_prefetch_queue=100000", "a whole number of at least 1 and of at most 65536 or nothing"),
+        ("train:total_iter=1.0e+300", "a number of at least 1 and of at most 1e+12"),
         ("datasets:train:gt_size=-8", "a whole number of at least 1 or nothing"),
         ("val:metrics:psnr:crop_border=-1", "a whole number of at least 0"),
         ("manual_seed=-1", "a whole number of at least 0 and of at most 4.29497e+09 or nothing"),
-        ("num_threads=-1", "a whole number of at least 0 or nothing"),
+        ("num_threads=-1", "a whole number of at least 0 and of at most 1024 or nothing"),
+        ("num_threads=1000000", "a whole number of at least 0 and of at most 1024 or nothing"),
     ],
 )
 def test_a_number_out_of_range_is_refused(check, entry, expected):

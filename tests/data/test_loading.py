@@ -10,6 +10,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.data_sampler import EnlargedSampler
 from skimage import data as photos
 
+from kd_plugins.data import loading
 from kd_plugins.data.loading import Item, ResumableSampler, SeededItems, resumable_loader
 
 OURS = {"type": "DegradedPhotoDataset", "photos": "builtin", "degradation": {"type": "noise", "sigma": 25}, "use_rot": True}
@@ -68,6 +69,12 @@ def test_an_epoch_goes_on_where_it_stopped_with_and_without_workers(kind, pairs)
 def test_an_epoch_without_a_whole_batch_is_refused(pairs):
     with pytest.raises(ValueError, match="datasets:train: 9 images in an epoch, fewer than a batch has \\(10\\)"):
         make(pairs, batch_size_per_gpu=10)
+
+
+def test_an_epoch_that_no_memory_holds_is_refused(pairs, monkeypatch):
+    monkeypatch.setattr(loading, "_LONGEST_EPOCH", 8)
+    with pytest.raises(ValueError, match="datasets:train:dataset_enlarge_ratio: 9 in an epoch, expected at most 8"):
+        make(pairs)
 
 
 def test_the_same_photo_is_another_crop_each_time(pairs):

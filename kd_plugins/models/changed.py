@@ -1,0 +1,49 @@
+"""A state against the option file that it goes on under: what the state brings with it, whatever the file says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_TELLING = ("betas", "momentum", "periods", "milestones", "T_max")  # arguments that not every kind has
+
+
+def kinds(model: Any) -> dict[str, list[str]]:
+    """The classes of a model's optimizers and schedulers, for its state."""
+    return {part: [type(each).__name__ for each in getattr(model, part)] for part in ("optimizers", "schedulers")}
+
+
+def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each argument of optimizer or schedule that is another one in the option file; those of the state hold.
+
+    Args:
+        model: as it was built, before it goes on.
+        state: to go on from.
+
+    Raises:
+        ValueError: the optimizer or the schedule is of another kind.
+    """
+    for part, key in (("optimizers", "train:optim_g"), ("schedulers", "train:scheduler")):
+        names = (state.get("kinds") or {}).get(part)
+        for index, (mine, saved) in enumerate(zip(getattr(model, part), state[part], strict=True)):
+            own, kept = _arguments(mine, mine.state_dict()), _arguments(mine, saved)
+            name, was = type(mine).__name__, names[index] if names else ""  # BasicSR's own states do not say it
+            if was != name if was else any((word in own) != (word in kept) for word in _TELLING):
+                raise ValueError(f"{key}: type: {name}, but it has {was or 'another'}; expected that, or another `name`")
+            for argument in own.keys() & kept.keys():
+                if own[argument] != kept[argument]:
+                    yield f"{key}:{argument}: {own[argument]}, but the run goes on with its state's, {kept[argument]}."
+
+
+def _arguments(part: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What an option file says of an optimizer or a schedule, out of its state."""
+    if "param_groups" in content:
+        group = dict(content["param_groups"][0])
+        content = {**group, "lr": group.get("initial_lr", group.get("lr"))}
+    named = [name for name in inspect.signature(type(part)).parameters if name not in ("params", "optimizer", "last_epoch")]
+    return {name: _plain(content[name]) for name in (*named, *_TELLING) if name in content}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, dict) else value
