@@ -33,7 +33,8 @@ class UpdatedModel(ValidatedModel):
     """A model whose `compute_losses` gives the terms of a sum that is minimised.
 
     Option keys under `train`, beside SRModel's:
-        grad_clip: bound on the gradient's norm (`use_grad_clip: true`, as forks write it, means 0.01).
+        grad_clip: bound on the norm of the student's gradient (`use_grad_clip: true`, as forks write it, means 0.01); what is
+            trained beside the student has none.
         max_bad_steps: how many skipped steps in a row end the run (see `bad_step_bound`).
     """
 
