@@ -1,4 +1,4 @@
-# make train   distil the student of options/slkd_derain.yml
+# make train   distil the student of options/distill_derain.yml
 # make test    run the tests
 # Both make .venv first, and install into it once. `make PYTHON=python3.11 test` chooses the interpreter, and
 # `make TORCH_INDEX=<url> test` the index that PyTorch's wheels come from (README.md, Installation).
@@ -6,7 +6,7 @@
 PYTHON ?=
 TORCH_INDEX ?=
 TORCH ?= torch==2.13.0 torchvision==0.28.0
-OPT ?= options/slkd_derain.yml
+OPT ?= options/distill_derain.yml
 PYTEST_ARGS ?=
 
 VENV := .venv

@@ -182,10 +182,11 @@ def train_stacked(plan: Mapping[str, Any], args: argparse.Namespace) -> None:
     names = [(task, row, seed) for task, rows in plan["long"].items() for row, seeds in rows.items() for seed in seeds]
     runs = [(tasks[task].model(row), tasks[task].pool, seed) for task, row, seed in names]
     stack = Stack(runs, plan["steps"], tasks[names[0][0]].batch)
-    stack.advance(10)
+    probe = min(plan["steps"], 40)
+    stack.advance(probe)
     began = time.time()
-    stack.advance(40)
-    each, left = (time.time() - began) / 40, args.stacked * 60
+    stack.advance(probe)
+    each, left = (time.time() - began) / probe, args.stacked * 60
     steps = next((n for n in (plan["steps"], 8000, 6000, 5000, 4000) if n * each < left), 3000)
     print(f"{len(runs)} runs: {1000 * each:.1f} ms a step, {steps} steps", flush=True)
     stack.set_length(steps)

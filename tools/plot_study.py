@@ -1,0 +1,112 @@
+"""The table and the plot of a study: PSNR over steps, row by row.
+
+python tools/plot_study.py FOLDER/scores.csv --teachers derain=36.65 denoise=32.04 [--rows ROW ...] [--svg docs/images/study.svg]
+
+The band around a line is the 95 % interval of its mean, from the spread that seeds have over all rows of the task with several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runs import markdown
+
+Scores = dict[str, dict[int, list[float]]]  # of a task: row, iteration, seeds
+TITLES = {
+    "derain": "deraining (Rain100L 1-20, Y)",
+    "denoise": "denoising, sigma 25 (Kodak 1-12, RGB)",
+    "deblur": "deblurring (Kodak 1-12, RGB)",
+}
+
+
+def read(file: Path) -> dict[str, Scores]:
+    """The scores of all tasks."""
+    found: dict[str, Scores] = {}
+    with file.open(newline="") as stream:
+        for line in csv.DictReader(stream):
+            rows = found.setdefault(line["task"], {}).setdefault(line["row"], {})
+            rows.setdefault(int(line["iteration"]), []).append(float(line["psnr"]))
+    return {task: {row: dict(sorted(scores.items())) for row, scores in rows.items()} for task, rows in found.items()}
+
+
+def seed_deviation(rows: Scores, iteration: int) -> float:
+    """The standard deviation between seeds, pooled over the rows that have several."""
+    spreads = [scores[iteration] for scores in rows.values() if len(scores.get(iteration, ())) > 1]
+    freedom = sum(len(values) - 1 for values in spreads)
+    return math.sqrt(sum(statistics.variance(v) * (len(v) - 1) for v in spreads) / freedom) if freedom else math.nan
+
+
+def table(rows: Scores, baseline: str) -> str:
+    """Mean, and the lead over the baseline's, at each number of steps."""
+    stops = sorted({stop for scores in rows.values() for stop in scores})
+    lines = []
+    for row, scores in rows.items():
+        cells = [row, str(max(len(values) for values in scores.values()))]
+        for stop in stops:
+            values, base = scores.get(stop), rows.get(baseline, {}).get(stop)
+            lead = (
+                f" ({statistics.mean(values) - statistics.mean(base):+.2f})" if values and base and row != baseline and stop else ""
+            )
+            cells.append(f"{statistics.mean(values):.2f}{lead}" if values else "")
+        lines.append(cells)
+    deviations = [f"{value:.2f}" if not math.isnan(value := seed_deviation(rows, stop)) else "" for stop in stops]
+    return markdown(["row", "seeds", *(f"{stop:,}" for stop in stops)], [*lines, ["deviation between seeds", "", *deviations]])
+
+
+def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path) -> None:
+    """A panel for each task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update({"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9})
+    figure, axes = plt.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False, layout="constrained")
+    names = list(dict.fromkeys(row for rows in tasks.values() for row in rows))
+    for axis, (task, rows) in zip(axes[0], tasks.items(), strict=True):
+        for row, scores in rows.items():
+            stops = [stop for stop in scores if stop]
+            means = [statistics.mean(scores[stop]) for stop in stops]
+            colour = "0.35" if row == "no teacher" else f"C{names.index(row)}"
+            axis.plot(stops, means, ".-", color=colour, lw=2 if row in ("no teacher", "hint first") else 1, label=row)
+            half = [1.96 * seed_deviation(rows, stop) / math.sqrt(len(scores[stop])) for stop in stops]
+            if not any(map(math.isnan, half)):
+                low, high = ([m + sign * h for m, h in zip(means, half, strict=True)] for sign in (-1, 1))
+                axis.fill_between(stops, low, high, color=colour, alpha=0.15, lw=0)
+        if task in teachers:
+            axis.axhline(teachers[task], ls="--", lw=1, color="k", label="teacher")
+        axis.set(title=TITLES.get(task, task), xscale="log", xlabel="steps", ylabel="PSNR in dB")
+        ticks = sorted({stop for scores in rows.values() for stop in scores if stop})
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables, draw the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scores", type=Path)
+    parser.add_argument("--teachers", nargs="*", default=[], metavar="TASK=DB")
+    parser.add_argument("--rows", nargs="+")
+    parser.add_argument("--tasks", nargs="+")
+    parser.add_argument("--svg", type=Path)
+    args = parser.parse_args(argv)
+    tasks = read(args.scores)
+    tasks = {task: tasks[task] for task in args.tasks or tasks}
+    tasks = {task: {row: scores for row, scores in rows.items() if row in (args.rows or rows)} for task, rows in tasks.items()}
+    for task, rows in tasks.items():
+        print(f"{task}\n\n{table(rows, 'no teacher')}\n")
+    if args.svg:
+        plot(tasks, {name: float(value) for name, _, value in (entry.partition("=") for entry in args.teachers)}, args.svg)
+
+
+if __name__ == "__main__":
+    main()
