@@ -25,6 +25,7 @@ from runs import Results, markdown, my_share, scored, spread, train
 
 from kd_plugins.checks import check_file
 from kd_plugins.interrupt import RunStopped
+from kd_plugins.models.fade import is_share
 from kd_plugins.options import OptionError, read_option_file
 
 COLUMNS = ("file", "seed", "role", "metric", "value")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", help="option files; a line of the table each, called as the file")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--iterations", type=int, help="steps of every run; the schedule is scaled alike")
+    parser.add_argument("--iterations", type=int, help="steps of every run; the schedule and fades are scaled alike")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="for every run")
     parser.add_argument("--share", default="1/1", help="k/n: every n-th run, from the k-th on")
     args = parser.parse_args(argv)
@@ -102,7 +103,7 @@ def prepare(files: Sequence[str], iterations: int | None, force_yml: Sequence[st
 
 
 def steps(train_opt: Mapping[str, Any], iterations: int) -> list[str]:
-    """The entries that give a file another number of steps, and a schedule of the same shape."""
+    """The entries that give a file another number of steps, and a schedule and fades of the same shape."""
     factor = iterations / train_opt["total_iter"]
 
     def scaled(value: Any) -> Any:
@@ -110,6 +111,14 @@ def steps(train_opt: Mapping[str, Any], iterations: int) -> list[str]:
 
     schedule = train_opt["scheduler"]
     lengths = [f"train:scheduler:{key}={scaled(schedule[key])}" for key in LENGTHS if key in schedule]
+    terms = {name: block for name, block in (train_opt.get("distill") or {}).items() if block}
+    fades = {name: block["fade"] for name, block in terms.items() if block.get("fade")}
+    lengths += [
+        f"train:distill:{name}:fade:{key}={scaled(fade[key])}"
+        for name, fade in fades.items()
+        for key in ("start", "end")
+        if fade.get(key) and not is_share(fade[key])
+    ]
     return [f"train:total_iter={iterations}", *lengths]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import TRAINING_NEEDS
@@ -232,7 +232,12 @@ def _check_term(
     if block.get("trust") is not None and view == "clean":
         report.warning((*path, "trust"), "the teacher sees the clean image in this view, and is trusted almost everywhere")
     try:
-        fade_of(opt, block)
+        fade, total = fade_of(opt, block), mapping(opt.get("train")).get("total_iter")
+        if fade is not None and fade.start >= cast(float, total):
+            said = (
+                f"it begins at iteration {fade.start:g}, and the run ends at {total}: the weight stays {fade.first:g} times its own"
+            )
+            report.warning((*path, "fade"), said)
     except ValueError as error:
         report.error((*path, "fade"), str(error).removeprefix("fade: "))
     loss = LOSS.entries.get(str(block.get("type")))

@@ -70,8 +70,13 @@ def read_fade(block: Any, total_iter: float | None) -> Fade:
     return Fade(found["from"], found["to"], start, end, found["shape"])
 
 
+def is_share(value: float) -> bool:
+    """Whether a `start` or `end` is a share of the run, and no iteration."""
+    return isinstance(value, float) and value <= 1
+
+
 def _iteration(key: str, value: float, total_iter: float | None) -> float:
-    if isinstance(value, float) and value <= 1:
+    if is_share(value):
         if total_iter is None:
             raise ValueError(f"fade: {key}: {value!r} is a share of `train: total_iter`, which is missing; expected an iteration")
         return value * total_iter

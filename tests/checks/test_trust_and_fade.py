@@ -51,6 +51,12 @@ def test_a_fade_is_checked_against_the_length_that_the_command_line_says(check):
     assert "from iteration 300 to 200" in check(GOOD, late, "train:total_iter=400")[0]
 
 
+def test_a_fade_that_begins_after_the_run_gets_a_warning(check):
+    (line, _) = check(GOOD, "train:distill={img: {fade: {start: 400, end: 500}}}", code=0)[::-1]
+    assert "img:fade: it begins at iteration 400, and the run ends at 400: the weight stays 1 times its own (a warning)" in line
+    assert len(check(GOOD, "train:distill={img: {fade: {start: 399, end: 500}}}", code=0)) == 1
+
+
 def test_a_run_that_would_come_to_a_step_without_any_loss(check):
     fades = "train:distill={spec: {fade: {end: 100}}, img: {fade: {from: 0, to: 1, start: START}}}"
     (line,) = check(GOOD, "train:pixel_opt=~", fades.replace("START", "100"))

@@ -177,3 +177,17 @@ def test_an_ablation_goes_on_and_keeps_its_columns(tool, files, tmp_path, steps,
     assert said[-4] == "| metric | variant | start: random |"
     assert said[-1].startswith("| small/psnr | with, logits | ") and said[-1].endswith(" (2) |")
     assert (tmp_path / "out/runs.csv").read_text().splitlines()[0] == "start,variant,seed,metric,value,seconds"
+
+
+def test_another_number_of_steps_scales_the_schedule_and_what_fades_by_iterations(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    steps = runpy.run_path(str(TOOLS / "compare.py"))["steps"]
+    fades = {"a": {"start": 0, "end": 40}, "b": {"start": 0.5, "end": 1.0}, "c": {"from": 0, "to": 1, "start": 5e1}}
+    terms = {"plain": {"loss_weight": 2}, "gone": None, **{name: {"fade": fade} for name, fade in fades.items()}}
+    train = {"total_iter": 100, "scheduler": {"milestones": [10, 50]}, "distill": terms}
+    assert steps(train, 200) == [
+        "train:total_iter=200",
+        "train:scheduler:milestones=[20, 100]",
+        "train:distill:a:fade:end=80",
+        "train:distill:c:fade:start=100",
+    ]
