@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -142,8 +143,23 @@ def describe_output(net: nn.Module, output: object) -> str:
     return f"{name} returns one {type(output).__name__}"
 
 
+def further_inputs(net: nn.Module) -> list[str]:
+    """What a network has to be given beside the image, by name."""
+    try:
+        parameters = list(inspect.signature(net.forward).parameters.values())[1:]
+    except (TypeError, ValueError):  # compiled code may have no signature
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
+
+
 def describe_refusal(net: nn.Module, x: Tensor, error: Exception) -> str:
     """Why a network did not take a batch, for an error message."""
+    if more := further_inputs(net):
+        return (
+            f"{type(net).__name__} takes {', '.join(more)} beside the image, expected a network of one image; write a class around "
+            "it, and name it: `file: FILE.py, class: NAME`"
+        )
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return (
         f"{type(net).__name__} does not take an image of shape {tuple(x.shape)} ({reason}); where it is the size, "

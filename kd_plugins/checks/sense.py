@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 from kd_plugins.checks.blocks import house_of
+from kd_plugins.checks.channels import check_channels
 from kd_plugins.checks.datasets import TRAINING_NEEDS
 from kd_plugins.checks.hints import fits, schema_of
 from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
@@ -50,6 +51,7 @@ def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
     for path, block in sources.items():
         _check_checkpoint(report, path, block)
         _check_weights(report, path, block.get("ensemble"))
+    check_channels(report, opt, sources)
     _check_student(report, opt)
     if not is_train:
         return

@@ -7,6 +7,8 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
+_COLOURED = ("DegradedPhotoDataset", "DegradedImageDataset", "PairedImageDataset", "SingleImageDataset")
+
 
 def task_blocks(block: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The blocks of the datasets inside a `TaskDataset`, by their tasks, as far as they are blocks; of any other dataset none."""
@@ -23,6 +25,22 @@ def is_unlabelled(block: Mapping[str, Any]) -> bool:
     ``unlabelled = True`` (a user's own may have it) have none; a `TaskDataset` has none where one of its tasks has none.
     """
     return any(_is_unlabelled(part) for part in (task_blocks(block) or {"": block}).values())
+
+
+def channels_of(block: Mapping[str, Any]) -> int | None:
+    """How many channels the images of a dataset have, as far as its option block says; None where it does not.
+
+    Args:
+        block: of a dataset; of a `TaskDataset` the tasks' have to agree.
+    """
+    counts = {_channels_of(part) for part in (task_blocks(block) or {"": block}).values()}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _channels_of(block: Mapping[str, Any]) -> int | None:
+    if block.get("type") in _COLOURED:
+        return 1 if block.get("color") == "y" else 3
+    return None
 
 
 def _is_unlabelled(block: Mapping[str, Any]) -> bool:

@@ -13,8 +13,9 @@ from basicsr.utils import FileClient, imfrombytes
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from kd_plugins.data.blocks import channels_of
 from kd_plugins.data.crops import random_window, to_tensor
-from kd_plugins.data.photos import find_photos, load_image
+from kd_plugins.data.photos import find_photos, load_image, luma
 
 
 @DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
@@ -28,6 +29,7 @@ class DegradedImageDataset(Dataset):
             * io_backend: ``{type: disk}`` or ``{type: lmdb}``.
             * meta_info_file: The images to take, a line each, by their path in the folder (disk only). Default: all.
             * gt_size: Side of a training crop of the restored image in pixels; the crop is smaller by ``scale``.
+            * color: ``y`` for gray images, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
             * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
 
             The loader's keys are basicsr's.
@@ -60,6 +62,7 @@ class DegradedImageDataset(Dataset):
         if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % scale:
             raise ValueError(f"gt_size is {size!r}; expected a whole number of pixels, a multiple of the scale, {scale}")
         self.size = size // scale
+        self.channels = channels_of(opt) or 3
         self.hflip, self.rot = bool(opt.get("use_hflip", False)), bool(opt.get("use_rot", False))
         self.images = self._list(Path(opt["dataroot_lq"]).expanduser())
         self._client: FileClient | None = None  # opened by each worker itself
@@ -87,6 +90,8 @@ class DegradedImageDataset(Dataset):
         """Return one image; in training its crop is a function of the seed (its lowest 32 bits)."""
         place, name = self.images[index]
         image = self._read(place)
+        if self.channels == 1:
+            image = np.ascontiguousarray(luma(np.ascontiguousarray(image))[..., :1])
         if self.train:
             height, width = image.shape[:2]
             if min(height, width) < self.size:

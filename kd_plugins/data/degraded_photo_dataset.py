@@ -13,11 +13,12 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from kd_plugins.data.blocks import channels_of
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.degradations import build_degradation
-from kd_plugins.data.photos import Photo, find_photos
+from kd_plugins.data.photos import Photo, find_photos, luma
 
-_OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot", "seed", "cache", "unlabelled"}
+_OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot", "seed", "cache", "unlabelled", "color"}
 _LOADER_KEYS = {
     *("name", "type", "phase", "scale", "use_shuffle", "num_worker_per_gpu", "batch_size_per_gpu", "pin_memory"),
     *("dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue", "persistent_workers", "io_backend"),
@@ -45,14 +46,15 @@ class DegradedPhotoDataset(Dataset):
             * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
             * seed: Of the validation's degradation. Default: 0.
             * cache: Keep the decoded photos in memory, as uint8. Default: true.
+            * color: ``y`` for gray photos, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
             * unlabelled: Withhold the clean photos, to try what training without them does. Default: false.
 
             The loader's keys are basicsr's.
 
     Returns:
-        Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB, ``lq`` smaller by the scale (a photo whose sides
-        it does not divide is cut to fit); ``gt`` in [0, 1], and ``lq`` too except for noise without ``clip``. The names in
-        ``lq_path`` are unique, so that saved images are. Without ``gt`` and ``gt_path`` where they are ``unlabelled``.
+        Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB, or (1, H, W), ``lq`` smaller by the scale (a photo
+        whose sides it does not divide is cut to fit); ``gt`` in [0, 1], and ``lq`` too except for noise without ``clip``. The
+        names in ``lq_path`` are unique, so that saved images are. Without ``gt`` and ``gt_path`` where they are ``unlabelled``.
 
     Raises:
         FileNotFoundError: If a folder is missing or holds no image.
@@ -72,6 +74,7 @@ class DegradedPhotoDataset(Dataset):
         self.seed = opt.get("seed", 0)
         self.unlabelled = bool(opt.get("unlabelled", False))
         self.gt_size = int(opt["gt_size"]) if self.train else 0
+        self.channels = channels_of(opt) or 3
         split = opt.get("split") or ("train" if self.train else "val")
         self.photos: list[Photo] = find_photos(opt["photos"], split)
         # Seeded anew for each item; kept, since making one costs as much as a crop of rain.
@@ -96,6 +99,8 @@ class DegradedPhotoDataset(Dataset):
             near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.75)
             if key not in known and near:
                 raise ValueError(f"DegradedPhotoDataset has no key '{key}'; did you mean '{near[0]}'?")
+        if opt.get("color") not in (None, "y"):
+            raise ValueError(f"color is {opt['color']!r}; expected y, or no such key for RGB")
         size = opt.get("gt_size", 1)
         if phase == "train" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise ValueError(f"gt_size is {size!r}; expected a whole number of pixels, 1 or more")
@@ -112,7 +117,7 @@ class DegradedPhotoDataset(Dataset):
         height, width = image.shape[:2]
         if min(height, width) < self.gt_size:
             raise ValueError(f"photo '{photo.path}' is {width}x{height}; expected at least gt_size = {self.gt_size} on each side")
-        return image
+        return luma(image) if self.channels == 1 else image
 
     def __len__(self) -> int:
         """Return the number of photos; ``dataset_enlarge_ratio`` makes an epoch longer."""
@@ -132,6 +137,7 @@ class DegradedPhotoDataset(Dataset):
             height, width = (side // self.degrade.factor * self.degrade.factor for side in image.shape[:2])
             gt = image[:height, :width].astype(np.float32) * np.float32(1 / 255)
             lq = self.degrade(gt, validation_rng(self.seed, photo.path))
+        gt, lq = (np.ascontiguousarray(each[..., : self.channels]) for each in (gt, lq))
         item = {"lq": to_tensor(lq), "lq_path": f"{photo.name}.png"}
         return item if self.unlabelled else {**item, "gt": to_tensor(gt), "gt_path": photo.path}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from basicsr.utils import rgb2ycbcr
 
 from kd_plugins.data.degradations import nearest
 
@@ -87,6 +88,11 @@ def load_image(path: str | Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"photo {str(path)!r} cannot be decoded; expected one of: {', '.join(sorted(SUFFIXES))}")
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """The Y of YCbCr of (H, W, 3) uint8, RGB, as BasicSR's `color: y` has it, in all three channels: a degradation needs them."""
+    return np.repeat(rgb2ycbcr(image, y_only=True)[..., None], 3, axis=2)
 
 
 def _load_builtin(function: str, index: int | None) -> np.ndarray:

@@ -157,18 +157,19 @@ class TokenizerExtractor(nn.Module):
         return f"range={self.range}, codes={tuple(self.codebook.shape)}"
 
     def _input(self, image: Tensor) -> Tensor:
-        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or min(image.shape[-2:]) < self.stride:
+        if image.dim() != 4 or image.shape[1] not in (1, 3) or not image.is_floating_point() or min(image.shape[-2:]) < self.stride:
             raise ValueError(
-                f"TokenizerExtractor: expected floating-point images (N, 3, H, W) with H and W from {self.stride} up, "
+                f"TokenizerExtractor: expected floating-point images (N, 1 or 3, H, W) with H and W from {self.stride} up, "
                 f"got {image.dtype} {tuple(image.shape)}."
             )
+        image = image.expand(-1, 3, -1, -1)  # gray: the same in all three
         return image * 2 - 1 if self.range == "symmetric" else image
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The levels alone; what only z needs is not computed.
 
         Args:
-            image: (N, 3, H, W) in [0, 1].
+            image: (N, 3, H, W), or (N, 1, H, W) gray, in [0, 1].
 
         Returns:
             A feature for each level, shallow to deep: (N, C_l, H // 2**l, W // 2**l).
@@ -182,7 +183,7 @@ class TokenizerExtractor(nn.Module):
         """The levels and z in one pass.
 
         Args:
-            image: (N, 3, H, W) in [0, 1].
+            image: (N, 3, H, W), or (N, 1, H, W) gray, in [0, 1].
 
         Returns:
             The levels as from `forward`, and z = quant_conv(encoder(image)), not quantised, (N, D, H // stride, W // stride).

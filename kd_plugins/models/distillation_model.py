@@ -16,7 +16,7 @@ from kd_plugins.features.measure import example_channels
 from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.first_look import look_first
 from kd_plugins.models.precision import Precision
-from kd_plugins.models.report import compare_networks, example_input
+from kd_plugins.models.report import compare_networks, example_input, try_student
 from kd_plugins.models.start import explicit_student, start_student, starts_from_weights
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
 from kd_plugins.models.truth import SupervisedModel
@@ -111,6 +111,10 @@ class DistillationModel(SupervisedModel):
         if sizes := fit_sizes(student, example_channels(student), "network_g"):
             self.opt["network_g"] = padded_block(self.opt["network_g"], sizes)
             self._network = self._network and described(self.opt["network_g"])
+        if self.is_train:
+            x = example_input(student, self.opt, self.device)
+            self.channels = x.shape[1]
+            try_student(student, x)
 
     def _build_teachers(self) -> None:
         if not self.opt.get("teacher"):
@@ -208,6 +212,8 @@ class DistillationModel(SupervisedModel):
     def compute_losses(self) -> OrderedDict[str, Tensor]:
         """Every term of the sum that has a weight by now, by the name it is logged under."""
         self.require_truth()
+        if self.lq.shape[1] != self.channels:
+            try_student(self.get_bare_model(self.net_g), self.lq[:1])
         self.active = self.terms_at(self.iteration)
         if self.active and self.opt["dist"]:  # what processes average has a gradient in all of a step, or in nothing of it
             self.active = list(self.terms.values())

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from kd_plugins.archs.adapter import describe_refusal
-from kd_plugins.data import task_blocks
+from kd_plugins.archs.adapter import describe_output, describe_refusal
+from kd_plugins.data import channels_of, task_blocks
 from kd_plugins.features.measure import evaluating, example_images
 from kd_plugins.metrics.complexity import Complexity, measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
+from kd_plugins.teachers import WRONG_ARGUMENTS
 
 ROLES = ("input", "student", "teacher")
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
@@ -38,21 +39,49 @@ def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
-    """One random image of the training size that the network takes, (1, C, H, W)."""
+    """One random image of the training size, (1, C, H, W), of the data's channels, or of those that the network takes."""
     train = opt["datasets"].get("train", {})
     crops = next(iter(task_blocks(train).values()), train)  # of one size for all tasks
     size = int(crops.get("gt_size") or 64) // int(opt.get("scale") or 1)
+    if count := channels_of(train):
+        generator = torch.Generator().manual_seed(0)  # its own, as that of `example_images`
+        return torch.rand(1, count, size, size, generator=generator).to(device)
     images = example_images(net, size, size, device)
     return next((image for image in images[:-1] if _takes(net, image)), images[-1])
 
 
 def _takes(net: nn.Module, x: Tensor) -> bool:
+    """Whether a network runs on a batch."""
     try:
         with evaluating(net):
             net(x)
     except Exception:  # what a network says of other channels is its own affair
         return False
     return True
+
+
+def try_student(net: nn.Module, x: Tensor) -> None:
+    """Hold a student to what it makes of an image like those that it is trained on.
+
+    Raises:
+        ValueError: it takes other channels or sizes, or makes no one image of it.
+    """
+    try:
+        with evaluating(net):
+            image = net(x)
+    except torch.OutOfMemoryError:
+        raise
+    except (*WRONG_ARGUMENTS, ValueError) as error:
+        height, width = x.shape[-2:]
+        others = [each for each in example_images(net, height, width, x.device) if each.shape[1] != x.shape[1]]
+        if fine := next((each.shape[1] for each in others if _takes(net, each)), 0):
+            raise ValueError(
+                f"network_g: {type(net).__name__} takes images of {fine} channels, those of the data have {x.shape[1]}; `color: y` "
+                "in a dataset makes them gray, of one"
+            ) from error
+        raise ValueError(f"network_g: {describe_refusal(net, x, error)}") from error
+    if not isinstance(image, Tensor):
+        raise ValueError(f"network_g: {describe_output(net, image)}; choose one: `output: 0`, or a key")
 
 
 @master_only

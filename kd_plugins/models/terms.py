@@ -146,7 +146,13 @@ class Term:
 
     def _of_images(self, step: Step) -> Tensor:
         context = {"lq": step.seen(self.view)[0], "gt": step.gt, "negatives": step.negatives}
-        return self._compare(*step.images(self.view, self.trust), **context, encodings=step.encodings(self.view, self.trust))
+        student, teacher = step.images(self.view, self.trust)
+        if student.shape != teacher.shape:  # L1 would stretch one to the other
+            raise ValueError(
+                f"train:distill:{self.name}: the student's image is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}, "
+                "expected the same: their scales, or their outputs' channels, differ"
+            )
+        return self._compare(student, teacher, **context, encodings=step.encodings(self.view, self.trust))
 
     def _of_features(self, step: Step, mask: Tensor | None) -> Tensor:
         target = step.targets[self.view]

@@ -115,6 +115,11 @@ class SupervisedModel(UpdatedModel):
     def truth_losses(self) -> OrderedDict[str, Tensor]:
         """The losses between the student's image and the clean one, by the name they are logged under."""
         losses = OrderedDict()
+        if (self.cri_pix or self.cri_perceptual) and self.output.shape != self.gt.shape:  # L1 would stretch one to the other
+            raise OptionError(
+                f"network_g: of a batch {tuple(self.lq.shape)} it makes {tuple(self.output.shape)}, the clean images are "
+                f"{tuple(self.gt.shape)}, expected the same: its scale, or its output's channels, are not the data's"
+            )
         if self.cri_pix:
             losses["l_pix"] = self.cri_pix(self.output, self.gt)
         if self.cri_perceptual:

@@ -80,7 +80,7 @@ class ValidatedModel(SavedModel):
                 {role: {m: calculate_metric({"img": images[role], **clean}, o) for m, o in metrics.items()} for role in scored}
             )
             if wanted:
-                panel = np.concatenate([images[role] for role in (*ROLES, "clean") if role in images], axis=1)
+                panel = np.concatenate([_in_colour(images[role]) for role in (*ROLES, "clean") if role in images], axis=1)
                 tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), current_iter, dataformats="HWC")
         if metrics:
             shares = zip_longest(*gathered(rows))
@@ -99,7 +99,7 @@ class ValidatedModel(SavedModel):
             tensors["clean"] = self.gt
         images = {role: _to_image(value) for role, value in tensors.items()}
         height, width = images["student"].shape[:2]
-        if with_teacher:
+        if with_teacher and self.lq.shape[1] == self.output.shape[1]:  # else it is no such image
             lq = _to_image(self.lq)
             images["input"] = lq if lq.shape[:2] == (height, width) else enlarge(lq, height, width)
         for name in ("gt", "lq", "output"):
@@ -142,4 +142,12 @@ def _refuse_references(dataset: str, metrics: Mapping[str, Mapping[str, Any]]) -
 
 
 def _to_image(batch: Tensor) -> Image:
-    return np.asarray(tensor2img([batch.detach().cpu()]))
+    image = batch.detach().cpu()
+    if image.shape[1] in (1, 3):
+        return np.asarray(tensor2img([image]))
+    return (image[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _in_colour(image: Image) -> Image:
+    """With three channels, to be shown: a gray one repeated, of more the first three."""
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image[..., :3]

@@ -92,7 +92,7 @@ class Teacher(nn.Module):
             seen = self(x)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"{self.key}: {describe_refusal(self.net, x, error)}") from error
         if not torch.isfinite(seen.image).all():
             raise ValueError(f"{self.key}: its image has numbers that are not finite, expected weights that restore images")

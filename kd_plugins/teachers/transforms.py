@@ -81,7 +81,14 @@ def zoom_in(gt: Tensor, lq: Tensor) -> Tensor:
 
     Returns:
         (N, C, H, W), a view of `gt`.
+
+    Raises:
+        ValueError: they differ in channels.
     """
+    if gt.shape[1] != lq.shape[1]:
+        raise ValueError(
+            f"view: zoomed: the clean images have {gt.shape[1]} channels, the inputs {lq.shape[1]}: a crop is no input"
+        )
     height, width = lq.shape[-2:]
     places = gt.shape[-2] // height, gt.shape[-1] // width
     row, column = (int(torch.randint(count, (1,))) for count in places)

@@ -427,8 +427,14 @@ def test_the_last_row_of_an_odd_size_is_seen(tiny):
     assert x.grad is not None and (x.grad[..., -1, :] != 0).all() and (x.grad[..., :, -1] != 0).all()
 
 
+def test_a_gray_image_is_one_of_three_equal_channels(tiny):
+    extractor, gray = TokenizerExtractor(tiny), torch.rand(2, 1, 32, 32)
+    for mine, theirs in zip(extractor(gray), extractor(gray.repeat(1, 3, 1, 1)), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize(
-    "bad", [torch.rand(1, 3, 15, 64), torch.rand(1, 1, 32, 32), torch.rand(3, 32, 32), torch.ones(1, 3, 32, 32).int()]
+    "bad", [torch.rand(1, 3, 15, 64), torch.rand(1, 4, 32, 32), torch.rand(3, 32, 32), torch.ones(1, 3, 32, 32).int()]
 )
 def test_what_is_no_image_is_refused(tiny, bad):
     extractor = TokenizerExtractor(tiny)
