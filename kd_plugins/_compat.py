@@ -22,6 +22,10 @@ _TORCHVISION_SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
+IMAGE_SUFFIXES = frozenset(
+    (*(".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".bmp", ".dib"), *(".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"))
+)
+"""How the names of image files end, in small letters: of those that OpenCV reads, all whose values are whole numbers."""
 _LIBRARIES: list[torch.library.Library] = []  # a definition lives only as long as its Library object
 
 
@@ -137,6 +141,27 @@ def wrap_networks_without_gpus() -> None:
     BaseModel.model_to_device = model_to_device
 
 
+def list_images_only() -> None:
+    """Let BasicSR's datasets pass over files that are no images, such as Thumbs.db.
+
+    They take every file of a folder for one: basicsr/data/data_util.py lines 28, 219, 220 and 244, single_image_dataset.py line 45,
+    video_test_dataset.py lines 72 and 73.
+    """
+    from basicsr.data import data_util, single_image_dataset, video_test_dataset
+
+    for module in (data_util, single_image_dataset, video_test_dataset):
+        original = module.scandir
+        if original.__module__ != __name__:
+            module.scandir = _images_of(original)  # type: ignore[attr-defined]
+
+
+def _images_of(scandir: Any) -> Any:
+    def images(*args: Any, **kwargs: Any) -> Iterator[str]:
+        return (name for name in scandir(*args, **kwargs) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+
+    return images
+
+
 def require_basicsr() -> None:
     """Say in one sentence how to install basicsr where it is missing.
 
@@ -157,3 +182,4 @@ def apply() -> None:
     restore_functional_tensor()
     start_processes_without_gpus()
     wrap_networks_without_gpus()
+    list_images_only()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
-from kd_plugins.group import largest
+from kd_plugins.group import gathered, largest
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 """What schedulers and terminals send to end a run, and connections that drop; Windows has two of them."""
+
+_TROUBLE = 1000  # above every signal: what is told of comes before it
 
 
 class RunStopped(Exception):
@@ -35,6 +39,22 @@ class StoppedAtStart(KeyboardInterrupt):
     """A signal asked for the end before the first step. Not an Exception: what tries something out is not to swallow it."""
 
     exit_code = Interrupted.exit_code
+
+
+class BadData(RunStopped):
+    """Data of the run cannot be read; the message names the dataset, the file, and what is wrong."""
+
+
+class OutOfMemory(RunStopped):
+    """There is not enough memory for the next step, or for an image of the validation."""
+
+
+_NO_MEMORY = re.compile("allocate memory|(not enough|out of|insufficient) memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory could not be had; PyTorch's and OpenCV's have no type of their own for it on the CPU."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
 
 
 class Interrupt:
@@ -75,13 +95,20 @@ class Interrupt:
             self.received = signal.Signals(number)
             _say(f"\n{self.received.name}: finishing this step, then saving; a second Ctrl-C stops at once.\n")
 
-    def check(self) -> None:
+    def check(self, trouble: str = "") -> None:
         """Between steps, in all processes.
+
+        Args:
+            trouble: why this process has no data.
 
         Raises:
             Interrupted: a signal came, to any of them.
+            BadData: one of them has no data.
         """
-        if number := largest(self.received or 0):
+        number = largest(_TROUBLE if trouble else self.received or 0)
+        if number == _TROUBLE:
+            raise BadData(next(text for text in gathered(trouble) if text))
+        if number:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
     def watch(self, loader: Any) -> Any:
@@ -114,9 +141,16 @@ class _Watched:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        batches: Iterable[Any] = self._loader
-        for batch in batches:
-            self._interrupt.check()
+        batches: Iterator[Any] = iter(self._loader)
+        while True:
+            batch, trouble = None, ""
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except BadData as error:
+                trouble = str(error)
+            self._interrupt.check(trouble)
             yield batch
 
 
@@ -124,3 +158,46 @@ def ignore_signals() -> None:
     """In a worker process: a scheduler signals all processes of a run, and the main one still needs its batches to stop well."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+class _Deaths:
+    """Deaths of a data loader's workers, told while its images are waited for.
+
+    PyTorch's handler of SIGCHLD raises an error wherever the main thread is just then: between the halves of an update, or a save.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = False
+        self._tell: Any = None
+
+    def watch(self) -> None:
+        """Take the place of that handler, if it is there: a loader sets it when it starts its first worker."""
+        number = getattr(signal, "SIGCHLD", None)
+        if number is None or threading.current_thread() is not threading.main_thread():
+            return
+        handler = signal.getsignal(number)
+        if getattr(handler, "__module__", None) == "torch.utils.data._utils.signal_handling":
+            self._tell = handler
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._tell(number, frame)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the main thread waits for images.
+
+        Raises:
+            RuntimeError: a worker died, now or before.
+        """
+        if self._tell is not None:
+            self._tell(signal.SIGCHLD, None)
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+
+DEATHS = _Deaths()

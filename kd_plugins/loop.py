@@ -6,7 +6,8 @@ import datetime
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from traceback import clear_frames
 from typing import Any
 
 from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
@@ -14,12 +15,16 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from kd_plugins.data.loading import shared_loader
-from kd_plugins.interrupt import Interrupt, Interrupted, RunStopped
+from kd_plugins.data.loading import STOPPED, shared_loader
+from kd_plugins.data.reading import SKIPPED
+from kd_plugins.group import alone, gathered
+from kd_plugins.interrupt import BadData, Interrupt, Interrupted, OutOfMemory, RunStopped, lacks_memory
 from kd_plugins.models.bad_steps import BadSteps
+from kd_plugins.models.checkpoints import SaveError
+from kd_plugins.models.update import UpdatedModel
 from kd_plugins.models.validation import ValidatedModel
 from kd_plugins.options import OptionError
-from kd_plugins.randomness import kept_randomness
+from kd_plugins.randomness import kept_randomness, random_state, set_random_state
 
 
 class Loop:
@@ -53,6 +58,8 @@ class Loop:
         self.progress = getattr(model, "progress", {})  # what a state keeps of this loop; a model that is not ours keeps nothing
         self.logger, self.message_logger = get_root_logger(), MessageLogger(opt, current_iter + 1, tb_logger)
         self.interrupt = Interrupt()
+        self.is_whole = True  # what there is to save
+        self.skipped: dict[str, int] = {}  # how often a bad image was passed over
 
     def run(self, total_iters: int) -> None:
         """Train.
@@ -61,9 +68,11 @@ class Loop:
             total_iters: the last iteration.
 
         Raises:
-            Interrupted: a signal came; the state is saved.
-            BadSteps: too many steps in a row had numbers that are not finite; the state is saved.
-            SaveError: a checkpoint could not be written.
+            Interrupted: a signal came.
+            BadSteps: too many steps in a row had numbers that are not finite.
+            BadData: an image could not be read, or a worker of the loader died.
+            OutOfMemory: there was not enough memory.
+            SaveError: a checkpoint could not be written. Whatever else is raised, the state is saved first.
         """
         start = time.time()
         # a bar with the time left on a terminal; elsewhere the log lines have it
@@ -74,72 +83,132 @@ class Loop:
                 if self.current_iter and self.progress:
                     self._validate_if_due()  # the state was saved before the validation of its iteration
                 self._steps(total_iters, bar)
+                self._count_skipped()
                 self.logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start))}")
                 self.model.save(epoch=-1, current_iter=-1)  # the latest
                 self._validate()
-            except RunStopped as stop:
-                if isinstance(stop, (Interrupted, BadSteps)):
-                    self._save()
-                    stop.args = (f"{stop}. Saved at iteration {self.saved_at}; `--auto_resume` goes on from there",)
-                self.logger.error(f"Stopped: {stop}.")
-                raise
+            except Exception as error:
+                if not lacks_memory(error):
+                    self._end(error)
+                    raise
+                clear_frames(error.__traceback__)  # what a failed step still holds may be what there is no memory for
+                stop = OutOfMemory(f"not enough memory: {' '.join(str(error).split())[:200]}")
+                self._end(stop)
+                raise stop from error
             finally:
                 if self.tb_logger:
                     self.tb_logger.flush()
 
+    def _end(self, error: Exception) -> None:
+        """Save what was reached, if it can be, and say why the run ends."""
+        agreed = alone() or isinstance(error, (Interrupted, BadSteps, BadData))  # it takes all processes
+        if agreed and not isinstance(error, SaveError) and self.is_whole:
+            self._save()
+        at = f"Saved at iteration {self.saved_at}; `--auto_resume` goes on from there" if self.saved_at else "Nothing was saved"
+        if isinstance(error, RunStopped) and not isinstance(error, SaveError):
+            error.args = (f"{error}. {at}",)
+        self.logger.error(f"Stopped: {error}." if isinstance(error, RunStopped) else f"{type(error).__name__}: {error}. {at}.")
+
     def _steps(self, total_iters: int, bar: tqdm) -> None:
         data_timer, iter_timer = AvgTimer(), AvgTimer()
-        for data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
+        for place, data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
             data_timer.record()
-            self.step(data)
+            self.interrupt.check(data.get(STOPPED, ""))
+            self.step(data, place)
             iter_timer.record()
             bar.update()
             if self.current_iter % self.opt["logger"]["print_freq"] == 0:
                 self._log(time=iter_timer.get_avg_time(), data_time=data_timer.get_avg_time())
             if self.current_iter % int(self.opt["logger"]["save_checkpoint_freq"]) == 0:
                 self._save()
-            self.interrupt.check()
             self._validate_if_due()
             data_timer.start()
             iter_timer.start()
 
-    def step(self, data: Any) -> None:
+    def step(self, data: Any, place: tuple[int, int] = (0, 0)) -> None:
         """Take one step.
 
         Args:
             data: a batch.
+            place: the epoch, and how many of its samples are used up with this batch.
 
         Raises:
             OptionError: the first step of the run found options that do not go together: a crop too small for a loss, say.
-            BadSteps: see `run`.
+            BadSteps, BadData: see `run`.
         """
-        is_first, self.current_iter = self.current_iter == self.begun_at, self.current_iter + 1
-        self.model.update_learning_rate(self.current_iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
+        if STOPPED in data:
+            raise BadData(data[STOPPED])
+        self._note_skipped(data)
+        is_first, give_back = self.current_iter == self.begun_at, self._remember()
+        self.current_iter += 1
+        self.model.updating = False
         try:
+            self.model.update_learning_rate(self.current_iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
             self.model.feed_data(data)
             self.model.optimize_parameters(self.current_iter)
-        except ValueError as error:
-            if not is_first or isinstance(error, OptionError):
+        except BadSteps:  # a step that was skipped is one that was taken
+            self._take(place)
+            raise
+        except Exception as error:
+            give_back()
+            # a step that ended between two weights has no state; of other models it is not known where it ended
+            self.is_whole = isinstance(self.model, UpdatedModel) and not self.model.updating
+            if not is_first or not isinstance(error, ValueError) or isinstance(error, OptionError):
                 raise
             raise OptionError(f"the first step: {error}") from error
+        self._take(place)
 
-    def _batches(self) -> Iterator[Any]:
-        """Batches without end; what is used up of the first epoch is left out.
+    def _take(self, place: tuple[int, int]) -> None:
+        self.epoch, self.progress["samples"] = place
+
+    def _remember(self) -> Callable[[], None]:
+        """Note all of the run that a step changes but the networks; returns a function that gives it back."""
+        iteration, generators = self.current_iter, random_state()
+        schedules = [(vars(scheduler), dict(vars(scheduler))) for scheduler in self.model.schedulers]
+        groups = [group for optimizer in self.model.optimizers for group in optimizer.param_groups]
+        rates = [group["lr"] for group in groups]
+
+        def give_back() -> None:
+            self.current_iter = iteration
+            set_random_state(generators)
+            for schedule, before in schedules:
+                schedule.update(before)
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
+        return give_back
+
+    def _note_skipped(self, data: Any) -> None:
+        """Log each bad image once, that another one took the place of."""
+        for text in itertools.chain.from_iterable(names.split("\n") for names in data.pop(SKIPPED, ())):
+            if text and text not in self.skipped:
+                self.logger.warning(f"{text}; another image takes its place.")
+            if text:
+                self.skipped[text] = self.skipped.get(text, 0) + 1
+
+    def _count_skipped(self) -> None:
+        found = gathered(self.skipped)
+        if names := {name for own in found for name in own}:
+            times = sum(sum(own.values()) for own in found)
+            self.logger.warning(f"Bad images passed over in training: {len(names)}, {times} times in all.")
+
+    def _batches(self) -> Iterator[tuple[tuple[int, int], Any]]:
+        """Batches without end, each with the epoch and what is used up of it then; of the first epoch that much is left out.
 
         Upstream counts an epoch's incomplete last batch, which the loader drops, and so may end before the last iteration.
         """
-        batch_size, samples, prefetcher = self.loader.batch_size or 1, self.progress.get("samples", 0), None
+        batch_size, prefetcher = self.loader.batch_size or 1, None
+        epoch, samples = self.epoch, self.progress.get("samples", 0)
         while True:
-            self.sampler.set_epoch(self.epoch, samples)
+            self.sampler.set_epoch(epoch, samples)
             if prefetcher is None:
                 prefetcher = _build_prefetcher(self.loader, self.opt)  # it asks for batches at once: the sampler has to know which
             else:
                 prefetcher.reset()
             while (data := prefetcher.next()) is not None:
                 samples += batch_size
-                self.progress["samples"] = samples
-                yield data
-            samples, self.epoch = 0, self.epoch + 1
+                yield (epoch, samples), data
+            epoch, samples = epoch + 1, 0
 
     def _log(self, **timing: float) -> None:
         lrs = self.model.get_current_learning_rate()

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+DATA_PATHS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info")
+"""Keys of a dataset that name a file or folder, in which `~` is the user's own."""
 _DEEPEST = 100  # levels of nesting: whatever walks through the options does so by recursion
 _MOST = 100_000  # values, each counted wherever an alias repeats it: whatever walks through the options sees it there
 
@@ -299,8 +301,8 @@ def _complete_datasets(opt: dict[str, Any]) -> None:
         dataset["phase"] = phase.split("_")[0]  # val_1, val_2, test_1
         if "scale" in opt:
             dataset["scale"] = opt["scale"]
-        for key in ("dataroot_gt", "dataroot_lq"):
-            if dataset.get(key) is not None:
+        for key in DATA_PATHS:
+            if isinstance(dataset.get(key), str):
                 dataset[key] = osp.expanduser(dataset[key])
 
 

@@ -12,6 +12,7 @@ from basicsr.utils import get_root_logger, make_exp_dirs
 
 from kd_plugins.checks import check_file
 from kd_plugins.checks.scored import scored_phases, trained_student
+from kd_plugins.data.loading import readable_loader
 from kd_plugins.group import first_says
 from kd_plugins.lock import only_run
 from kd_plugins.options import option_errors, parse_options
@@ -54,7 +55,8 @@ def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
 def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any]) -> Any:
     dataset = build_dataset(dataset_opt)
     get_root_logger().info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
-    return build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"])
+    loader = build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"])
+    return readable_loader(loader)
 
 
 if __name__ == "__main__":

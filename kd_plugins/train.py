@@ -22,7 +22,7 @@ import kd_plugins
 from kd_plugins.checks import check_file
 from kd_plugins.checks.known import MODELS
 from kd_plugins.checks.walk import no_entry
-from kd_plugins.data.loading import resumable_loader
+from kd_plugins.data.loading import readable_loader, resumable_loader
 from kd_plugins.group import first_says
 from kd_plugins.lock import only_run
 from kd_plugins.loop import Loop
@@ -90,7 +90,11 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     """
     logger = get_root_logger()
     _take_one_gpu(opt, logger)
-    loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
+    try:
+        loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
+    except ZeroDivisionError:  # upstream counts the epochs
+        raise ValueError("datasets:train: no image to train on") from None
+    val_loaders = [readable_loader(loader) for loader in val_loaders]
     loader, sampler, warning = resumable_loader(loader, sampler, opt)
     if warning:
         logger.warning(warning)

@@ -28,6 +28,7 @@ LOADER: dict[str, Spec] = {
     "prefetch_mode": Literal["cpu", "cuda", None],
     "num_prefetch_queue": Held,
     "persistent_workers": Flag,
+    "on_bad_image": Literal["stop", "skip", None],
     "io_backend": Block("io_backend", {"type": Literal["disk", "lmdb", "memcached"]}, ("type",), every=Any),
 }
 _CROP: dict[str, Spec] = {"gt_size": Count, "use_hflip": Flag, "use_rot": Flag}

@@ -9,6 +9,7 @@ from typing import Any
 from kd_plugins.archs.file_arch import find_file
 from kd_plugins.checks.blocks import house_of
 from kd_plugins.checks.datasets import DATASETS
+from kd_plugins.checks.images import check_images
 from kd_plugins.checks.known import EXTRACTOR, LOSS, MODELS, OURS
 from kd_plugins.checks.report import Report, show
 from kd_plugins.checks.sources import sources_of
@@ -84,6 +85,7 @@ def _check_dataset(report: Report, path: Path, dataset: Mapping[Any, Any]) -> No
     photos = dataset.get("photos")
     if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)) and photos:
         _attempt(report, (*path, "photos"), find_photos, photos)
+    check_images(report, path, dataset)
 
 
 def _check_extractors(report: Report, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:

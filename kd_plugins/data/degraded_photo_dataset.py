@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
@@ -22,6 +23,7 @@ _OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot"
 _LOADER_KEYS = {
     *("name", "type", "phase", "scale", "use_shuffle", "num_worker_per_gpu", "batch_size_per_gpu", "pin_memory"),
     *("dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue", "persistent_workers", "io_backend"),
+    "on_bad_image",
 }
 
 
@@ -82,7 +84,21 @@ class DegradedPhotoDataset(Dataset):
         self._decoded: list[np.ndarray] | None = None
         if opt.get("cache", True):
             # Now, not at first use: forked workers then share one copy.
-            self._decoded = [self._load(photo) for photo in self.photos]
+            self.photos, self._decoded = self._decode_all()
+
+    def _decode_all(self) -> tuple[list[Photo], list[np.ndarray]]:
+        good: list[tuple[Photo, np.ndarray]] = []
+        for photo in self.photos:
+            try:
+                good.append((photo, self._load(photo)))
+            except (OSError, ValueError) as error:
+                if self.opt.get("on_bad_image") != "skip":
+                    raise ValueError(f"dataset {self.opt.get('name')!r}: {error}") from error
+                get_root_logger().warning(f"dataset {self.opt.get('name')!r}: {error}; left out.")
+        if not good:
+            raise ValueError(f"dataset {self.opt.get('name')!r}: none of its {len(self.photos)} photos can be used")
+        photos, decoded = zip(*good, strict=True)
+        return list(photos), list(decoded)
 
     @staticmethod
     def _check_keys(opt: Mapping[str, Any]) -> None:

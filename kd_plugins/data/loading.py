@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from basicsr.data import build_dataloader
-from basicsr.data.prefetch_dataloader import PrefetchDataLoader
+from basicsr.data.prefetch_dataloader import PrefetchDataLoader, PrefetchGenerator
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from kd_plugins.data.reading import ReadableItems
 from kd_plugins.group import place
-from kd_plugins.interrupt import ignore_signals
+from kd_plugins.interrupt import DEATHS, BadData, ignore_signals
 from kd_plugins.randomness import kept_randomness, seed_generators, seed_of
 
 _LONGEST_EPOCH = 10**8  # its order is a list in memory
+STOPPED = "stopped"
+"""The key under which a batch says why it cannot be had: raised in a worker or a thread, it would come early and in other words."""
 
 
 class Item(NamedTuple):
@@ -76,6 +80,12 @@ class SeededItems(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, item: Item) -> Any:
+        try:
+            return self._read(item)
+        except BadData as error:
+            return {STOPPED: str(error)}
+
+    def _read(self, item: Item) -> Any:
         if self.seed is None:
             return self.dataset[item.index]
         seed = seed_of(self.seed, item.epoch, item.position)
@@ -89,7 +99,7 @@ class SeededItems(Dataset):
             return self.dataset[item.index]
 
 
-def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple[DataLoader, ResumableSampler, str]:
+def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple[TrainingBatches, ResumableSampler, str]:
     """Build BasicSR's training loader anew, over seeded items and a sampler that can begin in the middle of an epoch.
 
     Args:
@@ -108,16 +118,64 @@ def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple
     if len(sampler) > _LONGEST_EPOCH:
         raise ValueError(f"datasets:train:dataset_enlarge_ratio: {len(sampler)} in an epoch, expected at most {_LONGEST_EPOCH}")
     seed, warning = opt["manual_seed"], ""
-    dataset = loader.dataset
-    if isinstance(loader, PrefetchDataLoader) and loader.num_workers == 0 and not hasattr(dataset, "seeded_item"):
+    dataset, prefetches = ReadableItems(loader.dataset), isinstance(loader, PrefetchDataLoader)
+    if prefetches and loader.num_workers == 0 and not hasattr(dataset, "seeded_item"):
         seed = None  # it draws in a thread beside the training: seeding there would disturb what is drawn here
         warning = "prefetch_mode: cpu without workers: a run that goes on will see other crops; num_worker_per_gpu: 1 repairs it."
     resumable = ResumableSampler(sampler)
-    block = opt["datasets"]["train"]
+    block = {**opt["datasets"]["train"], "prefetch_mode": None}
     made = build_dataloader(SeededItems(dataset, seed), block, opt["num_gpu"], opt["dist"], resumable, seed=None)
     made.worker_init_fn = _start_worker
+    made.collate_fn = _collate
     made.generator = torch.Generator()  # it draws a seed for workers in every epoch: not from the run's generator
-    return made, resumable, warning
+    return TrainingBatches(made, loader.num_prefetch_queue if prefetches else 0), resumable, warning
+
+
+def _collate(items: list[Any]) -> Any:
+    """A batch, or why there is none."""
+    for item in items:
+        if isinstance(item, Mapping) and STOPPED in item:
+            return item
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError, KeyError) as error:
+        shapes = dict.fromkeys(tuple(value.shape) for item in items for value in item.values() if isinstance(value, torch.Tensor))
+        return {STOPPED: f"datasets:train: no batch can be made of images of {', '.join(map(str, shapes))}: {error}"}
+
+
+class TrainingBatches:
+    """A training loader that tells what goes wrong as its last batch (`STOPPED`).
+
+    Args:
+        loader: any loader.
+        ahead: how many batches a thread beside the training asks for at most; 0 for no thread. BasicSR's own `PrefetchDataLoader`
+            waits without end where that thread fails.
+    """
+
+    def __init__(self, loader: DataLoader, ahead: int = 0) -> None:
+        self.loader, self.ahead, self.batch_size = loader, ahead, loader.batch_size
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        DEATHS.watch()
+        return _told(PrefetchGenerator(_told(batches), self.ahead) if self.ahead else batches, DEATHS.waiting)
+
+
+def _told(batches: Iterator[Any], waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[Any]:
+    while True:
+        try:
+            with waiting():
+                batch = next(batches)
+        except StopIteration:
+            return
+        except (MemoryError, RuntimeError) as error:  # a worker died, or could not hand on its images
+            text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            yield {STOPPED: f"datasets:train: {text}; with fewer `num_worker_per_gpu` less memory is needed"}
+            return
+        yield batch
 
 
 def _start_worker(number: int) -> None:
@@ -141,6 +199,23 @@ class Share(Dataset):
     def __getitem__(self, round_: int) -> Any:
         index = round_ * self.size + self.rank
         return self.dataset[index] if index < len(self.dataset) else None
+
+
+def readable_loader(loader: Any) -> DataLoader:
+    """A validation loader that names what cannot be read, or leaves it out (`ReadableItems`).
+
+    Raises:
+        ValueError: there is nothing to read.
+    """
+    dataset = ReadableItems(loader.dataset)
+    if len(dataset) == 0:
+        raise ValueError(f"dataset {dataset.opt.get('name')!r} holds no image")
+    return _Present(dataset, batch_size=1, collate_fn=_one_or_none, pin_memory=loader.pin_memory)
+
+
+class _Present(DataLoader):
+    def __iter__(self) -> Any:
+        return (batch for batch in super().__iter__() if batch is not None)
 
 
 def shared_loader(loader: Any) -> Any:

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from basicsr.utils import rgb2ycbcr
 
+from kd_plugins._compat import IMAGE_SUFFIXES
 from kd_plugins.data.degradations import nearest
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+SUFFIXES = IMAGE_SUFFIXES
 
 BUILTIN: dict[str, dict[str, tuple[str, int | None]]] = {
     "train": {

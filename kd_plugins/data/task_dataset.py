@@ -11,6 +11,8 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from kd_plugins.data.blocks import is_unlabelled, task_blocks
+from kd_plugins.data.reading import ReadableItems
+from kd_plugins.options import DATA_PATHS
 
 
 @DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
@@ -24,7 +26,8 @@ class TaskDataset(Dataset):
     Args:
         opt: The option block. Own keys:
 
-            * tasks: ``{TASK: {type: any registered dataset, <its keys>}, ...}``; ``phase`` and ``scale`` are handed down.
+            * tasks: ``{TASK: {type: any registered dataset, <its keys>}, ...}``; ``phase``, ``scale`` and ``on_bad_image``
+              are handed down.
 
             The loader's keys are basicsr's, and stand beside ``tasks``.
 
@@ -49,7 +52,9 @@ class TaskDataset(Dataset):
         self.train = opt.get("phase") == "train"
         if self.train and len({is_unlabelled(block) for block in blocks.values()}) > 1:
             raise ValueError("datasets: tasks: some have clean images and some have none, expected one or the other in training")
-        self.datasets: dict[str, Any] = {task: build_dataset(_completed(block, task, opt)) for task, block in blocks.items()}
+        self.datasets: dict[str, Any] = {
+            task: ReadableItems(build_dataset(_completed(block, task, opt))) for task, block in blocks.items()
+        }
         if all(hasattr(dataset, "seeded_item") for dataset in self.datasets.values()):
             self.seeded_item = self._seeded_item  # where one draws by itself, `SeededItems` seeds the generators for all
 
@@ -58,12 +63,12 @@ class TaskDataset(Dataset):
         lengths = [len(dataset) for dataset in self.datasets.values()]
         return len(lengths) * max(lengths) if self.train else sum(lengths)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Return one item of one task."""
         task, place = self._find(index)
         return self._named(self.datasets[task][place], task)
 
-    def _seeded_item(self, index: int, seed: int) -> dict[str, Any]:
+    def _seeded_item(self, index: int, seed: int) -> dict[str, Any] | None:
         """Return one item, whose randomness is a function of the seed."""
         task, place = self._find(index)
         return self._named(self.datasets[task].seeded_item(place, seed), task)
@@ -80,7 +85,9 @@ class TaskDataset(Dataset):
             index -= len(dataset)
         raise IndexError("index after the last item")
 
-    def _named(self, item: Mapping[str, Any], task: str) -> dict[str, Any]:
+    def _named(self, item: Mapping[str, Any] | None, task: str) -> dict[str, Any] | None:
+        if item is None:  # left out
+            return None
         named = {**item, "task": task}
         if not self.train and len(self.datasets) > 1 and "lq_path" in named:
             stem, suffix = osp.splitext(named["lq_path"])
@@ -90,6 +97,6 @@ class TaskDataset(Dataset):
 
 def _completed(block: Mapping[str, Any], task: str, whole: Mapping[str, Any]) -> dict[str, Any]:
     """The block of a task's dataset with what BasicSR fills into one that stands alone."""
-    filled = {key: whole[key] for key in ("phase", "scale") if key in whole}
-    roots = {key: osp.expanduser(block[key]) for key in ("dataroot_gt", "dataroot_lq") if isinstance(block.get(key), str)}
+    filled = {key: whole[key] for key in ("phase", "scale", "on_bad_image") if key in whole}
+    roots = {key: osp.expanduser(block[key]) for key in DATA_PATHS if isinstance(block.get(key), str)}
     return {"name": f"{whole.get('name')}, {task}", **block, **filled, **roots}

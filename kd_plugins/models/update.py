@@ -38,6 +38,7 @@ class UpdatedModel(ValidatedModel):
         max_bad_steps: how many skipped steps in a row end the run (see `bad_step_bound`).
     """
 
+    updating = False  # whether the step under way has begun to change weights
     precision: Precision
     paths: list[str]  # of the batch's images, as far as there are some
     iteration = 0  # of the step, from 1
@@ -90,6 +91,7 @@ class UpdatedModel(ValidatedModel):
         self.bad_steps = 0
         if self.grad_bound:
             torch.nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_bound)
+        self.updating = True
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)

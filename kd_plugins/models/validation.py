@@ -17,6 +17,7 @@ from tqdm import tqdm
 from kd_plugins.data.downsample import enlarge
 from kd_plugins.data.loading import shared_loader
 from kd_plugins.group import gathered
+from kd_plugins.interrupt import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.models.report import ROLES, score_table
 from kd_plugins.models.saving import SavedModel
@@ -85,6 +86,8 @@ class ValidatedModel(SavedModel):
         if metrics:
             shares = zip_longest(*gathered(rows))
             rows = [row for rows in shares for row in rows if row is not None]  # in the order of the dataset
+            if not rows:
+                raise BadData(f"dataset {dataset!r}: none of its images can be used")
             means = {role: {m: sum(row[role][m] for row in rows) / len(rows) for m in metrics} for role in rows[0]}
             self.scores[dataset] = {**self.scores.get(dataset, {}), **means}
             self._report(dataset, current_iter, tb_logger)

@@ -14,6 +14,8 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
 def check(tmp_path, monkeypatch, capsys):
     """The lines that the command says, and its exit code, about a text and `--force_yml` entries."""
     monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Path("images/a.png").touch()  # its name is looked at
 
     def run(text=GOOD, *entries, code=2):
         Path("a.yml").write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ def test_more_gpus_than_there_are_are_refused_before_anything_is_built(check, tm
     there = torch.cuda.device_count()
     assert main(["train", "-opt", "a.yml", "--force_yml", f"num_gpu={there + 1}"]) == 2
     assert f"num_gpu: {there + 1}, but there are {there} GPUs here, expected auto, or 0 for the CPU" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["a.yml"]
+    assert {file.name for file in tmp_path.iterdir()} == {"a.yml", "images"}
 
 
 def test_the_check_alone_may_run_on_another_machine_than_the_training(check):

@@ -16,8 +16,8 @@ datasets:
   train:
     name: pairs
     type: PairedImageDataset
-    dataroot_gt: .
-    dataroot_lq: .
+    dataroot_gt: images
+    dataroot_lq: images
     filename_tmpl: '{}'
     io_backend: {type: disk}
     gt_size: 128
@@ -28,7 +28,7 @@ datasets:
     batch_size_per_gpu: 16
     dataset_enlarge_ratio: 100
     prefetch_mode: ~
-  val: {name: Set5, type: PairedImageDataset, dataroot_gt: ., dataroot_lq: ., io_backend: {type: disk}}
+  val: {name: Set5, type: PairedImageDataset, dataroot_gt: images, dataroot_lq: images, io_backend: {type: disk}}
 network_g: {type: MSRResNet, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 4}
 path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
 train:
@@ -126,6 +126,8 @@ RESTORMER = (
 def check(tmp_path, monkeypatch, capsys):
     """The exit code, the errors and the warnings of the command."""
     monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Path("images/a.png").touch()  # its name is looked at
 
     def run(text, *entries):
         Path("a.yml").write_text(text, encoding="utf-8")

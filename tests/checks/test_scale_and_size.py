@@ -8,7 +8,7 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
 def test_a_scale_is_that_of_the_networks(check):
     edsr = "{type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 4}"
     entries = ("model_type=DistillationModel", "init=random", "teacher=~", f"network_g={edsr}")
-    pairs = "{name: a, type: PairedImageDataset, dataroot_gt: ., dataroot_lq: ., io_backend: {type: disk}, gt_size: 130, "
+    pairs = "{name: a, type: PairedImageDataset, dataroot_gt: images, dataroot_lq: images, io_backend: {type: disk}, gt_size: 130, "
     pairs += "use_hflip: true, use_rot: ~, batch_size_per_gpu: 1, num_worker_per_gpu: 0}"
     assert "gt_size: 130, expected a multiple of the scale, 4" in check(GOOD, *entries, "scale=4", f"datasets:train={pairs}")[0]
     smaller = ("datasets:val=~", "datasets:train:degradation={type: downsample, scale: 2}")
