@@ -171,7 +171,7 @@ def _told(batches: Iterator[Any], waiting: Callable[[], AbstractContextManager[N
                 batch = next(batches)
         except StopIteration:
             return
-        except (MemoryError, RuntimeError) as error:  # a worker died, or could not hand on its images
+        except (EOFError, MemoryError, OSError, RuntimeError) as error:  # a worker died, or could not hand on its images
             text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             yield {STOPPED: f"datasets:train: {text}; with fewer `num_worker_per_gpu` less memory is needed"}
             return

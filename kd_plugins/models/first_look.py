@@ -156,7 +156,7 @@ def _item(dataset: Any, index: int) -> Mapping[str, Any] | None:
         item = dataset[index]
     except Exception:  # a validation says what is wrong with an image
         return None
-    return item if "lq" in item and "gt" in item else None
+    return item if item and "lq" in item and "gt" in item else None
 
 
 def _sample(name: str, items: list[Mapping[str, Any]]) -> Sample | None:

@@ -75,12 +75,11 @@ class UpdatedModel(ValidatedModel):
         self.optimizer_g.zero_grad(set_to_none=True)
         before = random_state()
         give_back = keep_buffers([*self._nets().values(), *(term.loss for term in self.terms.values())])
-        with self.precision.autocast(self.device):
-            self.losses = self.compute_losses()
-        total = torch.stack([value.float() for value in self.losses.values()]).sum()
-        total.backward()
-        if self.opt["dist"]:
-            self._average()
+        try:
+            total = self._gradients()
+        except Exception:  # memory, say: the run ends with the state before this step
+            give_back()
+            raise
         trained = [p for own in self.trained.values() for p in own]
         if largest(not all_finite(total, trained)):
             try:
@@ -95,6 +94,16 @@ class UpdatedModel(ValidatedModel):
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def _gradients(self) -> Tensor:
+        """Forward and backward pass; returns the sum of the losses."""
+        with self.precision.autocast(self.device):
+            self.losses = self.compute_losses()
+        total = torch.stack([value.float() for value in self.losses.values()]).sum()
+        total.backward()
+        if self.opt["dist"]:
+            self._average()
+        return total
 
     def model_ema(self, decay: float = 0.999) -> None:
         """As BaseModel's, which leaves out the buffers: a batch norm's statistics follow too (see `follow`)."""

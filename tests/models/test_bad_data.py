@@ -182,6 +182,22 @@ def failing(compute, iteration, error):
     return losses
 
 
+def test_a_failed_step_leaves_no_trace_in_statistics(pairs, build):
+    model = build(pairs)
+    norm = torch.nn.BatchNorm2d(3).train()
+    model.net_g.add_module("norm", norm)
+
+    def compute():
+        norm(model.lq)
+        raise MemoryError
+
+    model.compute_losses = compute
+    before = norm.running_mean.clone()
+    with pytest.raises(MemoryError):
+        model.optimize_parameters(1)
+    assert torch.equal(norm.running_mean, before) and norm.num_batches_tracked == 0
+
+
 def test_a_step_that_ends_between_two_weights_is_not_saved(pairs, write, monkeypatch, capfd):
     monkeypatch.setattr(DistillationModel, "model_ema", lambda model, decay: model.iteration == 4 and fail(MemoryError()))
     at_step(monkeypatch, 4, lambda: fail(RuntimeError(NO_MEMORY)), after=True)
