@@ -99,7 +99,7 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     if warning:
         logger.warning(warning)
     model = build_registered_model(opt)
-    images = len(loader.dataset)  # pyright: ignore[reportArgumentType]
+    images = len(loader.dataset)
     if resume_state is not None:
         for change in _resume(model, resume_state, opt["path"]["resume_state"]):
             logger.warning(change)

@@ -154,6 +154,7 @@ class TrainingBatches:
 
     def __init__(self, loader: DataLoader, ahead: int = 0) -> None:
         self.loader, self.ahead, self.batch_size = loader, ahead, loader.batch_size
+        self.dataset: Any = loader.dataset
 
     def __len__(self) -> int:
         return len(self.loader)
