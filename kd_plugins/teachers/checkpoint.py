@@ -224,7 +224,10 @@ def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) ->
         agree = "All" if not missing and not unexpected else "Some" if len(missing) < len(own) else "No"
         said = f"{agree} name{'s' * (agree != 'No')} agree{'s' * (agree == 'No')}{_further_sets(source)}"
         raise ValueError(f"checkpoint {source} does not fit {type(net).__name__}: {'; '.join(parts)}. {said}")
-    net.load_state_dict(weights)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:  # names and shapes agree, and a value is none of its kind: complex, or without numbers in it
+        raise ValueError(f"checkpoint {source} does not fit {type(net).__name__}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _further_sets(source: str) -> str:

@@ -320,3 +320,10 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     torch.save({"params": {"good": torch.ones(2), "bad": torch.tensor([1.0, float("nan")])}}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth: 1 of its weights are not numbers \(bad\)"):
         read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("change", [lambda x: x.to_sparse(), lambda x: x.to("meta")], ids=["sparse", "meta"])
+def test_values_that_cannot_be_copied_name_the_file(weights, change):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with pytest.raises(ValueError, match="checkpoint a.pth does not fit Sequential: .*0.weight"):
+        load_strictly(net, {**weights, "0.weight": change(weights["0.weight"])}, "a.pth")
