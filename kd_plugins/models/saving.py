@@ -141,6 +141,10 @@ class SavedModel(SRModel):
         """
         super().resume_training(resume_state)
         for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                kept = [optimizer.state[parameter].keys() for parameter in group["params"] if parameter in optimizer.state]
+                if any(keys != kept[0] for keys in kept):
+                    raise ValueError("the optimizer keeps less of some parameters than of others")
             for parameter, moments in optimizer.state.items():
                 wrong = [key for key in moments if key in _MOMENTS and moments[key].shape != parameter.shape]
                 if wrong:

@@ -93,6 +93,8 @@ def read_checkpoint(
         weights = below(unwrapped(weights), prefix) if prefix else unwrapped(weights)
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from None
+    if sparse := [key for key, value in weights.items() if value.layout != torch.strided]:
+        raise ValueError(f"checkpoint {path}: {len(sparse)} of its weights are sparse tensors ({', '.join(sparse[:_NAMED])})")
     if broken := [key for key, value in weights.items() if torch.isnan(value).any()]:
         raise ValueError(f"checkpoint {path}: {len(broken)} of its weights are not numbers ({', '.join(broken[:_NAMED])})")
     return {key: _single(value) for key, value in weights.items()}, network

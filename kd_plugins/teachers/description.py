@@ -184,16 +184,16 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def within(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
+def within(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """While a described network is built: it may not become much larger than its weights, nor open files or connections.
 
     Raises:
         ValueError: it does; before the memory is asked for.
     """
     _watch()
-    token = _building.set(source)
+    token = _building.set(True)
     try:
-        with _Budget(weights, source):
+        with _Budget(weights):
             yield
     finally:
         _building.reset(token)
@@ -202,9 +202,8 @@ def within(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
 class _Budget(TorchDispatchMode):
     """Counts calls, and elements of new tensors, before they are made."""
 
-    def __init__(self, weights: Mapping[str, Tensor], source: str) -> None:
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.source = source
         self.calls = 100 * len(weights) + _SPARE_CALLS
         self.elements = 16 * sum(value.numel() for value in weights.values()) + _SPARE_ELEMENTS
 
@@ -214,7 +213,7 @@ class _Budget(TorchDispatchMode):
         if all(result.alias_info is None for result in func._schema.returns):  # no view, nothing in place
             self.elements -= _elements(func, args, kwargs)
         if min(self.calls, self.elements) < 0:
-            raise ValueError(f"checkpoint {self.source}: describes a network that is much larger than its weights")
+            raise ValueError("it is much larger than its weights")
         return func(*args, **kwargs)
 
 
@@ -229,7 +228,7 @@ def _elements(func: Any, args: Any, kwargs: Any) -> int:
         return 0
 
 
-_building: ContextVar[str | None] = ContextVar("building", default=None)
+_building: ContextVar[bool] = ContextVar("building", default=False)
 _OUTSIDE = ("socket.", "subprocess.", "os.system", "os.exec", "os.spawn", "os.posix_spawn")
 _CODE = (".py", ".pyc", ".so", ".pyd")  # of a module that a constructor imports
 
@@ -241,8 +240,8 @@ def _watch() -> None:
 
 
 def _refuse_outside(event: str, args: tuple[Any, ...]) -> None:
-    if (source := _building.get()) is None:
+    if not _building.get():
         return
     if (event == "open" and not str(args[0]).endswith(_CODE)) or event.startswith(_OUTSIDE):
         what = f"file {args[0]!r}" if event == "open" else event
-        raise ValueError(f"checkpoint {source}: describes a network that asks for more than its weights: {what}")
+        raise ValueError(f"it asks for more than its weights: {what}")

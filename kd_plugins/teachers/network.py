@@ -106,8 +106,11 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
     else:
         own = plain_network(described, str(path))
         adapter = {name: own.pop(name) for name in ADAPTER_KEYS if name in own}
-        with within(weights, str(path)):
-            net = _construct(own, key)
+        try:
+            with within(weights):
+                net = _construct(own, key)
+        except ValueError as error:
+            raise ValueError(f"checkpoint {path}: describes a network that cannot be built: {error}") from error
     load_strictly(net, weights, str(path))
     return net, {"sizes": required_sizes(net), **adapter}
 

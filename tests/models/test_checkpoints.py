@@ -1,6 +1,7 @@
 """Faults of a saved file."""
 
 import argparse
+import copy
 import os
 import zipfile
 
@@ -73,3 +74,13 @@ def test_a_state_with_sparse_tensors_is_none(tmp_path):
     torch.save(state, tmp_path / "2.state")
     with pytest.raises(BadState, match=r"2\.state \(no training state: it has sparse tensors"):
         load_state(str(tmp_path / "2.state"), str(tmp_path), ())
+
+
+def test_a_state_that_lacks_what_the_optimizer_keeps_of_a_parameter_is_none(options, build):
+    model = build(options)
+    model.optimize_parameters(1)
+    optimizer = copy.deepcopy(model.optimizer_g.state_dict())
+    state = {"iter": 1, "optimizers": [optimizer], "schedulers": [each.state_dict() for each in model.schedulers]}
+    del optimizer["state"][3]["exp_avg_sq"]
+    with pytest.raises(ValueError, match="the optimizer keeps less of some parameters than of others"):
+        model.resume_training(state)

@@ -316,6 +316,12 @@ def test_what_does_not_fit_names_the_sets_that_the_file_holds_if_there_are_sever
     load_strictly(net, read_checkpoint(path, "generator")[0], str(path))
 
 
+def test_sparse_weights_are_refused(tmp_path, weights):
+    torch.save({**weights, "0.weight": weights["0.weight"].to_sparse()}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: 1 of its weights are sparse tensors \(0.weight\)"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     torch.save({"params": {"good": torch.ones(2), "bad": torch.tensor([1.0, float("nan")])}}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth: 1 of its weights are not numbers \(bad\)"):

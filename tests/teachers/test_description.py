@@ -131,8 +131,14 @@ def test_whatever_a_constructor_opens_is_refused(teacher_of, tmp_path, registere
     ids=str,
 )
 def test_a_network_much_larger_than_its_weights_is_refused_before_it_is_made(teacher_of, network):
-    with pytest.raises(ValueError, match="describes a network that is much larger than its weights"):
+    with pytest.raises(ValueError, match="describes a network that cannot be built: it is much larger than its weights"):
         teacher_of(network)
+
+
+def test_arguments_that_the_class_refuses_are_said_to_be_the_files(teacher_of):
+    for network in ({"type": "Restormer", "heads": [1, 1, 0.5, 2]}, {**SMALL, "num_feet": 4}):
+        with pytest.raises(ValueError, match=r"net\.\w+: describes a network that cannot be built: .*(heads|num_feet)"):
+            teacher_of(network)
 
 
 def test_a_class_of_spandrel_may_have_the_dotted_name_that_tells_it_from_basicsrs():
