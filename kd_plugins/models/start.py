@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from kd_plugins.data import TaskDataset
 from kd_plugins.features import nearest
+from kd_plugins.group import start_equal
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
 from kd_plugins.students.request import TARGETS, student_of
 
-INIT = {"from": "teacher", "channels": "magnitude", "refit": False, "batches": 4}
+INIT = {"from": "teacher", "channels": "importance", "refit": True, "batches": 16}
 """The keys of `init: {...}`, with their defaults."""
 
 
@@ -108,6 +109,7 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
         importance = first_order(teacher, batches)
     images = _one_size([batch["lq"] for batch in batches]) if refits else None
     kept = inherit(student, teacher, init["channels"], importance, images)
+    start_equal(student.parameters())  # sums that differ in their last digit could keep other channels
     how = f"channels: {init['channels']}{', refit' if refits else ''}"
     get_root_logger().info(f"The student starts from the teacher's weights ({how}).")
     return kept
