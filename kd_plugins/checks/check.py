@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kd_plugins.checks.built import check_built
 from kd_plugins.checks.gpus import check_gpus
 from kd_plugins.checks.known import MODELS, file_block
 from kd_plugins.checks.paths import check_paths, mapping
@@ -18,11 +19,12 @@ from kd_plugins.checks.scored import check_scored
 from kd_plugins.checks.sense import check_sense
 from kd_plugins.checks.sources import holds_itself
 from kd_plugins.checks.walk import NOTES, no_entry, walk_block
+from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionFile, Path, read_option_file, run_name
 
 
 def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> list[str]:
-    """Check an option file; nothing is built and no image is read.
+    """Check an option file; no network is built and no image is read.
 
     Args:
         found: the file as it was read.
@@ -42,6 +44,8 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     model = MODELS.entries.get(name) if isinstance(name, str) else None
     if model is None and name is not None:
         report.error(("model_type",), no_entry(name, MODELS))
+        if str(name) not in MODELS.renamed:  # what a model that nobody knows would read is not known
+            return report.close()
     if endless := [str(key) for key, value in opt.items() if holds_itself(value, opt)]:
         for key in endless:
             report.error((key,), "holds itself: an anchor stands inside what it names")
@@ -51,6 +55,8 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     _check_nan(report, (), opt)
     check_sense(report, opt, is_train)
     check_scored(report, opt, model, is_train, run_name(opt.get("name"), args.debug), getattr(args, "root_path", ""))
+    own = model if model is not None and issubclass(model, DistillationModel) else None
+    check_built(report, opt, own, is_train)
     check_gpus(report, opt, getattr(args, "launcher", None), is_train)
     check_paths(report, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
     return report.close()

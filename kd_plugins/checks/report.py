@@ -27,8 +27,8 @@ class Report:
         self._wrong.add(path)
 
     def has_error(self, path: Path) -> bool:
-        """Whether there is an error about a key, or about one above it."""
-        return any(path[:depth] in self._wrong for depth in range(1, len(path) + 1))
+        """Whether there is an error about a key, or about one above it or below it."""
+        return any(path[: len(wrong)] == wrong[: len(path)] for wrong in self._wrong)
 
     def warning(self, path: Path, text: str) -> None:
         """Note what does not."""
