@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 from runs import Results
-from study import COLUMNS, Task
+from study import COLUMNS, Task, file_name
 
 from basicsr.archs import build_network  # isort: skip (study comes first: it imports kd_plugins)
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    args.steps, args.pool, args.workers, args.seeds = None, 1, 0, [0]  # no crops are needed
+    vars(args).update(steps=None, pool=1, workers=0, seeds=[0], force_yml=[])  # no crops are needed
     plan, results = yaml.safe_load(args.file.read_text()), Results(args.out / "scores.csv", COLUMNS)
     known: dict[str, Task] = {}
     for file in sorted(args.out.glob("stack_*.pth"), key=lambda path: -int(path.stem.split("_")[1])):
@@ -39,7 +39,7 @@ def main() -> None:
             net = build_network(known[task].options["network_g"]).to(args.device).eval()
             torch.nn.utils.vector_to_parameters(weights.float().to(args.device), net.parameters())
             if row in args.students and seed == 0 and stack["iteration"] == stack["steps"]:
-                torch.save({"params_ema": net.state_dict()}, args.out / f"{task}_{row.replace(' ', '_')}.pth")
+                torch.save({"params_ema": net.state_dict()}, args.out / f"{task}_{file_name(row)}.pth")
             if not results.has(**found):
                 results.add([{**found, "psnr": f"{known[task].scorer(net):.4f}"}])
                 print(results.rows[-1], flush=True)

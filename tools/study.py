@@ -63,7 +63,7 @@ class Task:
     def read(self, entries: Sequence[str]) -> dict[str, Any]:
         """The options of a row."""
         length = [f"train:total_iter={self.steps}", f"train:scheduler:T_max={self.steps}"]
-        given = (*self.plan["force_yml"], *self.block["force_yml"], *length, *entries)
+        given = (*self.plan["force_yml"], *self.block["force_yml"], *length, *entries, *self.args.force_yml)
         places = {"DATA/": f"{self.args.data}/", "OUT/": f"{self.args.out}/"}
         forced = [re.sub("|".join(places), lambda found: places[found[0]], entry) for entry in given]
         argv = ["-opt", self.block["base"], "--force_yml", *forced]
@@ -159,11 +159,16 @@ def train_all(todo: Iterator[Entry], milestones: Sequence[int], args: argparse.N
             time.sleep(0.0005)
 
 
+def file_name(row: str) -> str:
+    """A row's name as a part of a file's."""
+    return row.replace(",", "").replace(" ", "_")
+
+
 def keep(entry: Entry, shares: Results) -> None:
     """Write the student, and the course of what it was trained by."""
     task, row, seed, run = entry
     weights = {name: value.detach().cpu().clone() for name, value in run.model.net_g_ema.state_dict().items()}
-    name = task.name if row == "teacher" else f"{task.name}_{row.replace(' ', '_').replace(',', '')}_{task.steps}_{seed}"
+    name = task.name if row == "teacher" else f"{task.name}_{file_name(row)}_{task.steps}_{seed}"
     torch.save({"params_ema": weights}, task.args.out / f"{name}.pth")
     log = run.log.cpu()
     every = max(task.steps // 50, 1)
@@ -230,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--force_yml", nargs="+", default=[], help="for every run, after the file's own")
     parser.add_argument("--pool", type=int, help="how many crops are drawn")
     parser.add_argument("--beside", type=int, default=16, help="runs at once")
     parser.add_argument("--workers", type=int, default=14, help="processes that draw crops")

@@ -1,0 +1,51 @@
+"""Draw a photo as it comes in, as student and teacher restore it, and as it was; with dB under each.
+
+python tools/before_after.py options/distill_derain.yml restormer_derain_student docs/images/derain.png
+    [--photo 0] [--crop TOP LEFT SIDE]
+
+The photo is one of the option file's validation set; its teacher is the teacher. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from kd_plugins.data import DegradedPhotoDataset
+from kd_plugins.options import read_options
+from kd_plugins.teachers import build_teacher
+
+
+def main() -> None:
+    """Restore, crop, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("option_file")
+    parser.add_argument("student", help="a checkpoint that describes its network")
+    parser.add_argument("out")
+    parser.add_argument("--photo", type=int, default=0)
+    parser.add_argument("--crop", type=int, nargs=3, default=(20, 90, 180), metavar=("TOP", "LEFT", "SIDE"))
+    args = parser.parse_args()
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    opt = read_options(args.option_file)
+    item = DegradedPhotoDataset({**opt["datasets"]["val"], "phase": "val", "scale": opt["scale"]})[args.photo]
+    lq, gt = item["lq"].unsqueeze(0), item["gt"].unsqueeze(0)
+    networks = {"student": {"checkpoint": args.student}, "teacher": opt["teacher"]}
+    images = {"input": lq, **{name: build_teacher(block)(lq).image for name, block in networks.items()}, "clean": gt}
+    top, left, side = args.crop
+    figure, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images), 2.9), layout="constrained")
+    for axis, (name, image) in zip(axes, images.items(), strict=True):
+        psnr = -10 * torch.log10((image.clamp(0, 1) - gt).square().mean())
+        axis.imshow(image[0, :, top : top + side, left : left + side].clamp(0, 1).permute(1, 2, 0))
+        axis.set_title(name if name == "clean" else f"{name}, {psnr:.1f} dB", fontsize=10)
+        axis.set_axis_off()
+    figure.savefig(args.out, dpi=110, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
