@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,6 +163,26 @@ def _images_of(scandir: Any) -> Any:
     return images
 
 
+def archive_under_new_names() -> None:
+    """Let two runs of a name that begin within one second archive what was there before them.
+
+    basicsr/utils/misc.py line 38 names an archive by the second, and fails where that name is taken.
+    """
+    import basicsr.utils
+    from basicsr.utils import misc
+
+    original = misc.mkdir_and_rename
+    if original.__module__ == __name__:
+        return
+
+    def mkdir_and_rename(path: str) -> None:
+        while os.path.exists(f"{path}_archived_{misc.get_time_str()}"):
+            time.sleep(0.05)
+        original(path)
+
+    misc.mkdir_and_rename = basicsr.utils.mkdir_and_rename = mkdir_and_rename
+
+
 def require_basicsr() -> None:
     """Say in one sentence how to install basicsr where it is missing.
 
@@ -183,3 +204,4 @@ def apply() -> None:
     start_processes_without_gpus()
     wrap_networks_without_gpus()
     list_images_only()
+    archive_under_new_names()

@@ -38,3 +38,13 @@ def test_torchvision_operators_are_defined():
 
     assert torchvision.transforms is not None
     assert hasattr(torch.ops.torchvision, "nms")
+
+
+def test_folders_are_archived_twice_within_a_second(tmp_path):
+    from basicsr.utils import mkdir_and_rename
+
+    for number in range(3):
+        mkdir_and_rename(str(tmp_path / "run"))
+        (tmp_path / "run" / str(number)).touch()
+    kept = sorted(file.name for file in tmp_path.glob("run_archived_*/*"))
+    assert kept == ["0", "1"] and (tmp_path / "run" / "2").exists()

@@ -27,6 +27,14 @@ with only_run(sys.argv[1]):
 """
 
 
+@pytest.fixture(autouse=True)
+def hang_up_counts():
+    """Whatever started these tests may have switched it off, as nohup does; what they start inherits it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def short(options, tmp_path, monkeypatch):
     """Four steps, in a folder of their own."""
