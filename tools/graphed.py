@@ -117,6 +117,35 @@ def capturable_losses() -> Iterator[None]:
             names["same_window"] = function
 
 
+def build_adam(opt: Mapping[str, Any], parameters: Sequence[Tensor], device: torch.device) -> tuple[torch.optim.Optimizer, Tensor]:
+    """The optimizer of a `train` block, and its rate as a tensor that a graph may change."""
+    arguments = dict(opt["optim_g"])
+    adam, rate = _ADAMS[arguments.pop("type")], torch.tensor(arguments.pop("lr"), device=device)
+    if device.type == "cuda":
+        arguments.update(fused=True, capturable=True)
+    return adam(parameters, lr=rate, **arguments), rate
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Set an optimizer's moments and steps to 0."""
+    for moments in optimizer.state.values():
+        for tensor in moments.values():
+            tensor.zero_()
+
+
+def capture(step: Callable[[], None], stream: Any) -> Any:
+    """A step as a graph on a stream, after three that warm it up: what they changed is the caller's to undo."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream), capturable_losses():
+        for _ in range(3):
+            step()
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            step()
+    return graph
+
+
 class Run:
     """One training, from a built model to scores at milestones.
 
@@ -135,7 +164,9 @@ class Run:
         self.picked: Any = None  # the crops of a step
         self.names: list[str] = []
         self.log = torch.zeros(0)
-        self._build_optimizer(model.opt["train"])
+        self.rate_at = self._table(learning_rates(model.opt["train"], steps))
+        parameters = [p for own in model.trained.values() for p in own]
+        self.optimizer, self.rate = build_adam(model.opt["train"], parameters, device)
         for term in model.terms.values():
             if term.fade is not None:
                 term.fade = self._table([term.fade(step) for step in range(1, steps + 1)])
@@ -148,17 +179,7 @@ class Run:
         self.graph: Any = None
         self._start = [tensor.detach().clone() for tensor in self._state()]
         if self.stream:
-            self._capture(self.stream)
-
-    def _build_optimizer(self, opt: Mapping[str, Any]) -> None:
-        model, arguments, cuda = self.model, dict(opt["optim_g"]), self.device.type == "cuda"
-        adam, rate = _ADAMS[arguments.pop("type")], arguments.pop("lr")
-        rates = learning_rates(opt, self.steps)
-        self.rate_at = self._table(rates)
-        self.rate: Any = torch.tensor(rate, device=self.device) if cuda else rate
-        parameters = [p for own in model.trained.values() for p in own]
-        extra = {"fused": True, "capturable": True} if cuda else {}
-        model.optimizer_g = self.optimizer = adam(parameters, lr=self.rate, **arguments, **extra)
+            self.graph = capture(self._step, self.stream)
 
     def _table(self, values: Sequence[float]) -> Callable[..., Tensor]:
         table = torch.tensor(values, device=self.device)
@@ -180,10 +201,7 @@ class Run:
         total.backward()
         if model.grad_bound:
             torch.nn.utils.clip_grad_norm_(model.net_g.parameters(), model.grad_bound)
-        if isinstance(self.rate, Tensor):
-            self.rate.copy_(self.rate_at())
-        else:
-            self.optimizer.param_groups[0]["lr"] = float(self.rate_at())
+        self.rate.copy_(self.rate_at())
         self.optimizer.step()
         with torch.no_grad():
             mean, own = (list(net.parameters()) for net in (model.net_g_ema, model.net_g))
@@ -195,25 +213,13 @@ class Run:
             self.log.index_copy_(0, self.index, torch.stack([v.detach().float() for v in values.values()])[None])
             self.index.add_(1).clamp_(max=self.steps - 1)
 
-    def _capture(self, stream: Any) -> None:
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), capturable_losses():
-            for _ in range(3):
-                self._step()
-            stream.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-                self._step()
-
     @torch.no_grad()
     def reset(self, seed: int) -> None:
         """Begin anew with the crops in another order."""
         with torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext():
             for tensor, start in zip(self._state(), self._start, strict=True):
                 tensor.copy_(start)
-            for moments in self.optimizer.state.values():
-                for tensor in moments.values():
-                    tensor.zero_()
+            forget(self.optimizer)
             self.order.copy_(self.pool.order(seed, self.steps, self.batch))
             self.index.zero_()
             self.log.zero_()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from graphed import Pool, capturable_losses, learning_rates, look_up
+from graphed import Pool, build_adam, capture, forget, learning_rates, look_up
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
@@ -127,13 +127,8 @@ class Stack:
         self.order = torch.zeros(steps, len(self.models), batch, dtype=torch.long, device=device)
         self.logs: list[list[str]] = []
         self.log = torch.zeros(0)
-        arguments: dict[str, Any] = dict(first.opt["train"]["optim_g"])
-        del arguments["type"]
-        self.rate: Any = torch.tensor(arguments.pop("lr"), device=device)
         beside = [p for model in self.models for label, own in model.trained.items() if label != "net_g" for p in own]
-        if device.type == "cuda":
-            arguments.update(fused=True, capturable=True)
-        self.optimizer = torch.optim.Adam([self.flat, *beside], lr=self.rate, **arguments)
+        self.optimizer, self.rate = build_adam(first.opt["train"], [self.flat, *beside], device)
         self.bound, self.decay = first.grad_bound, first.ema_decay
         for number, model in enumerate(self.models):
             self._bind(number, model)
@@ -143,7 +138,9 @@ class Stack:
         self.changed = [self.flat, self.mean, self.index, *beside]
         self.start = [tensor.detach().clone() for tensor in self.changed]
         if self.stream:
-            self._capture(self.stream)
+            self.graph = capture(self._step, self.stream)
+            self.stream.synchronize()
+            self.reset()
 
     def set_length(self, steps: int) -> None:
         """Set the last iteration: rates, fades and order are those of a run of this length."""
@@ -164,9 +161,7 @@ class Stack:
         """Begin anew."""
         for tensor, value in zip(self.changed, self.start, strict=True):
             tensor.copy_(value)
-        for moments in self.optimizer.state.values():
-            for tensor in moments.values():
-                tensor.zero_()
+        forget(self.optimizer)
         self.done = 0
 
     def _bind(self, number: int, model: Any) -> None:
@@ -211,18 +206,6 @@ class Stack:
                 self.logs, self.log = [list(each) for each in found], torch.zeros(self.longest, len(values), device=self.device)
             self.log.index_copy_(0, self.index, values[None])
             self.index.add_(1).clamp_(max=self.longest - 1)
-
-    def _capture(self, stream: Any) -> None:
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), capturable_losses():
-            for _ in range(3):
-                self._step()
-            stream.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-                self._step()
-        stream.synchronize()
-        self.reset()
 
     def advance(self, steps: int) -> None:
         """Take steps, and wait for the last of them."""

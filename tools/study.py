@@ -23,6 +23,7 @@ import yaml
 from graphed import Pool, Run, Scorer
 from runs import Results
 from stacked import Stack
+from torch import Tensor
 
 from kd_plugins.models import distillation_model
 from kd_plugins.options import parse_options
@@ -170,12 +171,15 @@ def keep(entry: Entry, shares: Results) -> None:
     weights = {name: value.detach().cpu().clone() for name, value in run.model.net_g_ema.state_dict().items()}
     name = task.name if row == "teacher" else f"{task.name}_{file_name(row)}_{task.steps}_{seed}"
     torch.save({"params_ema": weights}, task.args.out / f"{name}.pth")
-    log = run.log.cpu()
-    every = max(task.steps // 50, 1)
-    for number, name in enumerate(run.names):
-        means = log[: len(log) // every * every, number].view(-1, every).mean(1).tolist()
-        found = {"task": task.name, "row": row, "seed": seed, "name": name}
-        shares.add([{**found, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
+    add_course(shares, {"task": task.name, "row": row, "seed": seed}, run.names, run.log.cpu())
+
+
+def add_course(shares: Results, run: Mapping[str, Any], names: Sequence[str], log: Tensor) -> None:
+    """Write what a run logged, a column of (steps, columns) for each name, as fifty means."""
+    every = max(len(log) // 50, 1)
+    for name, column in zip(names, log.unbind(1), strict=True):
+        means = column[: len(log) // every * every].view(-1, every).mean(1).tolist()
+        shares.add([{**run, "name": name, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
 
 
 def train_stacked(plan: Mapping[str, Any], args: argparse.Namespace) -> None:
@@ -202,13 +206,10 @@ def train_stacked(plan: Mapping[str, Any], args: argparse.Namespace) -> None:
         weights = stack.mean.detach().to("cpu", torch.float32 if stop == steps else torch.float16)
         torch.save({"runs": names, "steps": steps, "iteration": stop, "weights": weights}, args.out / f"stack_{stop}.pth")
         print(f"{time.strftime('%X')} {stop}", flush=True)
-    shares, column, log, every = Results(args.out / "shares.csv", SHARES), 0, stack.log.cpu(), max(steps // 50, 1)
+    shares, log = Results(args.out / "shares.csv", SHARES), stack.log[:steps].cpu()
     for (task, row, seed), logged in zip(names, stack.logs, strict=True):
-        for name in logged:
-            means = log[: steps // every * every, column].view(-1, every).mean(1).tolist()
-            found = {"task": task, "row": row, "seed": seed, "name": name}
-            shares.add([{**found, "iteration": (k + 1) * every, "value": f"{value:.5g}"} for k, value in enumerate(means)])
-            column += 1
+        own, log = log[:, : len(logged)], log[:, len(logged) :]
+        add_course(shares, {"task": task, "row": row, "seed": seed}, logged, own)
 
 
 def missing(tasks: Sequence[Task], rows: Sequence[str], seeds: Sequence[int], done: Results) -> Iterator[Entry]:
