@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,61 +16,10 @@ from typing import Any
 
 import yaml
 
+from kd_plugins.yaml_loader import Loader
+
 DATA_PATHS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info")
 """Keys of a dataset that name a file or folder, in which `~` is the user's own."""
-_DEEPEST = 100  # levels of nesting: whatever walks through the options does so by recursion
-_MOST = 100_000  # values, each counted wherever an alias repeats it: whatever walks through the options sees it there
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As SafeLoader's, down to a depth."""
-        if self.depth == _DEEPEST:
-            raise yaml.MarkedYAMLError(problem=f"nested in more than {_DEEPEST} levels", problem_mark=self.peek_event().start_mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def get_single_node(self) -> yaml.Node | None:
-        """As SafeLoader's, of a size that can be walked through."""
-        node = super().get_single_node()
-        count, depth = (0, 0) if node is None else _extent(node, {})
-        if count > _MOST or depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(
-                problem=f"aliases repeat what they stand for until there are more than {_MOST} values, or {_DEEPEST} levels of them"
-            )
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As SafeLoader's, whose own errors for `!!int ""`, `!!bool x` or a date like 2025-13-01 say neither line nor value."""
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
-            if not isinstance(node, yaml.ScalarNode):
-                raise
-            kind = node.tag.rpartition(":")[2]
-            raise yaml.MarkedYAMLError(problem=f"{node.value[:100]!r} is no {kind}", problem_mark=node.start_mark) from error
-
-
-def _extent(node: yaml.Node, seen: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many nodes there are in one, and in how many levels; each alias counted as what it stands for."""
-    if id(node) not in seen:
-        seen[id(node)] = (0, 0)  # one that holds itself is found elsewhere
-        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        below = [_extent(part, seen) for part in (() if isinstance(node, yaml.ScalarNode) else parts)]
-        seen[id(node)] = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
-    return seen[id(node)]
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789")
-)
 
 
 class OptionError(ValueError):
@@ -111,12 +59,12 @@ def read_options(file: str) -> dict[str, Any]:
     return opt
 
 
-def _load(file: str, read: Callable[[Any], Any] = _Loader.get_single_data, kind: type = dict) -> Any:
+def _load(file: str, read: Callable[[Any], Any] = Loader.get_single_data, kind: type = dict) -> Any:
     if not osp.isfile(file):
         raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)})")
     try:
         with open(file, encoding="utf-8") as stream:
-            content = read(_Loader(stream))
+            content = read(Loader(stream))
     except OSError as error:
         raise OptionError(f"-opt {file}: cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -166,7 +114,7 @@ def read_option_file(file: str, entries: Sequence[str] = ()) -> OptionFile:
         OptionError: see `read_options` and `force_options`.
     """
     found = OptionFile(file, _load(file), {}, {})
-    _note_lines(_load(file, _Loader.get_single_node, yaml.MappingNode), (), found, set())
+    _note_lines(_load(file, Loader.get_single_node, yaml.MappingNode), (), found, set())
     force_options(found.opt, entries)
     for entry in entries:
         path = tuple(key.strip() for key in entry.partition("=")[0].split(":"))
@@ -206,7 +154,7 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         if not separator or not all(keys):
             raise OptionError(f"--force_yml {entry}: expected key:subkey=value")
         try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+            value = yaml.load(text, Loader=Loader)  # noqa: S506 (a SafeLoader)
         except yaml.YAMLError as error:
             reason = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) else ""
             raise OptionError(f"--force_yml {entry[:200]}: {text[:200]!r} is not a YAML value{reason}") from None
