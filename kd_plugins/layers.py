@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from kd_plugins.features import Pair, Stages, find_stages, measure, propose_pairs
-from kd_plugins.features.measure import Run
+from kd_plugins.features.layer_outputs import Run
 from kd_plugins.models.report import render
 from kd_plugins.models.start import explicit_student
 from kd_plugins.options import OptionError, option_errors, read_option_file

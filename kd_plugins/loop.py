@@ -15,8 +15,8 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from kd_plugins.data.bad_images import SKIPPED
 from kd_plugins.data.loading import STOPPED, shared_loader
-from kd_plugins.data.reading import SKIPPED
 from kd_plugins.group import alone, gathered
 from kd_plugins.interrupt import BadData, Interrupt, Interrupted, OutOfMemory, RunStopped, lacks_memory
 from kd_plugins.models.bad_steps import BadSteps

@@ -13,8 +13,8 @@ from kd_plugins.metrics.complexity import measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.models.report import render
 from kd_plugins.options import OptionError, option_errors, read_option_file
-from kd_plugins.students.request import TARGETS, choose, is_near, read_request
-from kd_plugins.students.scale import Candidate, Family
+from kd_plugins.students.family import Candidate, Family
+from kd_plugins.students.from_teacher import TARGETS, choose, is_near, read_request
 
 
 def list_students(root_path: str, argv: Sequence[str] | None = None) -> None:

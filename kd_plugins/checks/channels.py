@@ -13,7 +13,7 @@ from kd_plugins.checks.sources import NETWORK
 from kd_plugins.data import channels_of
 from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
-from kd_plugins.teachers.keys import CLASS_KEYS, TEACHER_KEYS
+from kd_plugins.teachers.network_keys import CLASS_KEYS, TEACHER_KEYS
 
 _ARGUMENTS = ("num_in_ch", "in_chans", "in_nc", "inp_channels", "in_channels", "img_channel", "in_ch", "n_colors")
 """What architectures call the channels of their input."""

@@ -19,7 +19,7 @@ from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import merge_terms
 from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_weights
-from kd_plugins.teachers.programs import find_program
+from kd_plugins.teachers.program_files import find_program
 
 _METRIC_FILES = {"calculate_brisque": ("model", "range_path"), "calculate_lpips": ("backbone",)}
 _SOURCE_FILES = {"checkpoint": find_weights, "file": find_file, "program": find_program}

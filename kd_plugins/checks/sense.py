@@ -17,15 +17,15 @@ from kd_plugins.checks.sources import NETWORK, sources_of, without_layers
 from kd_plugins.checks.tasks import TEACHERS, check_tasks
 from kd_plugins.checks.truth import check_truth, fade_of
 from kd_plugins.data import build_degradation
-from kd_plugins.features.pairs import GROUPS
+from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.options import Path
-from kd_plugins.students.request import FACTORS, TARGETS, read_request
+from kd_plugins.students.from_teacher import FACTORS, TARGETS, read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
-from kd_plugins.teachers.description import plain_network
-from kd_plugins.teachers.keys import TEACHER_KEYS
 from kd_plugins.teachers.network import main_block
+from kd_plugins.teachers.network_description import plain_network
+from kd_plugins.teachers.network_keys import TEACHER_KEYS
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
     SCHEDULERS["CosineAnnealingRestartLR"]: ("periods", ()),

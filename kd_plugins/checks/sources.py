@@ -13,10 +13,10 @@ from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.checks.blocks import Block, Many, Named, Spec, signature_block
 from kd_plugins.checks.hints import Above, AtLeast, AtMost, Count, Flag, Text, Why
 from kd_plugins.options import Path
-from kd_plugins.students.request import FACTORS, TARGETS
-from kd_plugins.teachers.keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TRUST
+from kd_plugins.students.from_teacher import FACTORS, TARGETS
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
-from kd_plugins.teachers.programs import UNTRUSTED
+from kd_plugins.teachers.network_keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TRUST
+from kd_plugins.teachers.program_files import UNTRUSTED
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
 _RANGE: Spec = Annotated[float, Above(0)]

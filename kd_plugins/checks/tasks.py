@@ -10,7 +10,7 @@ from kd_plugins.checks.paths import below, mapping
 from kd_plugins.checks.report import Report, choose, show
 from kd_plugins.data import TaskDataset, is_unlabelled, task_blocks
 from kd_plugins.models import DistillationModel
-from kd_plugins.teachers.keys import TASKS
+from kd_plugins.teachers.network_keys import TASKS
 
 TEACHERS = ("teacher", "teacher_clean")
 

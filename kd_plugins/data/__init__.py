@@ -3,7 +3,7 @@
 from kd_plugins.data import blur as blur  # these register degradations
 from kd_plugins.data import downsample as downsample
 from kd_plugins.data import rain as rain
-from kd_plugins.data.blocks import channels_of, is_unlabelled, task_blocks
+from kd_plugins.data.dataset_options import channels_of, is_unlabelled, task_blocks
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation, build_degradation
 from kd_plugins.data.degraded_image_dataset import DegradedImageDataset
 from kd_plugins.data.degraded_photo_dataset import DegradedPhotoDataset

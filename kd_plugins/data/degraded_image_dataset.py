@@ -13,8 +13,8 @@ from basicsr.utils import FileClient, imfrombytes
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from kd_plugins.data.blocks import channels_of
 from kd_plugins.data.crops import random_window, to_tensor
+from kd_plugins.data.dataset_options import channels_of
 from kd_plugins.data.photos import find_photos, load_image, luma
 
 

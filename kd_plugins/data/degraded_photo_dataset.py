@@ -14,8 +14,8 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from kd_plugins.data.blocks import channels_of
 from kd_plugins.data.crops import random_window, to_tensor
+from kd_plugins.data.dataset_options import channels_of
 from kd_plugins.data.degradations import build_degradation
 from kd_plugins.data.photos import Photo, find_photos, luma
 

@@ -11,7 +11,7 @@ from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import PrefetchDataLoader, PrefetchGenerator
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from kd_plugins.data.reading import ReadableItems
+from kd_plugins.data.bad_images import ReadableItems
 from kd_plugins.group import place
 from kd_plugins.interrupt import DEATHS, BadData, ignore_signals
 from kd_plugins.randomness import kept_randomness, seed_generators, seed_of

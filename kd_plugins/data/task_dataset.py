@@ -10,8 +10,8 @@ from basicsr.data import build_dataset
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from kd_plugins.data.blocks import is_unlabelled, task_blocks
-from kd_plugins.data.reading import ReadableItems
+from kd_plugins.data.bad_images import ReadableItems
+from kd_plugins.data.dataset_options import is_unlabelled, task_blocks
 from kd_plugins.options import DATA_PATHS
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_plugins.extractors.image import each_image, mscn_image, to_gray
+from kd_plugins.extractors.gray_images import each_image, mscn_image, to_gray
 
 MODEL_ENV = "KD_BRISQUE_MODEL"
 _MODEL_FILE = "brisque_model_live.yml"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_plugins.extractors.image import each_image, mscn_image, round_through, to_gray
-from kd_plugins.extractors.piqe import ACTIVITY
+from kd_plugins.extractors.gray_images import each_image, mscn_image, round_through, to_gray
+from kd_plugins.extractors.piqe_extractor import ACTIVITY
 
 _BLOCK = 16
 _SEGMENT = 6

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from kd_plugins.features.measure import Run, measure
+from kd_plugins.features.layer_outputs import Run, measure
 
 MAX_FLAT = 4
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 
 _PRODUCTS = ("addmm", "bmm", "conv", "einsum", "linear", "matmul", "mm")  # as mmengine calls them
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 
 RESTORED = 256
 """The side of the restored image that networks are timed at: at a training crop's, calls cost more than what they compute."""

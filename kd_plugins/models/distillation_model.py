@@ -12,7 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
-from kd_plugins.features.measure import example_channels
+from kd_plugins.features.layer_outputs import example_channels
 from kd_plugins.group import one_batch_norm, start_equal
 from kd_plugins.models.first_look import look_first
 from kd_plugins.models.precision import Precision
@@ -31,7 +31,7 @@ from kd_plugins.teachers import (
     student_block,
     zoom_in,
 )
-from kd_plugins.teachers.description import described
+from kd_plugins.teachers.network_description import described
 
 
 @MODEL_REGISTRY.register()

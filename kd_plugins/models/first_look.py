@@ -14,7 +14,7 @@ from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import Adapter
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.teachers import Teacher
 

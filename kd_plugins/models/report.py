@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import describe_output, describe_refusal
 from kd_plugins.data import channels_of, task_blocks
-from kd_plugins.features.measure import evaluating, example_images
+from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.metrics.complexity import Complexity, measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.teachers import WRONG_ARGUMENTS

@@ -17,8 +17,8 @@ from kd_plugins.models.changed import kinds
 from kd_plugins.models.checkpoints import Record, SaveError, write
 from kd_plugins.randomness import random_state, set_random_state
 from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
-from kd_plugins.teachers.description import described
-from kd_plugins.teachers.names import named_as
+from kd_plugins.teachers.network_description import described
+from kd_plugins.teachers.weight_names import named_as
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
 

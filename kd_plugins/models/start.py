@@ -18,7 +18,7 @@ from kd_plugins.features import nearest
 from kd_plugins.group import start_equal
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
-from kd_plugins.students.request import TARGETS, student_of
+from kd_plugins.students.from_teacher import TARGETS, student_of
 
 INIT = {"from": "teacher", "channels": "importance", "refit": True, "batches": 16}
 """The keys of `init: {...}`, with their defaults."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_plugins.teachers.description import explicit_block
-from kd_plugins.teachers.keys import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS
 from kd_plugins.teachers.network import build_source, main_block
+from kd_plugins.teachers.network_description import explicit_block
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS
 
 _NO_ARGUMENTS = "whose constructor arguments cannot be read; name the student's own `type` and arguments"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.features.taps import unheard
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from kd_plugins.features.measure import evaluating, example_images
+from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.features.taps import refuse_untappable, unheard
 from kd_plugins.students.depth import kept_blocks, without_others
 from kd_plugins.students.refit import LAYERS, Source, refit

@@ -1,4 +1,4 @@
-"""PyTorch's operations, and the rule (`rules.py`) of each."""
+"""PyTorch's operations, and the rule (`propagation.py`) of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from kd_plugins.students.rules import Layer, Marks, Rules
+from kd_plugins.students.propagation import Layer, Marks, Rules
 
 _SAME = {"clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "native_dropout"}
 _RESHAPED = {"view", "_unsafe_view", "reshape", "_reshape_alias"}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.features.taps import unheard
 
 LAYERS = (_ConvNd, nn.Linear)

@@ -14,11 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.features.taps import unheard
-from kd_plugins.students.atoms import Atoms
 from kd_plugins.students.operations import MOVED, apply
-from kd_plugins.students.rules import Layer, Marks, Rules
+from kd_plugins.students.propagation import Layer, Marks, Rules
+from kd_plugins.students.union_find import Atoms
 
 Plan = Mapping[str, Sequence[tuple[int, ...]]]
 """For each tensor of a state dict, the dimensions that get a label: one, or two that share one (the columns of grouped rows)."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.features import nearest
-from kd_plugins.teachers.names import below, listed, named_as, unwrapped
-from kd_plugins.teachers.programs import program_kind
+from kd_plugins.teachers.program_files import program_kind
+from kd_plugins.teachers.weight_names import below, listed, named_as, unwrapped
 
 BUNDLED = Path(__file__).parent.parent / "weights"
 _AVERAGE = "params_ema"

@@ -15,10 +15,10 @@ from kd_plugins.archs.file_arch import import_file, import_module, networks_of
 from kd_plugins.archs.spandrel_arch import required_sizes, spandrel_networks
 from kd_plugins.features import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
-from kd_plugins.teachers.description import is_registered, plain_network, recognise_part, within
 from kd_plugins.teachers.ensemble import Ensemble
-from kd_plugins.teachers.keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS, TRUST, WEIGHT_KEYS
-from kd_plugins.teachers.programs import load_program
+from kd_plugins.teachers.network_description import is_registered, plain_network, recognise_part, within
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS, TRUST, WEIGHT_KEYS
+from kd_plugins.teachers.program_files import load_program
 
 WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
 """What classes of networks raise for arguments that they do not take, beside ValueError."""

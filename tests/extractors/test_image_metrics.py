@@ -7,7 +7,7 @@ import torch
 
 from kd_plugins.extractors import BrisqueModel, brisque_features, brisque_score, load_brisque_model, piqe_score
 from kd_plugins.extractors.brisque_image import aggd_sums, fit_aggd
-from kd_plugins.extractors.image import MARGIN, mscn_image
+from kd_plugins.extractors.gray_images import MARGIN, mscn_image
 from kd_plugins.extractors.nss import gaussian_window
 
 data = pytest.importorskip("skimage.data", reason="scikit-image brings the photos")

@@ -10,7 +10,7 @@ import torch
 
 from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.models.checkpoints import BadState, fault, load_state, newest_state, remove_leftovers, write
-from kd_plugins.teachers.programs import program_kind
+from kd_plugins.teachers.program_files import program_kind
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kd_plugins.features.measure import example_images
+from kd_plugins.features.layer_outputs import example_images
 from kd_plugins.students import inherit
 from kd_plugins.teachers import build_source
 

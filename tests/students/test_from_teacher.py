@@ -8,8 +8,8 @@ from torch import nn
 from kd_plugins.metrics.complexity import count_flops
 from kd_plugins.students import inherit
 from kd_plugins.students.blueprint import Blueprint
-from kd_plugins.students.request import choose, student_of
-from kd_plugins.students.scale import Family
+from kd_plugins.students.family import Family
+from kd_plugins.students.from_teacher import choose, student_of
 from kd_plugins.teachers import build_source
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}

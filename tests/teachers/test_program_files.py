@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kd_plugins.teachers import build_teacher
-from kd_plugins.teachers.programs import load_program, program_kind
+from kd_plugins.teachers.program_files import load_program, program_kind
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
 

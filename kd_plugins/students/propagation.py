@@ -1,7 +1,7 @@
 """What an operation says of channels: which of its inputs' are the same ones, and which its output has.
 
-A tensor is marked by layers, each a label (`atoms.py`): a weight has one for its rows and one for its columns, an attention map of
-channels one for queries and one for keys. Only dimensions that differ between student and teacher are labelled at all.
+A tensor is marked by layers, each a label (`union_find.py`): a weight has one for its rows and one for its columns, an attention
+map of channels one for queries and one for keys. Only dimensions that differ between student and teacher are labelled at all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_plugins.students.atoms import Atoms
+from kd_plugins.students.union_find import Atoms
 
 
 @dataclass(frozen=True, eq=False)

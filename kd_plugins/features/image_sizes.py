@@ -9,7 +9,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import Adapter, AdapterError, Sizes
-from kd_plugins.features.measure import evaluating
+from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.features.taps import unheard
 
 _HALVINGS = (2, 4, 8, 16, 32, 64, 128)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.features.measure import evaluating, example_images
+from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.metrics.complexity import count_flops
 from kd_plugins.students.blueprint import Blueprint
 from kd_plugins.students.depth import kept_blocks, without_others

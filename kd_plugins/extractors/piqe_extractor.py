@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.extractors.brisque import check_reference
+from kd_plugins.extractors.brisque_extractor import check_reference
 from kd_plugins.extractors.nss import as_float, block_mean, full_precision, gradient_magnitude, mscn
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kd_plugins.students.scale import Candidate, Family
+from kd_plugins.students.family import Candidate, Family
 
 TARGETS = ("flops", "params")
 FACTORS = ("width", "depth")

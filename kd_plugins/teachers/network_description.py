@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kd_plugins.archs.spandrel_arch import Recognised, public_name, recognise, spandrel_networks
 from kd_plugins.features import nearest
 from kd_plugins.teachers.checkpoint import find_weights, read_checkpoint
-from kd_plugins.teachers.keys import ADAPTER_KEYS, CLASS_KEYS, SOURCE_KEYS, SOURCED, WEIGHT_KEYS
-from kd_plugins.teachers.names import candidates
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, SOURCE_KEYS, SOURCED, WEIGHT_KEYS
+from kd_plugins.teachers.weight_names import candidates
 
 _WORD = re.compile(r"[\w+-]{0,64}")
 _LARGEST, _MOST, _DEEPEST = 2**20, 1000, 4  # of a number, how many values, and how many levels of lists

@@ -8,8 +8,8 @@ from basicsr.data import build_dataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 from skimage import data
 
+from kd_plugins.data.bad_images import SKIPPED, ReadableItems
 from kd_plugins.data.loading import readable_loader
-from kd_plugins.data.reading import SKIPPED, ReadableItems
 from kd_plugins.interrupt import BadData
 
 
@@ -150,5 +150,5 @@ def test_the_data_of_each_task_pass_over_their_own(folders):
 def test_what_is_no_fault_of_an_image_is_told_with_its_place(folders, monkeypatch):
     dataset = pairs(folders)
     monkeypatch.setattr("basicsr.data.paired_image_dataset.augment", lambda *_: {}["flip"])
-    with pytest.raises(BadData, match=r"dataset 'mine': item 0: KeyError: 'flip' \(test_reading.py:\d+\)"):
+    with pytest.raises(BadData, match=r"dataset 'mine': item 0: KeyError: 'flip' \(test_bad_images.py:\d+\)"):
         dataset[0]

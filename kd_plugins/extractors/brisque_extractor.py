@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.extractors.mscn_products import compare_products, product_moments
 from kd_plugins.extractors.nss import as_float, block_mean, full_precision, mscn
-from kd_plugins.extractors.products import compare_products, product_moments
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 # Smallest map that is halved for the second scale: below, its window would see nothing but borders.
