@@ -3,7 +3,7 @@
 python tools/plot_kernel_distance.py [-opt options/skd_derain.yml] [--steps 60] [--out docs/images/kernel_distance.svg]
 
 Distances of CrossNetAttentionLoss (direct, channel and spatial branch) at every stage, from random and inherited starts, before and
-after a few steps of training with the loss; then the kernel and its gradient. Prints the tables of docs/cross_net.md and the sigma
+after a few steps of training with the loss; then the kernel and its gradient. Prints the tables of docs/skd.md and the sigma
 at which the near and the far end of the distances get the same gradient. Needs matplotlib.
 """
 

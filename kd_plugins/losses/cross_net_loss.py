@@ -34,7 +34,7 @@ class CrossNetAttentionLoss(nn.Module):
     - in the softmax, too, both sides are normalised per position [ours]: the features of a Restormer are small (root mean square
       0.1), and as they are they leave every attention uniform. The values are not normalised.
 
-    The form is known from a summary of the paper only; lambda, sigma and the weights are ours, docs/cross_net.md says where they
+    The form is known from a summary of the paper only; lambda, sigma and the weights are ours, docs/skd.md says where they
     come from.
 
     Where S = S' = T the direct distance is 0, its minimum. The attention branches are not: a row of the attention is a mixture,

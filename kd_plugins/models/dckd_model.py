@@ -24,7 +24,7 @@ class DCKDModel(DistillationModel):
     L_dcl pulls S(x) towards T(x) and away from what a history model H, an older student, makes of degraded copies of x, in the
     space of a frozen VQ tokenizer. L_ce lets the student's assignment to the tokenizer's codes follow the teacher's. No feature
     of teacher or student is tapped: they may be of any two architectures. All constants are the paper's or its code's
-    (docs/methods.md).
+    (docs/dckd.md).
 
     Option keys beside DistillationModel's, all of them optional:
         dckd:

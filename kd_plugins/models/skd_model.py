@@ -13,7 +13,7 @@ class SKDModel(DistillationModel):
 
     L_GK lets student and teacher answer each other through attention, across channels and across positions, and compares them
     under a Gaussian kernel, at every stage. L_CL pulls S(x) towards T(x) and away from degraded images. alpha2 and alpha3 are the
-    loss weights here; both are ours, as the paper's are not known (docs/methods.md).
+    loss weights here; both are ours, as the paper's are not known (docs/skd.md).
     """
 
     default_pixel = {"type": "L1Loss"}

@@ -13,7 +13,7 @@ class SLKDModel(DistillationModel):
 
     Teacher A sees the degraded image; the student's encoder follows A's through the BRISQUE extractor (degradation removal
     learning, L_NC). Teacher B sees the clean image; the student's decoder follows B's through the PIQE extractor (image
-    reconstruction learning, L_ET). The three weights are the paper's, which term gets which is ours: docs/methods.md tells
+    reconstruction learning, L_ET). The three weights are the paper's, which term gets which is ours: docs/slkd.md tells
     the two apart.
     """
 

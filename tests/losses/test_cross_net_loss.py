@@ -68,7 +68,7 @@ def test_kernel_distance_ignores_scale_and_the_number_of_channels():
 
 @pytest.mark.parametrize("distance", [0.2, 0.5, 1.0, 1.4, 1.7])
 def test_the_default_sigma_keeps_a_gradient_at_the_distances_of_real_features(distance):
-    """docs/cross_net.md: 0.2 to 1.7. A third of the largest gradient is left everywhere."""
+    """docs/skd.md: 0.2 to 1.7. A third of the largest gradient is left everywhere."""
     sigma = CrossNetAttentionLoss().sigma
     angle = torch.tensor(2 * math.asin(distance / 2), dtype=torch.float64, requires_grad=True)
     student = torch.stack((angle.cos(), angle.sin())).view(1, 2, 1, 1)
