@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 import yaml
 
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 from kd_plugins.metrics.complexity import measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.models.report import render

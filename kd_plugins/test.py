@@ -11,7 +11,7 @@ from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils import get_root_logger, make_exp_dirs
 
 from kd_plugins.checks import check_file
-from kd_plugins.checks.scored import scored_phases, trained_student
+from kd_plugins.checks.evaluation import scored_phases, trained_student
 from kd_plugins.data.loading import readable_loader
 from kd_plugins.group import first_says
 from kd_plugins.lock import only_run

@@ -20,8 +20,8 @@ from basicsr.utils.options import copy_opt_file, dict2str
 
 import kd_plugins
 from kd_plugins.checks import check_file
-from kd_plugins.checks.known import MODELS
-from kd_plugins.checks.walk import no_entry
+from kd_plugins.checks.option_keys import MODELS
+from kd_plugins.checks.traversal import no_entry
 from kd_plugins.data.loading import readable_loader, resumable_loader
 from kd_plugins.group import first_says
 from kd_plugins.lock import only_run

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from kd_plugins.checks.datasets import DATASETS, DEGRADATION
-from kd_plugins.checks.known import EXTRACTOR, LOSS, METRIC, MODELS, NETWORK
+from kd_plugins.checks.option_keys import EXTRACTOR, LOSS, METRIC, MODELS, NETWORK
 from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
 
 

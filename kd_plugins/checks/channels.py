@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kd_plugins.archs.spandrel_arch import spandrel_networks
-from kd_plugins.checks.paths import image_datasets, mapping
-from kd_plugins.checks.report import Report
-from kd_plugins.checks.sources import NETWORK
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.network_sources import NETWORK
+from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import channels_of
+from kd_plugins.mappings import mapping
 from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network_keys import CLASS_KEYS, TEACHER_KEYS
@@ -19,11 +20,11 @@ _ARGUMENTS = ("num_in_ch", "in_chans", "in_nc", "inp_channels", "in_channels", "
 """What architectures call the channels of their input."""
 
 
-def check_channels(report: Report, opt: Mapping[str, Any], sources: Mapping[Path, Mapping[Any, Any]]) -> None:
+def check_channels(findings: Findings, opt: Mapping[str, Any], sources: Mapping[Path, Mapping[Any, Any]]) -> None:
     """Report networks that take other channels than the data has, as far as both are known.
 
     Args:
-        report: where to.
+        findings: where to.
         opt: the options.
         sources: the blocks of networks, by their paths.
     """
@@ -34,13 +35,13 @@ def check_channels(report: Report, opt: Mapping[str, Any], sources: Mapping[Path
     where = ":".join(place)
     for path, other in known.items():
         if other != count:
-            report.error((*path, "color"), f"makes images of {other} channels, expected {count}, as those of {where} have")
+            findings.error((*path, "color"), f"makes images of {other} channels, expected {count}, as those of {where} have")
     for path, block in {("network_g",): mapping(opt.get("network_g")), **sources}.items():
         key, taken = _taken(block) or ("", count)
         if taken != count:
             instead = {1: ", or `color: y` in the datasets", 3: ", or no `color: y` in the datasets"}.get(taken, "")
             said = f"it takes images of {taken} channels, those of {where} have {count}; expected {count}{instead}"
-            report.error((*path, key), said)
+            findings.error((*path, key), said)
 
 
 def _taken(block: Mapping[Any, Any]) -> tuple[str, int] | None:

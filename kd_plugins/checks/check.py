@@ -9,16 +9,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_plugins.checks.built import check_built
+from kd_plugins.checks.contradictions import check_contradictions
+from kd_plugins.checks.evaluation import check_evaluation
+from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.gpus import check_gpus
-from kd_plugins.checks.known import MODELS, file_block
-from kd_plugins.checks.paths import check_paths, mapping
-from kd_plugins.checks.report import Report, show
+from kd_plugins.checks.network_sources import holds_itself
+from kd_plugins.checks.option_keys import MODELS, file_block
+from kd_plugins.checks.paths import check_paths
 from kd_plugins.checks.schema import json_schema
-from kd_plugins.checks.scored import check_scored
-from kd_plugins.checks.sense import check_sense
-from kd_plugins.checks.sources import holds_itself
-from kd_plugins.checks.walk import NOTES, no_entry, walk_block
+from kd_plugins.checks.traversal import NOTES, check_block, no_entry
+from kd_plugins.checks.trial_build import try_building
+from kd_plugins.mappings import mapping
+from kd_plugins.messages import show
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionFile, Path, read_option_file, run_name
 
@@ -37,38 +39,38 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     Raises:
         OptionError: the file has errors; the message names all of them, a line each.
     """
-    report, opt = Report(found), found.opt
+    findings, opt = Findings(found), found.opt
     for path, line in found.twice.items():
-        report.error(path, f"stands twice, in lines {found.lines.get(path, 0)} and {line}; the first would have no effect")
+        findings.error(path, f"stands twice, in lines {found.lines.get(path, 0)} and {line}; the first would have no effect")
     name = opt.get("model_type")
     model = MODELS.entries.get(name) if isinstance(name, str) else None
     if model is None and name is not None:
-        report.error(("model_type",), no_entry(name, MODELS))
+        findings.error(("model_type",), no_entry(name, MODELS))
         if str(name) not in MODELS.renamed:  # what a model that nobody knows would read is not known
-            return report.close()
+            return findings.close()
     if endless := [str(key) for key, value in opt.items() if holds_itself(value, opt)]:
         for key in endless:
-            report.error((key,), "holds itself: an anchor stands inside what it names")
-        return report.close()
+            findings.error((key,), "holds itself: an anchor stands inside what it names")
+        return findings.close()
     is_debug = args.debug or "debug" in str(opt.get("name"))
-    walk_block(report, (), opt, file_block(model, is_train, is_debug))
-    _check_nan(report, (), opt)
-    check_sense(report, opt, is_train)
-    check_scored(report, opt, model, is_train, run_name(opt.get("name"), args.debug), getattr(args, "root_path", ""))
+    check_block(findings, (), opt, file_block(model, is_train, is_debug))
+    _check_nan(findings, (), opt)
+    check_contradictions(findings, opt, is_train)
+    check_evaluation(findings, opt, model, is_train, run_name(opt.get("name"), args.debug), getattr(args, "root_path", ""))
     own = model if model is not None and issubclass(model, DistillationModel) else None
-    check_built(report, opt, own, is_train)
-    check_gpus(report, opt, getattr(args, "launcher", None), is_train)
-    check_paths(report, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
-    return report.close()
+    try_building(findings, opt, own, is_train)
+    check_gpus(findings, opt, getattr(args, "launcher", None), is_train)
+    check_paths(findings, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
+    return findings.close()
 
 
-def _check_nan(report: Report, path: Path, value: Any) -> None:
+def _check_nan(findings: Findings, path: Path, value: Any) -> None:
     """Report what is not a number wherever it stands, blocks whose keys nobody knows included: every comparison lets it pass."""
     if isinstance(value, Mapping | list):
         for key, below in value.items() if isinstance(value, Mapping) else enumerate(value):
-            _check_nan(report, (*path, str(key)), below)
-    elif isinstance(value, float) and math.isnan(value) and not report.has_error(path) and not path[0].startswith(NOTES):
-        report.error(path, f"{show(value)}, expected a number")
+            _check_nan(findings, (*path, str(key)), below)
+    elif isinstance(value, float) and math.isnan(value) and not findings.has_error(path) and not path[0].startswith(NOTES):
+        findings.error(path, f"{show(value)}, expected a number")
 
 
 def check_pipeline(root_path: str, argv: Sequence[str] | None = None) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from kd_plugins.checks.blocks import Block, Many, Named, Spec, house_of, signature_block
-from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import Above, Count, Flag, Held, OwnName, Text, Workers
+from kd_plugins.arguments import Above, Count, Flag, Held, OwnName, Text, Workers
+from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
+from kd_plugins.checks.block_specs import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.data import TaskDataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from kd_plugins.checks.known import MODELS
-from kd_plugins.checks.report import Report
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.option_keys import MODELS
 from kd_plugins.models import DistillationModel
 
 
-def check_gpus(report: Report, opt: Mapping[str, Any], launcher: str | None, is_train: bool) -> None:
+def check_gpus(findings: Findings, opt: Mapping[str, Any], launcher: str | None, is_train: bool) -> None:
     """Report a `num_gpu` that cannot be had here.
 
     Args:
-        report: where to.
+        findings: where to.
         opt: the options.
         launcher: of the run that is to start; None where none is, perhaps since this is not the machine for it.
         is_train: training, or test.
@@ -30,7 +30,7 @@ def check_gpus(report: Report, opt: Mapping[str, Any], launcher: str | None, is_
     # Slurm may show each process a GPU of its own
     processes = {"none": 0, "pytorch": int(os.environ.get("LOCAL_WORLD_SIZE", 1))}.get(launcher, 1)
     if wrong := gpu_fault(wanted, torch.cuda.device_count(), processes, only_one):
-        report.error(("num_gpu",), f"{wanted}, {wrong}")
+        findings.error(("num_gpu",), f"{wanted}, {wrong}")
 
 
 def gpu_fault(wanted: int | str, there: int, processes: int, only_one: bool) -> str:

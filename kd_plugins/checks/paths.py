@@ -7,14 +7,16 @@ from os import path as osp
 from typing import Any
 
 from kd_plugins.archs.file_arch import find_file
-from kd_plugins.checks.blocks import house_of
+from kd_plugins.checks.block_specs import house_of
 from kd_plugins.checks.datasets import DATASETS
-from kd_plugins.checks.images import check_images
-from kd_plugins.checks.known import EXTRACTOR, LOSS, MODELS, OURS
-from kd_plugins.checks.report import Report, show
-from kd_plugins.checks.sources import sources_of
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.image_files import check_images
+from kd_plugins.checks.network_sources import sources_of
+from kd_plugins.checks.option_keys import EXTRACTOR, LOSS, MODELS, OURS
 from kd_plugins.data import TaskDataset, task_blocks
 from kd_plugins.data.photos import find_photos
+from kd_plugins.mappings import blocks_in, mapping
+from kd_plugins.messages import show
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import merge_terms
 from kd_plugins.options import Path
@@ -26,104 +28,94 @@ _SOURCE_FILES = {"checkpoint": find_weights, "file": find_file, "program": find_
 _ROOTS, _LISTS = ("dataroot_gt", "dataroot_lq", "dataroot_flow"), ("meta_info_file", "meta_info")
 
 
-def check_paths(report: Report, opt: Mapping[str, Any], is_train: bool, resumes: bool) -> None:
+def check_paths(findings: Findings, opt: Mapping[str, Any], is_train: bool, resumes: bool) -> None:
     """Report what is missing.
 
     Args:
-        report: where to.
+        findings: where to.
         opt: the options.
         is_train: training, or test.
         resumes: whether the networks come from a saved state: their pretrained files are not read then.
     """
     for path, dataset in image_datasets(opt):
-        _check_dataset(report, path, dataset)
+        _check_dataset(findings, path, dataset)
     paths = mapping(opt.get("path"))
     if is_train:
-        _check(report, ("path", "resume_state"), paths.get("resume_state"), osp.isfile)
+        _check(findings, ("path", "resume_state"), paths.get("resume_state"), osp.isfile)
     for key, value in paths.items():
         if str(key).startswith("pretrain_network") and not resumes:
-            _check(report, ("path", str(key)), value, osp.isfile)
-    for name, metric in below(mapping(opt.get("val")).get("metrics")):
+            _check(findings, ("path", str(key)), value, osp.isfile)
+    for name, metric in blocks_in(mapping(opt.get("val")).get("metrics")):
         for key in _METRIC_FILES.get(str(metric.get("type")), ()):
-            _check(report, ("val", "metrics", name, key), metric.get(key))
+            _check(findings, ("val", "metrics", name, key), metric.get(key))
     model = MODELS.entries.get(str(opt.get("model_type")))
     ours = model if model is not None and issubclass(model, DistillationModel) else None
     for path, block in sources_of(opt, is_ours=ours is not None):
         for key, find in _SOURCE_FILES.items():
             if isinstance(value := block.get(key), str):
-                _attempt(report, (*path, key), find, value)
+                _attempt(findings, (*path, key), find, value)
     if ours is not None and is_train:
-        _check_extractors(report, opt, ours)
-
-
-def mapping(value: Any) -> Mapping[Any, Any]:
-    """A value if it is a mapping, else an empty one: what is wrong with it is said elsewhere."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def below(value: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """The mappings in a mapping, by their keys."""
-    yield from ((str(key), block) for key, block in mapping(value).items() if isinstance(block, Mapping))
+        _check_extractors(findings, opt, ours)
 
 
 def image_datasets(opt: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
     """The blocks of the datasets that read images: those of its tasks in place of a TaskDataset."""
-    for phase, dataset in below(opt.get("datasets")):
+    for phase, dataset in blocks_in(opt.get("datasets")):
         if tasks := task_blocks(dataset):
             yield from ((("datasets", phase, "tasks", task), block) for task, block in tasks.items())
         elif dataset.get("type") != TaskDataset.__name__:
             yield ("datasets", phase), dataset
 
 
-def _check_dataset(report: Report, path: Path, dataset: Mapping[Any, Any]) -> None:
+def _check_dataset(findings: Findings, path: Path, dataset: Mapping[Any, Any]) -> None:
     kind = dataset.get("type")
     if not isinstance(kind, str) or kind not in DATASETS.entries or DATASETS.block_of(kind) is None:
         return
     for key in (*_ROOTS, *_LISTS):
         for place in value if isinstance(value := dataset.get(key), list) else [value]:
-            _check(report, (*path, key), place, osp.isfile if key in _LISTS else _is_either)
+            _check(findings, (*path, key), place, osp.isfile if key in _LISTS else _is_either)
     photos = dataset.get("photos")
     if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)) and photos:
-        _attempt(report, (*path, "photos"), find_photos, photos)
-    check_images(report, path, dataset)
+        _attempt(findings, (*path, "photos"), find_photos, photos)
+    check_images(findings, path, dataset)
 
 
-def _check_extractors(report: Report, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:
+def _check_extractors(findings: Findings, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:
     """The files of the extractors of this project, in the terms that the model brings as in those of the file."""
     shared = mapping(mapping(opt.get("dckd")).get("tokenizer")).get("weights") if model.makes_negatives else None
-    _check(report, ("dckd", "tokenizer", "weights"), shared)
-    for name, term in below(merge_terms(model.default_terms, mapping(mapping(opt.get("train")).get("distill")))):
+    _check(findings, ("dckd", "tokenizer", "weights"), shared)
+    for name, term in blocks_in(merge_terms(model.default_terms, mapping(mapping(opt.get("train")).get("distill")))):
         loss = LOSS.entries.get(str(term.get("type")))
         block = {"type": getattr(loss, "default_extractor", None), **mapping(term.get("extractor"))}
         if house_of(loss) != OURS or house_of(EXTRACTOR.entries.get(str(block["type"]))) != OURS:
             continue
         path, weights = ("train", "distill", name, "extractor", "weights"), block.get("weights")
         if weights != "torchvision":  # whose file is downloaded
-            _check(report, path, weights)
+            _check(findings, path, weights)
 
 
 def _is_either(path: str) -> bool:
     return osp.isfile(path) or osp.isdir(path)
 
 
-def _check(report: Report, path: Path, value: Any, is_right: Callable[[str], bool] = _is_either) -> None:
+def _check(findings: Findings, path: Path, value: Any, is_right: Callable[[str], bool] = _is_either) -> None:
     """Report what is not there, or of another kind: reading a pipe would wait without end."""
     if not isinstance(value, str):
         return
     place = osp.expanduser(value)
     if not osp.exists(place):
-        report.error(path, f"{show(value)}, no such file or folder{_where(value)}")
+        findings.error(path, f"{show(value)}, no such file or folder{_where(value)}")
     elif not is_right(place):
-        report.error(path, f"{show(value)}, expected a file{' or a folder' * (is_right is _is_either)}, and it is something else")
+        findings.error(path, f"{show(value)}, expected a file{' or a folder' * (is_right is _is_either)}, and it is something else")
 
 
-def _attempt(report: Report, path: Path, find: Any, value: Any) -> None:
+def _attempt(findings: Findings, path: Path, find: Any, value: Any) -> None:
     try:
         find(value)
     except (FileNotFoundError, TypeError, ValueError) as error:
         text = str(error).removeprefix(f"{path[-1]}: ")
         said = not isinstance(error, FileNotFoundError) or "(looked from " in text
-        report.error(path, text if said else f"{text}{_where(value)}")
+        findings.error(path, text if said else f"{text}{_where(value)}")
 
 
 def _where(value: Any) -> str:

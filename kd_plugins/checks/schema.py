@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from kd_plugins.checks.blocks import ERROR, Block, Many, Named, Spec, house_of, schema_of_leaf
-from kd_plugins.checks.hints import Schema
-from kd_plugins.checks.known import MODELS, OURS, file_block
-from kd_plugins.checks.walk import NOTES
+from kd_plugins.arguments import Schema
+from kd_plugins.checks.block_specs import ERROR, Block, Many, Named, Spec, house_of, schema_of_leaf
+from kd_plugins.checks.option_keys import MODELS, OURS, file_block
+from kd_plugins.checks.traversal import NOTES
 
 _ALWAYS = ("name", "model_type", "datasets", "network_g")
 

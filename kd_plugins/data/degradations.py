@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from basicsr.utils.registry import Registry
+
+from kd_plugins.messages import choose
 
 DEGRADATION_REGISTRY = Registry("degradation")
 """Degradation classes by the name an option file calls them. Register a class of your own to use it by name."""
@@ -176,13 +177,6 @@ class Sequential(Degradation):
         return image
 
 
-def nearest(name: object, valid: Iterable[str]) -> str:
-    """Return the end of an error message: the nearest valid name, if any is near, and all valid names."""
-    valid = sorted(valid)
-    close = difflib.get_close_matches(str(name), valid, n=1)
-    return (f"did you mean '{close[0]}'? " if close else "") + f"valid: {', '.join(valid)}"
-
-
 def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Degradation:
     """Build a degradation from its option block.
 
@@ -204,10 +198,10 @@ def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> D
     arguments = dict(opt)
     name = arguments.pop("type")
     if name not in known:
-        raise KeyError(f"degradation type is {name!r}; {nearest(name, known)}")
+        raise KeyError(f"degradation type is {name!r}; {choose(name, known)}")
     cls = DEGRADATION_REGISTRY.get(name)
     valid = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in arguments:
         if key not in valid:
-            raise ValueError(f"degradation '{name}' has no argument {key!r}; {nearest(key, valid)}")
+            raise ValueError(f"degradation '{name}' has no argument {key!r}; {choose(key, valid)}")
     return cls(**arguments)

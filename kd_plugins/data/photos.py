@@ -13,7 +13,7 @@ import numpy as np
 from basicsr.utils import rgb2ycbcr
 
 from kd_plugins._compat import IMAGE_SUFFIXES
-from kd_plugins.data.degradations import nearest
+from kd_plugins.messages import choose
 
 SUFFIXES = IMAGE_SUFFIXES
 
@@ -109,7 +109,7 @@ def _list_images(path: Path, key: str) -> list[Path]:
     if not osp.isdir(path):
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         expected = "builtin or a folder" if key == "photos" else "a folder"
-        hint = f"; {nearest(path.name, near)}" if 0 < len(near) <= 20 else ""
+        hint = f"; {choose(path.name, near)}" if 0 < len(near) <= 20 else ""
         raise FileNotFoundError(f"{key} names {str(path)!r}, which does not exist; expected {expected}{hint}")
     # Sorted by the parts, so that every platform lists the same order.
     found = sorted((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=lambda p: p.parts)

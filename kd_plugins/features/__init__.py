@@ -5,7 +5,7 @@ from kd_plugins.features.layer_outputs import measure
 from kd_plugins.features.layer_pairs import Pair, find_pairs, propose_pairs
 from kd_plugins.features.scale_conversion import ScaleConversion
 from kd_plugins.features.stages import Stages, find_stages
-from kd_plugins.features.taps import EarlyStop, FeatureTaps, TapError, nearest
+from kd_plugins.features.taps import EarlyStop, FeatureTaps, TapError
 from kd_plugins.features.teacher_extractor import TeacherExtractor
 
 __all__ = [
@@ -20,6 +20,5 @@ __all__ = [
     "find_stages",
     "fit_sizes",
     "measure",
-    "nearest",
     "propose_pairs",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,13 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.messages import nearest
+
 _ALL = "@all"
-
-
-def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
-    """The names closest to a wrong one, for an error message."""
-    found = difflib.get_close_matches(name, map(str, names), n=count, cutoff=0.3)
-    return ", ".join(found) if found else "none is near"
 
 
 def refuse_untappable(net: nn.Module) -> None:

@@ -12,10 +12,10 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.extractors import build_extractor
-from kd_plugins.features import nearest
 from kd_plugins.group import own_part, place, whole_batch
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.shapes import require_same_shape, same_window
+from kd_plugins.messages import nearest
 
 _NEGATIVES = ("own", "others")
 

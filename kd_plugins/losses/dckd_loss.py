@@ -12,11 +12,11 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.extractors.sharing import shared_extractor
-from kd_plugins.features import nearest
 from kd_plugins.group import mean_over_processes
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.encodings import CODES, LEVELS, NEGATIVES, Encodings
 from kd_plugins.losses.shapes import require_same_shape
+from kd_plugins.messages import nearest
 
 VARIANTS = {"paper": "symmetric", "official": "unit"}  # the range that the tokenizer is fed
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 
 SHAPES = ("cosine", "linear")
 DEFAULTS: Mapping[str, Any] = {"from": 1.0, "to": 0.0, "start": 0, "end": 1.0, "shape": "cosine"}

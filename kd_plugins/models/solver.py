@@ -10,7 +10,7 @@ import torch
 from basicsr.models import lr_scheduler as upstream
 from torch import nn
 
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 
 
 class MultiStepRestartLR(upstream.MultiStepRestartLR):

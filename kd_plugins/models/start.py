@@ -14,8 +14,8 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins.data import TaskDataset
-from kd_plugins.features import nearest
 from kd_plugins.group import start_equal
+from kd_plugins.messages import nearest
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
 from kd_plugins.students.from_teacher import TARGETS, student_of

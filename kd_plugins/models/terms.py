@@ -13,9 +13,10 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.extractors.sharing import sharing_extractors
-from kd_plugins.features import Pair, nearest
+from kd_plugins.features import Pair
 from kd_plugins.losses.encodings import Encodings
 from kd_plugins.losses.trust import Trust, where_trusted
+from kd_plugins.messages import nearest
 from kd_plugins.models.fade import Fade, read_fade
 from kd_plugins.teachers import Observation
 

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from kd_plugins.extractors.inert_pickle import load_plain
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 from kd_plugins.teachers.program_files import program_kind
 from kd_plugins.teachers.weight_names import below, listed, named_as, unwrapped
 

@@ -13,7 +13,7 @@ from torch import nn
 from kd_plugins.archs.adapter import Adapter, Sizes
 from kd_plugins.archs.file_arch import import_file, import_module, networks_of
 from kd_plugins.archs.spandrel_arch import required_sizes, spandrel_networks
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
 from kd_plugins.teachers.ensemble import Ensemble
 from kd_plugins.teachers.network_description import is_registered, plain_network, recognise_part, within

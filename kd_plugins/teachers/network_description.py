@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kd_plugins.archs.spandrel_arch import Recognised, public_name, recognise, spandrel_networks
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, read_checkpoint
 from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, SOURCE_KEYS, SOURCED, WEIGHT_KEYS
 from kd_plugins.teachers.weight_names import candidates

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.features import nearest
+from kd_plugins.messages import nearest
 from kd_plugins.teachers.network import build_trained
 from kd_plugins.teachers.network_keys import TASKS
 from kd_plugins.teachers.teacher import Observation, Teacher

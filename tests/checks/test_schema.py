@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from basicsr.utils.registry import LOSS_REGISTRY
 
+from kd_plugins.arguments import fits
 from kd_plugins.checks import json_schema
 from kd_plugins.checks.datasets import _KEYS, LOADER
-from kd_plugins.checks.hints import fits
 from kd_plugins.cli import main
 from kd_plugins.data.degraded_photo_dataset import _LOADER_KEYS, _OWN_KEYS
 from kd_plugins.options import read_options

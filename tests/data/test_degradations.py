@@ -124,8 +124,8 @@ def test_a_users_own_degradation_is_found_by_name():
 @pytest.mark.parametrize(
     "block, error, words",
     [
-        ({"type": "rian"}, KeyError, ["'rian'", "'rain'", "noise"]),
-        ({"type": "rain", "denssity": 3}, ValueError, ["'rain'", "'denssity'", "'density'"]),
+        ({"type": "rian"}, KeyError, ["'rian'", "nearest: rain"]),
+        ({"type": "rain", "denssity": 3}, ValueError, ["'rain'", "'denssity'", "nearest: density"]),
         ({"type": "rain", "density": [5, 1]}, ValueError, ["density", "[5, 1]", "lo <= hi"]),
         ({"type": "rain", "layers": 1.5}, ValueError, ["layers", "1.5", "whole"]),
         ({"type": "rain", "clip": "no"}, ValueError, ["clip", "'no'", "true or false"]),

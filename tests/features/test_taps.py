@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kd_plugins.features import FeatureTaps, TapError, nearest
+from kd_plugins.features import FeatureTaps, TapError
+from kd_plugins.messages import nearest
 
 
 class Overwriting(nn.Module):

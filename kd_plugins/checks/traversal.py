@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from kd_plugins.checks.blocks import ERROR, NOTHING, Block, Fork, Many, Named, Spec, schema_of_leaf
-from kd_plugins.checks.hints import describe, fits
-from kd_plugins.checks.report import Report, choose, show
+from kd_plugins.arguments import describe, fits
+from kd_plugins.checks.block_specs import ERROR, NOTHING, Block, Fork, Many, Named, Spec, schema_of_leaf
+from kd_plugins.checks.findings import Findings
+from kd_plugins.messages import choose, is_misspelt, show
 from kd_plugins.options import Path
 
 NOTES = ("x-", "_")
 """How the keys at the top begin that are a user's own, for instance to hold what anchors stand for."""
 
 
-def walk(report: Report, path: Path, value: Any, spec: Spec) -> None:
+def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
     """Check what stands after a key, and below it."""
     if isinstance(spec, Named):
         if value is not None:
             for below, block in _each(path, value, spec):
-                _walk_named(report, below, block, spec)
+                _check_named(findings, below, block, spec)
     elif isinstance(spec, Block):
         if isinstance(value, Mapping):
-            walk_block(report, path, value, spec)
+            check_block(findings, path, value, spec)
         elif value is not None and value not in spec.words:
-            report.error(path, f"{show(value)}, expected {' or '.join(['a mapping', *spec.words])}")
+            findings.error(path, f"{show(value)}, expected {' or '.join(['a mapping', *spec.words])}")
     elif isinstance(spec, Many):
-        _walk_many(report, path, value, spec)
+        _check_many(findings, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):
-        report.error(path, f"{show(value)}, expected {describe(schema)}")
+        findings.error(path, f"{show(value)}, expected {describe(schema)}")
 
 
-def walk_block(report: Report, path: Path, block: Mapping[Any, Any], spec: Block) -> None:
+def check_block(findings: Findings, path: Path, block: Mapping[Any, Any], spec: Block) -> None:
     """Check the keys of a mapping."""
     for key, value in block.items():
         below = (*path, str(key))
         if key in spec.refused:
-            report.error(below, f"{show(value)}, {spec.refused[key]}")
+            findings.error(below, f"{show(value)}, {spec.refused[key]}")
         elif key in spec.keys:
-            walk(report, below, value, spec.keys[key])
+            check_value(findings, below, value, spec.keys[key])
         elif key in spec.forks:
-            _note_fork(report, below, value, spec.forks[key])
+            _note_fork(findings, below, value, spec.forks[key])
         elif spec.every is not None:
-            walk(report, below, value, spec.every)
+            check_value(findings, below, value, spec.every)
         else:
-            _note_unknown(report, below, key, value, spec)
+            _note_unknown(findings, below, key, value, spec)
     for key in spec.required:
         if key not in block or (block[key] is None and isinstance(spec.keys.get(key), (Block, Named))):
-            report.error((*path, key), f"missing, {_need(spec, key)}")
+            findings.error((*path, key), f"missing, {_need(spec, key)}")
 
 
 def _need(spec: Block, key: str) -> str:
@@ -60,34 +60,33 @@ def _need(spec: Block, key: str) -> str:
     return leaf.get("description") or f"{spec.name} needs it"
 
 
-def _note_fork(report: Report, path: Path, value: Any, fork: Fork) -> None:
+def _note_fork(findings: Findings, path: Path, value: Any, fork: Fork) -> None:
     text = f"{show(value)}, a key of {fork.owner}: {fork.reason}"
     is_on = value.get(fork.switch) if isinstance(value, Mapping) else value
     if fork.changes_training and is_on:
-        report.error(path, f"{text}; expected no such key")
+        findings.error(path, f"{text}; expected no such key")
     else:
-        report.warning(path, f"{text}; it has no effect")
+        findings.warning(path, f"{text}; it has no effect")
 
 
-def _note_unknown(report: Report, path: Path, key: Any, value: Any, spec: Block) -> None:
+def _note_unknown(findings: Findings, path: Path, key: Any, value: Any, spec: Block) -> None:
     if len(path) == 1 and path[0].startswith(NOTES):
         return
-    near = difflib.get_close_matches(str(key), list(spec.keys), n=1, cutoff=0.75)
-    severity = spec.misspelt if near else spec.unknown
+    severity = spec.misspelt if is_misspelt(key, spec.keys) else spec.unknown
     if severity != NOTHING:
-        note = report.error if severity == ERROR else report.warning
+        note = findings.error if severity == ERROR else findings.warning
         note(path, f"{show(value)}, {spec.name} has no such key; {choose(key, spec.keys)}")
 
 
-def _walk_many(report: Report, path: Path, value: Any, spec: Many) -> None:
+def _check_many(findings: Findings, path: Path, value: Any, spec: Many) -> None:
     if not isinstance(value, Mapping if spec.named else list) or not value:
-        report.error(path, f"{show(value)}, expected a {'mapping' if spec.named else 'list'} of mappings")
+        findings.error(path, f"{show(value)}, expected a {'mapping' if spec.named else 'list'} of mappings")
         return
     for key, block in value.items() if isinstance(value, Mapping) else enumerate(value):
         below = (*path, str(key))
         if block is None:
-            report.error(below, "nothing, expected a mapping")
-        walk(report, below, block, spec.of())
+            findings.error(below, "nothing, expected a mapping")
+        check_value(findings, below, block, spec.of())
 
 
 def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
@@ -96,36 +95,36 @@ def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
     return [(path, value)]
 
 
-def _walk_named(report: Report, path: Path, block: Any, spec: Named) -> None:
+def _check_named(findings: Findings, path: Path, block: Any, spec: Named) -> None:
     if not isinstance(block, Mapping):
         instead = f", or {{{spec.instead}: ...}}" if spec.instead else ""
-        report.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}{instead}")
+        findings.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}{instead}")
         return
     for key, case in spec.cases.items():
         if key in block:
-            walk_block(report, path, block, case)
+            check_block(findings, path, block, case)
             return
     name = block.get("type", spec.default)
     if isinstance(name, str) and spec.has(name):
         if (known := spec.block_of(name)) is not None:
-            walk_block(report, path, block, known)
+            check_block(findings, path, block, known)
         return
     is_complete = bool(spec.instead and (spec.instead in spec.required or block.get(spec.instead)))
     if spec.importable and isinstance(name, str) and "." in name:
-        _find_package(report, (*path, "type"), name)
+        _find_package(findings, (*path, "type"), name)
     elif name is not None:
-        report.error((*path, "type"), no_entry(name, spec))
+        findings.error((*path, "type"), no_entry(name, spec))
     elif not is_complete:
         instead = f", or {', '.join(f'`{key}`' for key in (spec.instead, *spec.cases))}" if spec.instead else ""
-        report.error((*path, "type"), f"missing, expected a registered {spec.kind}{instead}: {', '.join(spec.entries)}")
+        findings.error((*path, "type"), f"missing, expected a registered {spec.kind}{instead}: {', '.join(spec.entries)}")
     # the arguments cannot be told; what stands beside them can
     beside = {"type": Any, **spec.beside, **dict.fromkeys(spec.cases, Any)}
     level = ERROR if name is None and is_complete else NOTHING
     title = "a block without `type`" if name is None else str(name)
-    walk_block(report, path, block, Block(title, beside, spec.required, forks=spec.forks, misspelt=level, unknown=level))
+    check_block(findings, path, block, Block(title, beside, spec.required, forks=spec.forks, misspelt=level, unknown=level))
 
 
-def _find_package(report: Report, path: Path, name: str) -> None:
+def _find_package(findings: Findings, path: Path, name: str) -> None:
     """Report a class whose package is not installed; the import itself runs code."""
     package = name.partition(".")[0]
     try:
@@ -133,7 +132,9 @@ def _find_package(report: Report, path: Path, name: str) -> None:
     except ValueError:  # no name at all
         is_there = False
     if not is_there:
-        report.error(path, f"{show(name)}, no package {package!r} is installed (for a file of yours: `file: FILE.py, class: NAME`)")
+        findings.error(
+            path, f"{show(name)}, no package {package!r} is installed (for a file of yours: `file: FILE.py, class: NAME`)"
+        )
 
 
 def no_entry(name: object, spec: Named) -> str:

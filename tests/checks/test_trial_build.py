@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from kd_plugins.checks.blocks import house_of, schema_of_leaf
-from kd_plugins.checks.hints import fits
-from kd_plugins.checks.known import EXTRACTOR, LOSS
+from kd_plugins.arguments import fits
+from kd_plugins.checks.block_specs import house_of, schema_of_leaf
+from kd_plugins.checks.option_keys import EXTRACTOR, LOSS
 
 ROOT = Path(__file__).parents[2]
 GOOD = (ROOT / "options" / "slkd_derain.yml").read_text(encoding="utf-8")

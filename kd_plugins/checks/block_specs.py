@@ -10,7 +10,7 @@ from typing import Any
 
 from basicsr.utils.registry import Registry
 
-from kd_plugins.checks.hints import Schema, schema_of, schema_of_default
+from kd_plugins.arguments import Schema, schema_of, schema_of_default
 
 Spec = Any
 """What may stand after a key: a `Block`, a `Named`, `Many` of one of these, or a type hint."""

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_plugins.checks.blocks import house_of
-from kd_plugins.checks.known import EXTRACTOR, LOSS, OURS, UPSTREAM
-from kd_plugins.checks.paths import below, image_datasets, mapping
-from kd_plugins.checks.report import Report
+from kd_plugins.checks.block_specs import house_of
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.option_keys import EXTRACTOR, LOSS, OURS, UPSTREAM
+from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import build_degradation
 from kd_plugins.data.negatives import NegativeInputs
+from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.models.history import History
 from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 from kd_plugins.models.terms import merge_terms
@@ -27,40 +28,40 @@ _LOADS_WEIGHTS = ("PerceptualLoss", "GANLoss", "MultiScaleGANLoss")  # or is no 
 _FREE = {"type": "TeacherExtractor"}  # in place of one that reads weights
 
 
-def check_built(report: Report, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:
+def try_building(findings: Findings, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:
     """Report arguments that the run would refuse when it is built, where nothing else is wrong with them.
 
     Args:
-        report: where to.
+        findings: where to.
         opt: the options.
         model: the model class if it is one of this project's kind, else None.
         is_train: training, or test.
     """
     for path, dataset in image_datasets(opt):
         if dataset.get("type") == "DegradedPhotoDataset" and dataset.get("degradation"):
-            _attempt(report, (*path, "degradation"), build_degradation, dataset["degradation"])
+            _attempt(findings, (*path, "degradation"), build_degradation, dataset["degradation"])
     if not is_train or model is None:
         return
     train, dckd = mapping(opt.get("train")), mapping(opt.get("dckd"))
-    for name, block in below(merge_terms(model.default_terms, mapping(train.get("distill")))):
-        _attempt_loss(report, ("train", "distill", name), block)
-    _attempt_loss(report, ("train", "pixel_opt"), mapping(train.get("pixel_opt")))
-    _attempt(report, ("train", "transforms"), _given(ViewTransform), mapping(train.get("transforms")))
-    _attempt(report, ("dckd", "negatives"), _given(NegativeInputs), mapping(dckd.get("negatives")))
-    _attempt(report, ("dckd", "history"), _given(partial(History, nn.Identity(), nn.Identity())), mapping(dckd.get("history")))
+    for name, block in blocks_in(merge_terms(model.default_terms, mapping(train.get("distill")))):
+        _attempt_loss(findings, ("train", "distill", name), block)
+    _attempt_loss(findings, ("train", "pixel_opt"), mapping(train.get("pixel_opt")))
+    _attempt(findings, ("train", "transforms"), _given(ViewTransform), mapping(train.get("transforms")))
+    _attempt(findings, ("dckd", "negatives"), _given(NegativeInputs), mapping(dckd.get("negatives")))
+    _attempt(findings, ("dckd", "history"), _given(partial(History, nn.Identity(), nn.Identity())), mapping(dckd.get("history")))
     optimizer, scheduler = mapping(train.get("optim_g")), mapping(train.get("scheduler"))
     weights = [nn.Parameter(torch.zeros(1))]
     if str(optimizer.get("type")) in OPTIMIZERS:
-        _attempt(report, ("train", "optim_g"), build_optimizer, optimizer, weights)
+        _attempt(findings, ("train", "optim_g"), build_optimizer, optimizer, weights)
     if str(scheduler.get("type")) in SCHEDULERS:
-        _attempt(report, ("train", "scheduler"), build_schedulers, scheduler, [torch.optim.SGD(weights, 1.0)])
+        _attempt(findings, ("train", "scheduler"), build_schedulers, scheduler, [torch.optim.SGD(weights, 1.0)])
 
 
 def _given(target: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
     return lambda block: target(**block)
 
 
-def _attempt_loss(report: Report, path: Path, block: Mapping[Any, Any]) -> None:
+def _attempt_loss(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
     name = block.get("type")
     loss = LOSS.entries.get(name) if isinstance(name, str) else None
     if loss is None or house_of(loss) not in (OURS, UPSTREAM) or name in _LOADS_WEIGHTS:
@@ -71,15 +72,15 @@ def _attempt_loss(report: Report, path: Path, block: Mapping[Any, Any]) -> None:
     replaced = cls is not None and (house_of(cls) != OURS or "weights" in inspect.signature(cls).parameters)
     if replaced:
         arguments["extractor"] = _FREE
-    _attempt(report, path, _given(loss), arguments, passes="extractor: " if replaced else None)
+    _attempt(findings, path, _given(loss), arguments, passes="extractor: " if replaced else None)
 
 
-def _attempt(report: Report, path: Path, build: Callable[..., Any], *arguments: Any, passes: str | None = None) -> None:
-    if report.has_error(path):
+def _attempt(findings: Findings, path: Path, build: Callable[..., Any], *arguments: Any, passes: str | None = None) -> None:
+    if findings.has_error(path):
         return
     try:
         build(*arguments)
     except Exception as error:  # whatever a constructor raises at a wrong value
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error) or type(error).__name__
         if passes is None or passes not in text:
-            report.error(path, text.removeprefix(f"{':'.join(path)}: "))
+            findings.error(path, text.removeprefix(f"{':'.join(path)}: "))

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
-from kd_plugins.checks.blocks import house_of
+from kd_plugins.arguments import fits, schema_of
+from kd_plugins.checks.block_specs import house_of
 from kd_plugins.checks.channels import check_channels
 from kd_plugins.checks.datasets import TRAINING_NEEDS
-from kd_plugins.checks.hints import fits, schema_of
-from kd_plugins.checks.known import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
-from kd_plugins.checks.paths import below, image_datasets, mapping
-from kd_plugins.checks.report import Report, choose, show
-from kd_plugins.checks.sources import NETWORK, sources_of, without_layers
-from kd_plugins.checks.tasks import TEACHERS, check_tasks
-from kd_plugins.checks.truth import check_truth, fade_of
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
+from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
+from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
+from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
+from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import build_degradation
 from kd_plugins.features.layer_pairs import GROUPS
+from kd_plugins.mappings import blocks_in, mapping
+from kd_plugins.messages import choose, show
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.options import Path
@@ -33,73 +35,73 @@ _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `rest
 }
 
 
-def check_sense(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
+def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: bool) -> None:
     """Report contradictions.
 
     Args:
-        report: where to.
+        findings: where to.
         opt: the options.
         is_train: training, or test.
     """
     model = MODELS.entries.get(str(opt.get("model_type")))
     ours = model if model is not None and house_of(model) == OURS else None
-    _check_datasets(report, opt, is_train)
-    _check_scale(report, opt)
-    check_truth(report, opt, model, is_train)
-    check_tasks(report, opt, model, is_train)
+    _check_datasets(findings, opt, is_train)
+    _check_scale(findings, opt)
+    check_ground_truth(findings, opt, model, is_train)
+    check_multi_task(findings, opt, model, is_train)
     sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
     for path, block in sources.items():
-        _check_checkpoint(report, path, block)
-        _check_weights(report, path, block.get("ensemble"))
-    check_channels(report, opt, sources)
-    _check_student(report, opt)
+        _check_checkpoint(findings, path, block)
+        _check_weights(findings, path, block.get("ensemble"))
+    check_channels(findings, opt, sources)
+    _check_student(findings, opt)
     if not is_train:
         return
-    _check_schedule(report, mapping(opt.get("train")))
-    _check_pixel_loss(report, mapping(mapping(opt.get("train")).get("pixel_opt")))
+    _check_schedule(findings, mapping(opt.get("train")))
+    _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
-        _check_terms(report, opt, ours)
+        _check_terms(findings, opt, ours)
 
 
-def _check_datasets(report: Report, opt: Mapping[str, Any], is_train: bool) -> None:
+def _check_datasets(findings: Findings, opt: Mapping[str, Any], is_train: bool) -> None:
     phases = [str(phase) for phase in mapping(opt.get("datasets"))]
     for phase in phases:
         start = phase.split("_")[0]
         allowed = ("val",) if is_train else ("train", "val", "test")
         if start not in allowed and not (is_train and phase == "train"):
-            report.error(("datasets", phase), f"expected train, val or val_... {'in training' if is_train else 'or test'}")
+            findings.error(("datasets", phase), f"expected train, val or val_... {'in training' if is_train else 'or test'}")
     if not is_train:
         return
     if "train" not in phases:
-        report.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
+        findings.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
     train = mapping(mapping(opt.get("datasets")).get("train"))
     blocks = [(("datasets", "train"), train, TRAINING_NEEDS[""])] if train else []
     blocks += [(path, block, TRAINING_NEEDS.get(str(block.get("type")), ())) for path, block in _training_images(opt)]
     for path, block, keys in blocks:
         for key in keys:
             if block.get(key) is None and not (key in block and key.startswith("use_")):
-                report.error((*path, key), f"missing, training on {block.get('type')} needs it")
+                findings.error((*path, key), f"missing, training on {block.get('type')} needs it")
 
 
 def _training_images(opt: Mapping[str, Any]) -> list[tuple[Path, Mapping[Any, Any]]]:
     return [(path, block) for path, block in image_datasets(opt) if path[1] == "train"]
 
 
-def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
+def _check_scale(findings: Findings, opt: Mapping[str, Any]) -> None:
     scale = opt.get("scale")
     if not isinstance(scale, (int, float)):  # said by its type
         return
     if scale < 1:
-        report.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
+        findings.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
     for path, train in _training_images(opt):
         size = train.get("gt_size")
         if "gt_size" in TRAINING_NEEDS.get(str(train.get("type")), ()) and isinstance(size, int) and size % scale:
-            report.error((*path, "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
+            findings.error((*path, "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
     for path, dataset in image_datasets(opt):
         factor = _shrinks_by(dataset)
         if factor not in (None, scale):
-            report.error(
+            findings.error(
                 (*path, "degradation"),
                 f"makes images {factor} times smaller, expected the file's scale, {scale}: {{type: downsample, scale: {scale}}}",
             )
@@ -109,7 +111,7 @@ def _check_scale(report: Report, opt: Mapping[str, Any]) -> None:
             continue
         key = next((key for key in ("upscale", "scale") if key in block), None)
         if key and isinstance(block[key], int) and block[key] != scale:
-            report.error((*path, key), f"{block[key]}, expected the file's scale, {scale}")
+            findings.error((*path, key), f"{block[key]}, expected the file's scale, {scale}")
 
 
 def _shrinks_by(dataset: Mapping[Any, Any]) -> int | None:
@@ -120,7 +122,7 @@ def _shrinks_by(dataset: Mapping[Any, Any]) -> int | None:
         return None
 
 
-def _check_checkpoint(report: Report, path: Path, block: Mapping[Any, Any]) -> None:
+def _check_checkpoint(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
     """Report a file that should describe its network, and cannot be read."""
     file, alone = block.get("checkpoint"), not any(key in block for key in ("type", "class", *TEACHER_KEYS))
     if not alone or not isinstance(file, str):
@@ -133,16 +135,16 @@ def _check_checkpoint(report: Report, path: Path, block: Mapping[Any, Any]) -> N
         if (network := network_in(file)) is not None:
             plain_network(network, str(file))
     except ValueError as error:
-        report.error((*path, "checkpoint"), f"{file} {str(error).removeprefix(f'checkpoint {file}: ')}")
+        findings.error((*path, "checkpoint"), f"{file} {str(error).removeprefix(f'checkpoint {file}: ')}")
 
 
-def _check_weights(report: Report, path: Path, members: Any) -> None:
+def _check_weights(findings: Findings, path: Path, members: Any) -> None:
     weights = [mapping(member).get("weight", 1) for member in members] if isinstance(members, list) else []
     if weights and all(weight == 0 for weight in weights):
-        report.error((*path, "ensemble"), f"weights {show(weights)}, expected one above 0")
+        findings.error((*path, "ensemble"), f"weights {show(weights)}, expected one above 0")
 
 
-def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
+def _check_schedule(findings: Findings, train: Mapping[Any, Any]) -> None:
     schedule, total = mapping(train.get("scheduler")), train.get("total_iter")
     key, default = _RESTARTS.get(SCHEDULERS.get(str(schedule.get("type"))), (None, ()))
     if key is None:
@@ -150,106 +152,106 @@ def _check_schedule(report: Report, train: Mapping[Any, Any]) -> None:
     starts, weights = schedule.get(key, default), schedule.get("restart_weights", (1,))
     for name, value in ((key, starts), ("restart_weights", weights)):
         if not fits(list(value) if isinstance(value, tuple) else value, schema_of(list[float])):
-            report.error(("train", "scheduler", name), f"{show(value)}, expected a list of numbers")
+            findings.error(("train", "scheduler", name), f"{show(value)}, expected a list of numbers")
             return
     if len(starts) != len(weights):
-        report.error(
+        findings.error(
             ("train", "scheduler", "restart_weights"), f"{len(weights)} weights, expected one for each of {len(starts)} {key}"
         )
     if key == "periods" and isinstance(total, (int, float)) and sum(starts) < total - 1:  # it takes one step less than the model
-        report.error(
+        findings.error(
             ("train", "scheduler", "periods"), f"{show(starts)}, together {sum(starts)}, expected at least total_iter, {total}"
         )
 
 
-def _check_pixel_loss(report: Report, block: Mapping[Any, Any]) -> None:
+def _check_pixel_loss(findings: Findings, block: Mapping[Any, Any]) -> None:
     forward = getattr(LOSS.entries.get(str(block.get("type"))), "forward", None)
     if forward is not None and (missing := needed(partial(forward, None))):  # None: in place of `self`
-        report.error(
+        findings.error(
             ("train", "pixel_opt", "type"),
             f"{show(block['type'])}, which needs {missing[0]!r} as well, expected a term of `distill`",
         )
 
 
-def _check_student(report: Report, opt: Mapping[str, Any]) -> None:
+def _check_student(findings: Findings, opt: Mapping[str, Any]) -> None:
     """A student that is made of the teacher needs one, and one share of its cost."""
     request, path = mapping(opt.get("network_g")).get("from_teacher"), ("network_g", "from_teacher")
     if request is None:
         return
     if not opt.get("teacher"):
-        report.error(path, "there is no `teacher` to make a student of")
+        findings.error(path, "there is no `teacher` to make a student of")
     elif kind := next((key for key in TEACHER_KEYS if key in main_block(mapping(opt["teacher"]))), None):
-        report.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
+        findings.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
     if isinstance(request, Mapping) and set(request) <= {*TARGETS, *FACTORS, "tolerance"}:  # the tables have said the rest
         try:
             read_request(request)
         except ValueError as error:
-            report.error(path, str(error).removeprefix("from_teacher: ").removeprefix("from_teacher:"))
+            findings.error(path, str(error).removeprefix("from_teacher: ").removeprefix("from_teacher:"))
 
 
-def _check_terms(report: Report, opt: Mapping[str, Any], model: Any) -> None:
+def _check_terms(findings: Findings, opt: Mapping[str, Any], model: Any) -> None:
     own = mapping(mapping(opt.get("train")).get("distill"))
     terms = {name: block for name, block in merge_terms(model.default_terms, own).items() if block is not None}
     if not opt.get("teacher"):
         if terms:
-            report.error(("teacher",), f"missing, {', '.join(map(str, terms))} compare with it, expected {{checkpoint: FILE}}")
+            findings.error(("teacher",), f"missing, {', '.join(map(str, terms))} compare with it, expected {{checkpoint: FILE}}")
         elif opt.get("init", "random") != "random":
-            report.error(("init",), f"{opt['init']!r}, but there is no `teacher`")
+            findings.error(("init",), f"{opt['init']!r}, but there is no `teacher`")
     features = opt.get("features")
     groups = mapping(dict.fromkeys(GROUPS, "auto") if features in (None, "auto") else features)
     outputs = [key for teacher in TEACHERS for key in without_layers(mapping(opt.get(teacher)))]
-    for name, block in below(terms):
-        between = _check_term(report, opt, name, block, groups, model)
+    for name, block in blocks_in(terms):
+        between = _check_term(findings, opt, name, block, groups, model)
         if block.get("view") == "clean" and opt.get("scale", 1) != 1:
             where = ("view",) if "view" in mapping(own.get(name)) else ()
             said = f"the clean image is no input of a teacher at scale {opt['scale']}, expected view: degraded, or `{name}: ~`"
-            report.error(("train", "distill", name, *where), said)
+            findings.error(("train", "distill", name, *where), said)
         if outputs and between:
-            report.error(
+            findings.error(
                 ("train", "distill", name, "between"),
                 f"{show(block['between'])}, but a teacher with `{outputs[0]}` has an output and no layers, expected {OUTPUT}",
             )
     for group, value in groups.items():
         if value == "auto" and group not in GROUPS:
-            report.error(
+            findings.error(
                 ("features", str(group)),
                 f"'auto' is known for {' and '.join(GROUPS)}, expected [[student layer, teacher layer], ...]",
             )
 
 
 def _check_term(
-    report: Report, opt: Mapping[str, Any], name: str, block: Mapping[Any, Any], groups: Mapping[Any, Any], model: Any
+    findings: Findings, opt: Mapping[str, Any], name: str, block: Mapping[Any, Any], groups: Mapping[Any, Any], model: Any
 ) -> tuple[str, ...]:
     """Report what is wrong with a term; returns the groups that it compares."""
     path = ("train", "distill", name)
     between, view = compared(block), block.get("view", "degraded")
     missing = [str(group) for group in between if group != OUTPUT and str(group) not in groups]
     if not between or missing or (OUTPUT in between and len(between) > 1):
-        report.error(
+        findings.error(
             (*path, "between"), f"{show(block['between'])}, expected {OUTPUT}, or groups of `features`; {choose(missing, groups)}"
         )
         return ()
     if block.get("trust") is not None and (reason := no_trust(view)):
-        report.error((*path, "trust"), reason.removeprefix("trust: "))
+        findings.error((*path, "trust"), reason.removeprefix("trust: "))
     if block.get("trust") is not None and view == "clean":
-        report.warning((*path, "trust"), "the teacher sees the clean image in this view, and is trusted almost everywhere")
+        findings.warning((*path, "trust"), "the teacher sees the clean image in this view, and is trusted almost everywhere")
     try:
         fade, total = fade_of(opt, block), mapping(opt.get("train")).get("total_iter")
         if fade is not None and fade.start >= cast(float, total):
             said = (
                 f"it begins at iteration {fade.start:g}, and the run ends at {total}: the weight stays {fade.first:g} times its own"
             )
-            report.warning((*path, "fade"), said)
+            findings.warning((*path, "fade"), said)
     except ValueError as error:
-        report.error((*path, "fade"), str(error).removeprefix("fade: "))
+        findings.error((*path, "fade"), str(error).removeprefix("fade: "))
     loss = LOSS.entries.get(str(block.get("type")))
     forward = getattr(loss, "forward", None)
     if forward is not None and view in VIEWS:
         try:
             asks = asked(partial(forward, None), between, view)  # None: in place of `self`
         except ValueError as error:
-            report.error(path, str(error))
+            findings.error(path, str(error))
         else:
             if "negatives" in asks and not model.makes_negatives:
-                report.error(path, f"{block['type']} needs negatives, which {model.__name__} does not make; DCKDModel does")
+                findings.error(path, f"{block['type']} needs negatives, which {model.__name__} does not make; DCKDModel does")
     return () if between == (OUTPUT,) else tuple(map(str, between))

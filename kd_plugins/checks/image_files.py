@@ -10,8 +10,9 @@ from os import path as osp
 from pathlib import Path as File
 from typing import Any
 
-from kd_plugins.checks.report import Report, show
+from kd_plugins.checks.findings import Findings
 from kd_plugins.data.photos import SUFFIXES
+from kd_plugins.messages import show
 from kd_plugins.options import Path
 
 _LQ, _GT = "dataroot_lq", "dataroot_gt"
@@ -20,11 +21,11 @@ _ROOTS = {_PAIRED: (_GT, _LQ), _REAL: (_GT, _LQ), "SingleImageDataset": (_LQ,), 
 _CANDIDATES = 20  # templates that are tried
 
 
-def check_images(report: Report, path: Path, block: Mapping[Any, Any]) -> None:
+def check_images(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
     """Report folders, databases and lists that hold no images, or that do not pair; folders are listed, no image is read.
 
     Args:
-        report: where to.
+        findings: where to.
         path: the keys that lead to the dataset.
         block: its options.
     """
@@ -34,18 +35,18 @@ def check_images(report: Report, path: Path, block: Mapping[Any, Any]) -> None:
     if len(roots) < len(_ROOTS.get(kind, ())) or not all(map(osp.exists, roots.values())):  # said elsewhere
         return
     if files := [key for key, root in roots.items() if not osp.isdir(root)]:
-        report.error((*path, files[0]), f"{show(block[files[0]])}, a file, expected a folder")
+        findings.error((*path, files[0]), f"{show(block[files[0]])}, a file, expected a folder")
         return
     chosen = "meta_info" if kind == _REAL else "meta_info_file"
     for key, text in _faults(kind, backend, roots, block, chosen):
-        report.error((*path, key), text)
+        findings.error((*path, key), text)
     strays = {
         key: sorted(_names(root) - _images(root)) for key, root in roots.items() if backend == "disk" and not block.get(chosen)
     }
     for key, names in strays.items():
         if names and kind in (_PAIRED, _REAL, "SingleImageDataset"):
             more = f" and {len(names) - 1} files more" if len(names) > 1 else ""
-            report.warning((*path, key), f"{show(block[key])}, holds {names[0]!r}{more}, no image by the name; left out")
+            findings.warning((*path, key), f"{show(block[key])}, holds {names[0]!r}{more}, no image by the name; left out")
 
 
 def _faults(kind: str, backend: Any, roots: Mapping[str, str], block: Mapping[Any, Any], chosen: str) -> Iterator[tuple[str, str]]:

@@ -8,11 +8,12 @@ from typing import Any
 
 from basicsr.models.sr_model import SRModel
 
-from kd_plugins.checks.blocks import house_of
-from kd_plugins.checks.known import UPSTREAM
-from kd_plugins.checks.paths import below, mapping
-from kd_plugins.checks.report import Report, show
-from kd_plugins.checks.sources import sources_of
+from kd_plugins.checks.block_specs import house_of
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.network_sources import sources_of
+from kd_plugins.checks.option_keys import UPSTREAM
+from kd_plugins.mappings import blocks_in, mapping
+from kd_plugins.messages import show
 
 _WEIGHTS = ("checkpoint", "program")  # of a network's source
 
@@ -38,11 +39,11 @@ def trained_student(opt: Mapping[str, Any], name: str, root_path: str) -> str | 
     return _latest(name, root_path)
 
 
-def check_scored(report: Report, opt: Mapping[str, Any], model: Any, is_train: bool, name: str, root_path: str) -> None:
+def check_evaluation(findings: Findings, opt: Mapping[str, Any], model: Any, is_train: bool, name: str, root_path: str) -> None:
     """Report sets of images that would be taken for each other, and a test of a student that nobody has trained.
 
     Args:
-        report: where to.
+        findings: where to.
         opt: the options.
         model: the model class; None for one that is not registered.
         is_train: training, or test.
@@ -51,21 +52,21 @@ def check_scored(report: Report, opt: Mapping[str, Any], model: Any, is_train: b
     """
     first: dict[str, str] = {}
     phases = scored_phases(opt)
-    for phase, dataset in below(opt.get("datasets")):
+    for phase, dataset in blocks_in(opt.get("datasets")):
         if phase in phases and dataset.get("name") is not None and first.setdefault(str(dataset["name"]), phase) != phase:
             said = f"{show(dataset['name'])}, as datasets:{first[str(dataset['name'])]}, expected another: scores are kept by it"
-            report.error(("datasets", phase, "name"), said)
+            findings.error(("datasets", phase, "name"), said)
     if is_train:
         return
     if not phases and mapping(opt.get("datasets")):
-        report.error(("datasets",), "nothing to score beside the training data, expected val or test")
+        findings.error(("datasets",), "nothing to score beside the training data, expected val or test")
     given, latest = mapping(opt.get("path")).get("pretrain_network_g"), _latest(name, root_path)
     if given and _trains(opt) and latest:
-        report.warning(("path", "pretrain_network_g"), f"{show(given)} is scored, where the training began, and not {latest}")
+        findings.warning(("path", "pretrain_network_g"), f"{show(given)} is scored, where the training began, and not {latest}")
     if given or latest or _brings_weights(opt) or model is None:
         return
     own = not (issubclass(model, SRModel) or house_of(model) == UPSTREAM)  # it may have another way to its weights
-    (report.warning if own else report.error)(
+    (findings.warning if own else findings.error)(
         ("path", "pretrain_network_g"),
         f"missing, expected the weights to score; {_path(name, root_path)}, which training would have left, is not there",
     )

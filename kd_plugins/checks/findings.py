@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from kd_plugins.features import nearest
 from kd_plugins.options import OptionError, OptionFile, Path
 
 
-class Report:
+class Findings:
     """Collects errors and warnings about the keys of an option file.
 
     Args:
@@ -51,15 +48,3 @@ class Report:
             notes = [f"{line} (a warning)" for line in warnings]
             raise OptionError("\n".join((f"{self.found.file}: {count}, nothing was started", *notes, *errors)))
         return warnings
-
-
-def show(value: Any) -> str:
-    """A value in a message, shortened."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def choose(name: object, names: Any) -> str:
-    """What is valid in place of a wrong name: the nearest ones, or all where none is near."""
-    near = nearest(str(name), names)
-    return f"nearest: {near}" if near != "none is near" else f"expected one of {', '.join(map(str, names)) or 'nothing'}"

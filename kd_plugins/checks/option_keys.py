@@ -11,11 +11,11 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from kd_plugins.checks.blocks import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
+from kd_plugins.arguments import AtLeast, AtMost, Flag, OwnName, Text, Threads
+from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
+from kd_plugins.checks.block_specs import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
-from kd_plugins.checks.forks import FORKS, RENAMED
-from kd_plugins.checks.hints import AtLeast, AtMost, Flag, OwnName, Text, Threads
-from kd_plugins.checks.sources import ANY_STUDENT, NETWORK, TEACHER
+from kd_plugins.checks.network_sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
 from kd_plugins.losses.trust import LARGEST_WINDOW, SMALLEST_TAU

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kd_plugins.checks.blocks import Named
-from kd_plugins.checks.sources import _ADAPTER, STUDENT, TEACHER
+from kd_plugins.checks.block_specs import Named
+from kd_plugins.checks.network_sources import _ADAPTER, STUDENT, TEACHER
 from kd_plugins.models.checkpoints import write
 from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS
 
