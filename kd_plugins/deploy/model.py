@@ -12,8 +12,8 @@ import yaml
 from torch import Tensor, nn
 
 from kd_plugins.deploy.onnx_network import OnnxNetwork
-from kd_plugins.features import nearest
-from kd_plugins.features.measure import example_channels
+from kd_plugins.features.layer_outputs import example_channels
+from kd_plugins.messages import nearest
 from kd_plugins.teachers.network import build_trained
 from kd_plugins.teachers.teacher import Teacher
 from kd_plugins.yaml_loader import Loader
