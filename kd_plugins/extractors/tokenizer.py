@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kd_plugins.extractors.inert_pickle import load_inert, load_plain
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
+from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.extractors.vq_encoder import VQTokenizer, layout_of
 
 BUNDLED = Path(__file__).parent.parent / "weights" / "tokenizer_photos.safetensors"
@@ -97,13 +97,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
             raise ValueError(f"tokenizer weights {path}: its metadata describes another network: expected type VQTokenizer")
         return weights, network
     try:
-        try:
-            content = load_plain(path)
-        except ValueError:
-            content = load_inert(path)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"tokenizer weights {path}: cannot be read without running code: {reason}") from None
+        content = load_plain(path, inert=True)
+    except ValueError as error:
+        raise ValueError(f"tokenizer weights {path}: cannot be read without running code: {error}") from None
     for key in ("state_dict", "params_ema", "params"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kd_plugins.extractors.inert_pickle import load_plain
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
+from kd_plugins.extractors.safe_load import load_plain
 
 _CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block; a pooling ends each
 

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
-from kd_plugins.extractors.inert_pickle import load_plain
+from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.metrics.image_input import to_tensor
 
 _NETS = ("alex", "vgg", "squeeze")

@@ -16,7 +16,7 @@ from basicsr.utils import get_root_logger
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from kd_plugins.extractors.inert_pickle import load_plain
+from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.program_files import program_kind
 from kd_plugins.teachers.weight_names import below, listed, named_as, unwrapped
@@ -158,7 +158,8 @@ def _read_pickle(path: Path, param_key: str | None, first: str | None) -> dict[s
     weights = content[keys[0]] if keys else content
     if not _are_weights(weights):
         raise ValueError(
-            f"checkpoint {path}: expected a dict of tensors by name, or one under {', '.join(_PARAM_KEYS)}; {_holds(content)}"
+            f"checkpoint {path}: expected a dict of tensors by name, as state_dict() returns it, or one under "
+            f"{', '.join(_PARAM_KEYS)}; {_holds(content)}"
         )
     if first and first not in keys:
         get_root_logger().info(f"{path} has no {first}: its {keys[0] if keys else 'top level'} is read.")

@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import pickle
-import zipfile
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kd_plugins.extractors import TokenizerExtractor, build_extractor, load_tokenizer, save_tokenizer
-from kd_plugins.extractors.inert_pickle import Inert, load_inert
 from kd_plugins.extractors.vq_encoder import VQTokenizer, layout_of
 
 TINY = {
@@ -252,21 +250,12 @@ def test_safetensors_without_metadata_are_read_by_their_shapes(tmp_path):
     assert same(load_tokenizer(tmp_path / "a.safetensors").state_dict(), net.state_dict())
 
 
-@pytest.mark.parametrize("foreign", ["class", "object"])
-def test_a_training_checkpoint_with_foreign_classes_is_read(tmp_path, foreign, monkeypatch):
+def test_a_training_checkpoint_with_foreign_classes_is_read(tmp_path):
     net = make(ch=32, groups=32)
     state = vqgan(net, **{"quantize.embedding.weight": nn.Parameter(net.quantize.embedding.weight)})
-    kept = {ModelCheckpoint: {"best": 1.0}} if foreign == "class" else [ModelCheckpoint(), {3}]
-    optimizer = {"state": {0: {"exp_avg": torch.zeros(5)}}}
-    torch.save({"epoch": 3, "callbacks": kept, "optimizer_states": [optimizer], "state_dict": state}, tmp_path / "last.ckpt")
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(tmp_path / "last.ckpt", weights_only=True)
-    monkeypatch.delattr("test_tokenizer.ModelCheckpoint", raising=False)  # the class cannot be had: plain torch.load fails
-    back = load_tokenizer(tmp_path / "last.ckpt")
-    assert same(back.state_dict(), net.state_dict())
-    content = load_inert(tmp_path / "last.ckpt")
-    assert content["epoch"] == 3 and list(content) == ["epoch", "callbacks", "optimizer_states", "state_dict"]
-    assert (next(iter(content["callbacks"])) is Inert) if foreign == "class" else isinstance(content["callbacks"][0], Inert)
+    content = {"epoch": 3, "callbacks": {ModelCheckpoint: {"best": 1.0}}, "loops": [ModelCheckpoint(), {3}], "state_dict": state}
+    torch.save(content, tmp_path / "last.ckpt")
+    assert same(load_tokenizer(tmp_path / "last.ckpt").state_dict(), net.state_dict())
 
 
 @pytest.mark.parametrize("place", ["beside", "before", "inside"])
@@ -279,36 +268,11 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, place):
         "inside": {"state_dict": {**state, "code": Code(ran)}},
     }[place]
     torch.save(content, tmp_path / "last.ckpt")
-    assert same(load_tokenizer(tmp_path / "last.ckpt").state_dict(), net.state_dict())
+    with pytest.raises(ValueError, match=r"without running code: it names \w+\.mkdir, which is code"):
+        load_tokenizer(tmp_path / "last.ckpt")
     assert not ran.exists()
     torch.load(tmp_path / "last.ckpt", weights_only=False)  # the file is as dangerous as it was meant to be
     assert ran.exists()
-
-
-def with_pickle(folder, commands, **more):
-    """A file as torch.save writes it, with another pickle in it, and more files."""
-    torch.save({}, folder / "plain.pth")
-    with zipfile.ZipFile(folder / "plain.pth") as plain, zipfile.ZipFile(folder / "made.pth", "w") as made:
-        for name in plain.namelist():
-            made.writestr(name, commands if name.endswith("data.pkl") else plain.read(name))
-        for name, content in more.items():
-            made.writestr(f"plain/{name}.pkl", content)
-    return folder / "made.pth"
-
-
-def test_a_pickle_cannot_write_to_what_it_may_call(tmp_path):
-    # A hand-made pickle: GLOBAL _rebuild_tensor_v2, a dict, BUILD, STOP.
-    commands = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x07\x00\x00\x00changedK\x01sb."
-    with pytest.raises(ValueError, match="without running code: a pickle may not change a function"):
-        load_tokenizer(with_pickle(tmp_path, commands))
-    assert not hasattr(torch._utils._rebuild_tensor_v2, "changed")
-
-
-@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file that looks like a TorchScript archive")
-def test_a_torchscript_archive_is_refused(tmp_path):
-    file = with_pickle(tmp_path, b"\x80\x02}.", constants=b"\x80\x02).")
-    with pytest.raises(ValueError, match=r"made\.pth: cannot be read without running code: a TorchScript archive"):
-        load_tokenizer(file)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -320,7 +284,7 @@ def test_files_that_are_no_weights_are_one_clear_error(tmp_path):
         with pytest.raises(ValueError, match=f"{name}: cannot be read"):
             load_tokenizer(tmp_path / name)
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"state_dict": Code(tmp_path / "ran")}))
-    with pytest.raises(ValueError, match=r"plain\.pkl: cannot be read without running code: no zip archive"):
+    with pytest.raises(ValueError, match=r"plain\.pkl: cannot be read without running code: it is no file of tensors"):
         load_tokenizer(tmp_path / "plain.pkl")
     assert not (tmp_path / "ran").exists()
     torch.save([1, 2], tmp_path / "list.pth")

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 import torch
 
-from kd_plugins.extractors.inert_pickle import load_plain
+from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.models.checkpoints import BadState, fault, load_state, newest_state, remove_leftovers, write
 from kd_plugins.teachers.program_files import program_kind
 

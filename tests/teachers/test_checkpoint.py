@@ -181,7 +181,7 @@ def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path, weights, how,
 
 def test_a_whole_pickled_network_is_refused(tmp_path):
     torch.save(nn.Conv2d(3, 3, 1), tmp_path / "net.pth")
-    with pytest.raises(ValueError, match=r"\(it names torch\.nn\.modules\.conv\.Conv2d, which is code\).* is refused"):
+    with pytest.raises(ValueError, match=r"as state_dict\(\) returns it.*; it has <torch\.nn\.modules\.conv\.Conv2d object>"):
         read_checkpoint(tmp_path / "net.pth")
 
 
@@ -193,7 +193,7 @@ def test_a_broken_file_is_one_clear_error(tmp_path, suffix, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"checkpoint .*net\.{suffix}: cannot be read") as error:
         read_checkpoint(path)
-    assert "weights_only" not in str(error.value) and "weights ()" not in str(error.value)
+    assert "weights_only" not in str(error.value)
 
 
 def test_a_truncated_file_is_one_clear_error(tmp_path, weights):

@@ -1,0 +1,97 @@
+"""Reading what torch.save wrote, with PyTorch's own unpickler, which runs no code from the file."""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import zipfile
+from collections import OrderedDict
+from os import path as osp
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+_PICKLES_BEFORE_1_6 = 4  # that torch.save wrote behind one another; the last one has the objects
+
+
+class _StandIn:
+    """Stands for a class or function that the file names: PyTorch calls it, and it does nothing.
+
+    The result is an OrderedDict, the one type which PyTorch's unpickler lets a file fill with items as well as with attributes. Its
+    first key names what it stands for, so that it is never taken for weights.
+    """
+
+    def __new__(cls, *args: object) -> Any:
+        """Ignore the arguments."""
+        return OrderedDict({f"<{cls.__module__}.{cls.__qualname__} object>": None})
+
+
+class _NumPyStandIn:
+    """The same for NumPy, whose objects are restored from tuples."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the state."""
+
+
+class _DequeStandIn:
+    """The same for deques, which are filled like lists."""
+
+    def __new__(cls, *args: object) -> Any:
+        """Ignore the arguments."""
+        return []
+
+
+def _stand_in(name: str) -> type:
+    base = _DequeStandIn if name == "collections.deque" else _NumPyStandIn if name.startswith("numpy.") else _StandIn
+    module, _, qualified = name.rpartition(".")
+    return type(qualified, (base,), {"__module__": module})
+
+
+def _foreign_names(path: Path) -> list[str]:
+    """The classes and functions that a file names beyond those which PyTorch admits."""
+    if zipfile.is_zipfile(path):
+        return get_unsafe_globals_in_checkpoint(path)
+    with open(path, "rb") as file:
+        operations = [operation for _ in range(_PICKLES_BEFORE_1_6) for operation in pickletools.genops(file)]
+    names = [str(name).replace(" ", ".") for code, name, _ in operations if code.name == "GLOBAL"]
+    return [name.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.") for name in names]
+
+
+def load_plain(path: Path, inert: bool = False) -> Any:
+    """Read what torch.save wrote: tensors, numbers, strings, and lists and dicts of them.
+
+    Args:
+        path: the file.
+        inert: whether objects of any class may stand beside them, installed or not: arguments, callbacks and the like. None of
+            their code runs. What stands in for them names the class: OrderedDict({'<package.Class object>': None}).
+
+    Returns:
+        What was saved; tensors on the CPU. Those of a file with other objects are mapped, so that of a gigabyte of optimizer state
+        only what is used is read.
+
+    Raises:
+        ValueError: it is something else, or damaged; the message says so in a few words. (PyTorch's own explain how to read the
+            file nonetheless, by running its code.)
+    """
+    if not osp.isfile(path):
+        raise ValueError("it is no file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each kind of damage has its own
+        text = str(error)
+    if inert and "GLOBAL" in text:
+        try:
+            with safe_globals([_stand_in(name) for name in _foreign_names(path)]):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception as error:
+            text = str(error)
+    if foreign := re.search(r"\bGLOBAL (\S+)", text):
+        raise ValueError(f"it names {foreign[1]}, which is code")
+    reason = (text.splitlines() or [""])[0]
+    if not reason or "weights_only" in reason or "Weights only" in reason:
+        reason = "it is no file of tensors, numbers and strings that torch.save wrote"
+    raise ValueError(reason)
