@@ -14,13 +14,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install
 INSTALLED := $(VENV)/installed
 
-.PHONY: train test lint format install clean distclean check-python
+.PHONY: train test docs lint format install clean distclean check-python
 
 train: $(INSTALLED)
 	$(BIN)/basicsr train -opt $(OPT)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+# a site under docs/_build/html; warnings, broken links among them, are errors
+docs: $(INSTALLED)
+	$(PIP) --no-build-isolation --editable '.[dev,docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
