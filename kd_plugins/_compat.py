@@ -183,22 +183,8 @@ def archive_under_new_names() -> None:
     misc.mkdir_and_rename = basicsr.utils.mkdir_and_rename = mkdir_and_rename
 
 
-def require_basicsr() -> None:
-    """Say in one sentence how to install basicsr where it is missing.
-
-    Raises:
-        ImportError: basicsr is not installed.
-    """
-    if importlib.util.find_spec("basicsr") is None:
-        raise ImportError(
-            "kd_plugins is a plugin for BasicSR, which is not installed: "
-            "pip install --no-build-isolation --no-deps basicsr==1.4.2 (after torch; see README.md, Installation)"
-        )
-
-
 def apply() -> None:
-    """Run every repair. Called once, by `import kd_plugins`."""
-    require_basicsr()
+    """Run every repair. Called by `kd_plugins.register`."""
     define_torchvision_operators()
     restore_functional_tensor()
     start_processes_without_gpus()

@@ -1,18 +1,60 @@
-"""The `basicsr` command: arguments in, one call out."""
+"""The `basicsr` command: one parser, a sub-command for each module of `commands`."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from types import ModuleType
 
-_COMMANDS = {
-    "train": ("kd_plugins.train", "train_pipeline", "train the student of an option file"),
-    "test": ("kd_plugins.test", "test_pipeline", "score a checkpoint and write its images"),
-    "check": ("kd_plugins.checks", "check_pipeline", "check an option file, and do nothing else"),
-    "scale": ("kd_plugins.scale", "list_students", "show students of the teacher's own family at a share of its cost"),
-    "layers": ("kd_plugins.layers", "list_layers", "show the layers of teacher and student, and pairs of them"),
-}
+import kd_plugins
+from kd_plugins import commands
+from kd_plugins.messages import choose
+from kd_plugins.options import OptionError
+
+COMMANDS = tuple(module.name for module in pkgutil.iter_modules(commands.__path__))
+"""Modules with HELP, EXAMPLE, `add_arguments(parser)` and `run(args)`, which alone imports PyTorch: without it there is help."""
+
+_RUNS = ("train", "test")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations, and names the nearest flag in place of an unknown one."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"{unknown[0]}: no such argument; {choose(unknown[0], self._option_string_actions)}")
+        return found, unknown
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    """The parser of the whole command line.
+
+    Args:
+        modules: the modules of the sub-commands, by name.
+    """
+    parser = _Parser(prog="basicsr", description=kd_plugins.__doc__.splitlines()[0] if kd_plugins.__doc__ else None)
+    versions = f"kd_plugins {kd_plugins.__version__}, BasicSR {_version('basicsr')}, PyTorch {_version('torch')}"
+    parser.add_argument("--version", action="version", version=versions)
+    group = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for name, command in modules.items():
+        epilog = f"example:\n  {command.EXAMPLE}"
+        command.add_arguments(group.add_parser(name, help=command.HELP, description=command.HELP, epilog=epilog))
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,18 +65,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for a command line or an option file that cannot be used; 75 for a run that a signal stopped and
-        that can go on; 1 for a run that stopped by itself.
+        that can go on; 1 for a run that stopped by itself, and for a library that is not installed.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in _COMMANDS:
-        asked_for_help = bool(arguments) and arguments[0] in ("-h", "--help")
-        lines = [f"  {name:6s} {text}" for name, (_, _, text) in _COMMANDS.items()]
-        print("usage: basicsr COMMAND -opt FILE [...]", *lines, sep="\n", file=sys.stdout if asked_for_help else sys.stderr)
-        return 0 if asked_for_help else 2
-    module, function, _ = _COMMANDS[arguments[0]]
-    from kd_plugins.process import run_command
+    words = list(sys.argv[1:] if argv is None else argv)
+    modules = {name: importlib.import_module(f"kd_plugins.commands.{name}") for name in COMMANDS}
+    parser = build_parser(modules)
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    if words[0] not in modules and not words[0].startswith("-"):
+        parser.error(f"{words[0]}: no such command; {choose(words[0], COMMANDS)}")
+    args = parser.parse_args(words)
+    return _run(args, modules[args.command])
 
-    return run_command(f"basicsr {arguments[0]}", getattr(importlib.import_module(module), function), arguments[1:])
+
+def _run(args: argparse.Namespace, command: ModuleType) -> int:
+    """Run a command, and say in one line why it ended if it did not end well."""
+    name = f"basicsr {args.command}"
+    try:
+        kd_plugins.register()
+    except ImportError as error:
+        if error.name not in ("torch", "basicsr"):
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    from kd_plugins import group
+    from kd_plugins.interrupt import RunStopped, StoppedAtStart
+
+    try:
+        code = command.run(args)
+    except StoppedAtStart as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return stop.exit_code  # the others are not waited for: they may not have got here
+    except ValueError as error:
+        if args.command in _RUNS and not isinstance(error, OptionError):
+            raise  # of a step: no fault of the command line
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2  # perhaps in this process only: the others are not waited for
+    except RunStopped as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        code = stop.exit_code
+    group.leave()
+    return code
 
 
 if __name__ == "__main__":

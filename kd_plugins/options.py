@@ -168,6 +168,32 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         node[keys[-1]] = value
 
 
+def add_option_file(parser: argparse.ArgumentParser, one_of: argparse._MutuallyExclusiveGroup | None = None) -> None:
+    """Declare `-opt` and `--force_yml`.
+
+    Args:
+        parser: of a command.
+        one_of: a required group that `-opt` is one of; without, `-opt` is required.
+    """
+    (one_of or parser).add_argument("-opt", required=one_of is None, metavar="FILE", help="the option file (YAML)")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `train` and `test` take, as BasicSR's own scripts do."""
+    add_option_file(parser)
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
+    parser.add_argument("--auto_resume", action="store_true", help="continue from the newest saved state, if there is one")
+    parser.add_argument("--debug", action="store_true", help="log and validate every few iterations")
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _parse_run(is_train: bool, argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="basicsr train" if is_train else "basicsr test")
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
 def run_name(name: Any, debug: bool) -> str:
     """The name of a run's folders: that of the file, which YAML reads as a number where it is `2025`."""
     name = str(name)
@@ -177,7 +203,7 @@ def run_name(name: Any, debug: bool) -> str:
 def parse_options(
     root_path: str,
     is_train: bool,
-    argv: Sequence[str] | None = None,
+    argv: Sequence[str] | argparse.Namespace | None = None,
     check: Callable[[OptionFile, argparse.Namespace], list[str]] | None = None,
 ) -> tuple[dict[str, Any], argparse.Namespace]:
     """Read the command line and the option file it names, and complete them as BasicSR does.
@@ -185,7 +211,7 @@ def parse_options(
     Args:
         root_path: the folder that experiments/, tb_logger/ and results/ are made in.
         is_train: training, or test.
-        argv: the arguments; those of the process by default.
+        argv: the arguments, or what was parsed of them; those of the process by default.
         check: looks at the whole before anything is done with it; called with the file and the parsed arguments, it returns
             warnings, which are then the arguments' `warnings`, or raises OptionError.
 
@@ -200,15 +226,7 @@ def parse_options(
 
     from kd_plugins import group
 
-    parser = argparse.ArgumentParser(prog="basicsr train" if is_train else "basicsr test")
-    parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
-    parser.add_argument("--auto_resume", action="store_true", help="continue from the newest saved state, if there is one")
-    parser.add_argument("--debug", action="store_true", help="log and validate every few iterations")
-    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
-    args = parser.parse_args(argv)
-
+    args = argv if isinstance(argv, argparse.Namespace) else _parse_run(is_train, argv)
     if check is None:
         opt = read_options(args.opt)
         force_options(opt, args.force_yml)

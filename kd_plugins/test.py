@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,16 +16,16 @@ from kd_plugins.data.loading import readable_loader
 from kd_plugins.group import first_says
 from kd_plugins.lock import only_run
 from kd_plugins.options import option_errors, parse_options
-from kd_plugins.process import prepare_process, run_command
+from kd_plugins.process import prepare_process
 from kd_plugins.train import build_registered_model, held_log, start_log
 
 
-def test_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
+def test_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | None = None) -> Any:
     """Score the model of an option file on its validation and test datasets: the weights it names, or those its training left.
 
     Args:
         root_path: the folder that results/ is made in.
-        argv: the command line; that of the process by default.
+        argv: the command line, or what was parsed of it; that of the process by default.
 
     Returns:
         The model, with its `scores`.
@@ -57,7 +57,3 @@ def _build_loader(dataset_opt: dict[str, Any], opt: dict[str, Any]) -> Any:
     get_root_logger().info(f"Number of test images in {dataset_opt['name']}: {len(dataset)}")
     loader = build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"], sampler=None, seed=opt["manual_seed"])
     return readable_loader(loader)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command("basicsr test", test_pipeline, sys.argv[1:]))

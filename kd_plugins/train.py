@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,15 +31,15 @@ from kd_plugins.models.changed import changes
 from kd_plugins.models.checkpoints import BadState, load_state, newest_state, remove_leftovers
 from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
-from kd_plugins.process import prepare_process, run_command
+from kd_plugins.process import prepare_process
 
 
-def train_pipeline(root_path: str, argv: Sequence[str] | None = None) -> Any:
+def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | None = None) -> Any:
     """Train the model of an option file.
 
     Args:
         root_path: the folder that experiments/ and tb_logger/ are made in.
-        argv: the command line; that of the process by default.
+        argv: the command line, or what was parsed of it; that of the process by default.
 
     Returns:
         The trained model.
@@ -212,7 +212,3 @@ def _close(opt: dict[str, Any], model: Any, logger: logging.Logger, tb_logger: A
     if tb_logger:
         logger.info(f"Curves and pictures: tensorboard --logdir {osp.join(opt['root_path'], 'tb_logger', opt['name'])}")
         tb_logger.close()
-
-
-if __name__ == "__main__":
-    sys.exit(run_command("basicsr train", train_pipeline, sys.argv[1:]))

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 import kd_plugins
-from kd_plugins import _compat
 
 ROOT = Path(__file__).resolve().parents[1]
 FIND_PYTHON = ROOT / "tools" / "find_python.sh"
@@ -128,7 +127,7 @@ def test_import_works_after_torchvision_was_tried() -> None:
 def test_missing_basicsr_is_one_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "basicsr", None)
     with pytest.raises(ImportError, match="pip install --no-build-isolation --no-deps basicsr"):
-        _compat.apply()
+        kd_plugins.register()
 
 
 def test_wheel_holds_the_package_its_data_and_nothing_else(tmp_path: Path) -> None:

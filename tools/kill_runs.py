@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def start(file: Path, processes: int, *arguments: str) -> subprocess.Popen[bytes]:
     """Begin a run in the folder of its option file; what it says goes to log.txt there."""
-    command = [sys.executable, "-m", "kd_plugins.train", "-opt", file.name, *arguments]
+    command = [sys.executable, "-m", "kd_plugins.cli", "train", "-opt", file.name, *arguments]
     if processes > 1:
         launcher = [
             "-m",

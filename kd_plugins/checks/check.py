@@ -1,12 +1,10 @@
-"""The check of an option file, and the command that does nothing else."""
+"""The check of an option file."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kd_plugins.checks.contradictions import check_contradictions
@@ -16,13 +14,12 @@ from kd_plugins.checks.gpus import check_gpus
 from kd_plugins.checks.network_sources import holds_itself
 from kd_plugins.checks.option_keys import MODELS, file_block
 from kd_plugins.checks.paths import check_paths
-from kd_plugins.checks.schema import json_schema
 from kd_plugins.checks.traversal import NOTES, check_block, no_entry
 from kd_plugins.checks.trial_build import try_building
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
 from kd_plugins.models import DistillationModel
-from kd_plugins.options import OptionFile, Path, read_option_file, run_name
+from kd_plugins.options import OptionFile, Path, run_name
 
 
 def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> list[str]:
@@ -71,30 +68,3 @@ def _check_nan(findings: Findings, path: Path, value: Any) -> None:
             _check_nan(findings, (*path, str(key)), below)
     elif isinstance(value, float) and math.isnan(value) and not findings.has_error(path) and not path[0].startswith(NOTES):
         findings.error(path, f"{show(value)}, expected a number")
-
-
-def check_pipeline(root_path: str, argv: Sequence[str] | None = None) -> None:
-    """Check an option file, or print the JSON schema of all option files.
-
-    Args:
-        root_path: the folder that experiments/ would be in.
-        argv: the command line; that of the process by default.
-
-    Raises:
-        OptionError: see `check_file`, `read_option_file`.
-    """
-    parser = argparse.ArgumentParser(prog="basicsr check")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("-opt", metavar="FILE", help="the option file (YAML)")
-    what.add_argument("--schema", action="store_true", help="print the JSON schema of option files, for editors")
-    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
-    args = parser.parse_args(argv)
-    if args.schema:
-        print(json.dumps(json_schema(), indent=1))
-        return
-    found = read_option_file(args.opt, args.force_yml)
-    is_train = any(str(phase).split("_")[0] == "train" for phase in mapping(found.opt.get("datasets")))
-    args.auto_resume, args.debug, args.root_path = False, False, root_path
-    for warning in check_file(found, args, is_train):
-        print(f"{warning} (a warning)", file=sys.stderr)
-    print(f"{args.opt}: fine, for `basicsr {'train' if is_train else 'test'}`")

@@ -52,7 +52,7 @@ def gpu_fault(wanted: int | str, there: int, processes: int, only_one: bool) -> 
         return f"but {processes} processes have {there} GPUs here, expected one for each, or 0 for the CPU"
     if number > 1 and only_one and not processes:
         return (
-            f"but one process trains on one GPU, expected 1 or auto, or `torchrun --nproc_per_node={number} -m kd_plugins.train` "
-            "with `--launcher pytorch`"
+            f"but one process trains on one GPU, expected 1 or auto, or `torchrun --nproc_per_node={number} -m kd_plugins.cli "
+            "train --launcher pytorch ...`"
         )
     return ""

@@ -107,7 +107,7 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(backend, m
 
 
 def launch(file, folder, *arguments):
-    command = [*TORCHRUN, "-m", "kd_plugins.train", "-opt", file, "--launcher", "pytorch", *arguments]
+    command = [*TORCHRUN, "-m", "kd_plugins.cli", "train", "-opt", file, "--launcher", "pytorch", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     log = open(folder / "log.txt", "a")  # noqa: SIM115 (the process has it from here)
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=log, stdout=log, start_new_session=True)

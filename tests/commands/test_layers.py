@@ -79,8 +79,8 @@ def test_networks_without_layers_or_stages_are_said(layers, tmp_path_factory):
 
 
 def test_names_that_yaml_reads_as_numbers_are_quoted():
+    from kd_plugins.commands.layers import _as_yaml
     from kd_plugins.features import Pair
-    from kd_plugins.layers import _as_yaml
 
     assert yaml.safe_load(_as_yaml({"encoder": [Pair("1.10", "body.0")]})) == {"features": {"encoder": [["1.10", "body.0"]]}}
 

@@ -1,38 +1,42 @@
-"""The layers of teacher and student, and which of them answer each other: what an option file's `features:` can name."""
+"""`basicsr layers`: the layers of teacher and student, and which of them an option file's `features:` can pair."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
+from kd_plugins.options import OptionError, add_option_file, option_errors, read_option_file
 
-from kd_plugins.features import Pair, Stages, find_stages, measure, propose_pairs
-from kd_plugins.features.layer_outputs import Run
-from kd_plugins.models.report import render
-from kd_plugins.models.start import explicit_student
-from kd_plugins.options import OptionError, option_errors, read_option_file
-from kd_plugins.teachers import build_source, main_block
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kd_plugins.features import Pair, Stages
+    from kd_plugins.features.layer_outputs import Run
+
+HELP = "show the layers of teacher and student, and pairs of them"
+EXAMPLE = "basicsr layers -opt options/slkd_derain.yml"
 
 _BLOCKS = {"teacher": "teacher", "student": "network_g"}
 
 
-def list_layers(root_path: str, argv: Sequence[str] | None = None) -> None:
-    """Print the layers of the networks of an option file, their stages, and the pairs that `features: auto` takes.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the option file, and how much to show."""
+    add_option_file(parser)
+    parser.add_argument("--all", action="store_true", help="every module, not only the outer ones and the stages")
 
-    Args:
-        root_path: the working folder, as every command gets it; nothing is written there.
-        argv: the command line; that of the process by default.
+
+def run(args: argparse.Namespace) -> int:
+    """Print the layers of the networks of an option file, their stages, and the pairs that `features: auto` takes.
 
     Raises:
         OptionError: an option file without a network, or with one that cannot be built.
     """
-    parser = argparse.ArgumentParser(prog="basicsr layers")
-    parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
-    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
-    parser.add_argument("--all", action="store_true", help="every module, not only the outer ones and the stages")
-    args = parser.parse_args(argv)
+    from kd_plugins.features import propose_pairs
+    from kd_plugins.models.start import explicit_student
+    from kd_plugins.teachers import build_source, main_block
+
     opt = read_option_file(args.opt, args.force_yml).opt  # not the whole check: a file with one network alone will do
     blocks = {role: opt[key] for role, key in _BLOCKS.items() if opt.get(key)}
     if not blocks:
@@ -45,12 +49,17 @@ def list_layers(root_path: str, argv: Sequence[str] | None = None) -> None:
     missing = [role for role in _BLOCKS if not stages.get(role)]
     if missing:
         print(f"\nNo pairs: there is no {missing[0]} with stages.")
-        return
-    print("\n" + _as_yaml(propose_pairs(nets["student"], nets["teacher"], (stages["student"], stages["teacher"]))))  # type: ignore[arg-type]
+    else:
+        pairs = propose_pairs(nets["student"], nets["teacher"], (stages["student"], stages["teacher"]))  # type: ignore[arg-type]
+        print("\n" + _as_yaml(pairs))
+    return 0
 
 
 def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
     """Print the table of a network; its stages, if it has any."""
+    from kd_plugins.features import find_stages, measure
+    from kd_plugins.models.report import render
+
     title, top, stages = f"{role} ({type(net).__name__})", None, None
     try:
         top = measure(net)

@@ -1,41 +1,43 @@
-"""The students of a teacher's own family at a share of its cost: what `network_g: {from_teacher: ...}` chooses from."""
+"""`basicsr scale`: the students of a teacher's own family that `network_g: {from_teacher: ...}` chooses from."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 import yaml
 
 from kd_plugins.messages import nearest
-from kd_plugins.metrics.complexity import measure_complexity
-from kd_plugins.metrics.latency import RESTORED, time_networks
-from kd_plugins.models.report import render
-from kd_plugins.options import OptionError, option_errors, read_option_file
-from kd_plugins.students.family import Candidate, Family
-from kd_plugins.students.from_teacher import TARGETS, choose, is_near, read_request
+from kd_plugins.options import OptionError, add_option_file, option_errors, read_option_file
+
+if TYPE_CHECKING:
+    from kd_plugins.students.family import Candidate, Family
+
+HELP = "show students of the teacher's own family at a share of its cost"
+EXAMPLE = "basicsr scale -opt options/slkd_derain.yml --flops 0.15"
 
 
-def list_students(root_path: str, argv: Sequence[str] | None = None) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the option file, and the share that is asked for."""
+    add_option_file(parser)
+    share = parser.add_mutually_exclusive_group()
+    for target in ("flops", "params"):
+        text = "share of the teacher's; by default that of `from_teacher`, or flops 0.15"
+        share.add_argument(f"--{target}", type=float, metavar="SHARE", help=text)
+
+
+def run(args: argparse.Namespace) -> int:
     """Print candidates for a student, with their cost, and the block of the one that is chosen.
-
-    Args:
-        root_path: the working folder, as every command gets it; nothing is written there.
-        argv: the command line; that of the process by default.
 
     Raises:
         OptionError: an option file without a teacher whose arguments can be read, or a share that no student has.
     """
-    parser = argparse.ArgumentParser(prog="basicsr scale")
-    parser.add_argument("-opt", required=True, metavar="FILE", help="the option file (YAML)")
-    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
-    share = parser.add_mutually_exclusive_group()
-    for target in TARGETS:
-        share.add_argument(
-            f"--{target}", type=float, help="share of the teacher's; by default that of `from_teacher`, or flops 0.15"
-        )
-    args = parser.parse_args(argv)
+    import torch
+
+    from kd_plugins.students.family import Family
+    from kd_plugins.students.from_teacher import TARGETS, choose, is_near, read_request
+
     opt = read_option_file(args.opt, args.force_yml).opt  # not the whole check: a file with a teacher alone will do
     asked = {target: value for target in TARGETS if (value := getattr(args, target)) is not None}
     request = asked or (opt.get("network_g") or {}).get("from_teacher") or {"flops": 0.15}
@@ -52,10 +54,15 @@ def list_students(root_path: str, argv: Sequence[str] | None = None) -> None:
         _show(family, candidates)
     block = yaml.safe_dump(family.blueprint.block(chosen.changes), default_flow_style=True, sort_keys=False, width=1000)
     print(f"\nnetwork_g: {block.strip()}")
+    return 0
 
 
 def _show(family: Family, candidates: Sequence[Candidate]) -> None:
     """Print the table; the first candidate is the chosen one."""
+    from kd_plugins.metrics.complexity import measure_complexity
+    from kd_plugins.metrics.latency import RESTORED, time_networks
+    from kd_plugins.models.report import render
+
     names = [*family.widths, *family.depths]
     rows, chosen = [], [{}, *(each.changes for each in candidates)]
     nets = [family.blueprint.build(changes) for changes in chosen]

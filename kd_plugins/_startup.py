@@ -1,0 +1,54 @@
+"""What this process was started as, before PyTorch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+from types import FrameType
+
+_EXIT_CODE = 75  # kd_plugins.interrupt is not there yet
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+_LIBRARIES = {
+    "torch": "pip install torch==2.13.0 torchvision==0.28.0",
+    "basicsr": "pip install --no-build-isolation --no-deps basicsr==1.4.2",
+}
+
+
+def command_line() -> list[str] | None:
+    """The words behind `basicsr` or `python -m kd_plugins.cli`; None in any other process, a command's workers included."""
+    words = sys.orig_argv[1:]
+    while words and words[0].startswith("-") and words[0] not in ("-m", "-c"):  # Python's own flags
+        words = words[2 if words[0] in ("-X", "-W") else 1 :]
+    if words[:2] == ["-m", "kd_plugins.cli"]:
+        return words[2:]
+    is_script = bool(words) and os.path.basename(words[0]).removesuffix(".exe") == "basicsr"
+    return words[1:] if is_script else None
+
+
+def catch_signals() -> None:
+    """End with exit code 75 where a scheduler stops a training, as it would later on; the training takes over when it begins."""
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    text = f"\nbasicsr train: stopped by {signal.Signals(number).name} before the first step; the same command starts again\n"
+    try:
+        os.write(2, text.encode())
+    finally:
+        os._exit(_EXIT_CODE)
+
+
+def require_libraries() -> None:
+    """Look for what kd_plugins' own installation does not bring, since its order matters.
+
+    Raises:
+        ImportError: PyTorch or BasicSR is not installed; the message says how to install it.
+    """
+    for name, command in _LIBRARIES.items():
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"{name} is not installed: {command} (README.md, Installation, has the order of all)", name=name)

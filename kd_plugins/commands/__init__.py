@@ -1,0 +1,1 @@
+"""The sub-commands of `basicsr`, a file each: arguments in, one call out."""

@@ -1,0 +1,112 @@
+"""The command line: what it says without a run, how it refuses, and that it needs no PyTorch for that."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import kd_plugins
+from kd_plugins import _startup
+from kd_plugins.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def basicsr(*words, blocked=()):
+    """Run the command as its script does, where some libraries cannot be found."""
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({list(blocked)!r}))\n"  # None: not found
+        f"sys.orig_argv = ['python', 'basicsr', *{list(words)!r}]\n"
+        "from kd_plugins.cli import main\n"
+        f"sys.exit(main({list(words)!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+
+
+WITHOUT = ("torch", "torchvision", "basicsr", "numpy", "cv2", "scipy", "safetensors", "spandrel")
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_needs_no_library_and_shows_an_example(words):
+    run = basicsr(*words, blocked=WITHOUT)
+    assert run.returncode == 0, run.stderr
+    if len(words) == 1:
+        assert all(f"\n    {name} " in run.stdout for name in COMMANDS)
+    else:
+        assert f"usage: basicsr {words[0]}" in run.stdout and f"example:\n  basicsr {words[0]} " in run.stdout
+
+
+def test_help_is_there_at_once():
+    start = time.perf_counter()
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "kd_plugins.cli", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0 and time.perf_counter() - start < 10  # 0.2 s where nothing else runs
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "yaml" in imported and not {"torch", "basicsr", "numpy", "rich"} & imported
+
+
+def test_the_version_names_those_of_basicsr_and_pytorch_and_needs_neither():
+    run = basicsr("--version", blocked=WITHOUT)
+    assert run.returncode == 0
+    assert run.stdout.startswith(f"kd_plugins {kd_plugins.__version__}, BasicSR ") and "PyTorch " in run.stdout
+
+
+@pytest.mark.parametrize("name", ["torch", "basicsr"])
+def test_a_command_without_its_libraries_is_one_sentence(name):
+    run = basicsr("check", "-opt", "a.yml", blocked=[name])
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"basicsr check: {name} is not installed: pip install ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "basicsr: error: trian: no such command; nearest: train"),
+        (["q"], "q: no such command; expected one of "),
+        (
+            ["train", "-opt", "a.yml", "--auto_resum"],
+            "basicsr train: error: --auto_resum: no such argument; nearest: --auto_resume",
+        ),
+        (["train", "--opt", "a.yml"], "the following arguments are required: -opt"),
+        (["test", "-opt", "a.yml", "--launcher", "pytroch"], "argument --launcher: invalid choice: 'pytroch'"),
+        (["check"], "one of the arguments -opt --schema is required"),
+        (["check", "-opt", "a.yml", "--sch"], "--sch: no such argument; nearest: --schema"),
+        (["scale", "-opt", "a.yml", "--flops", "0.1", "--params", "0.1"], "not allowed with"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_names_the_nearest(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("started", "words"),
+    [
+        (["python", "/env/bin/basicsr", "train", "-opt", "a"], ["train", "-opt", "a"]),
+        (["python.exe", "basicsr.exe", "check"], ["check"]),
+        (["python", "-u", "-X", "dev", "-m", "kd_plugins.cli", "train"], ["train"]),
+        (["python", "-c", "from multiprocessing.spawn import spawn_main", "basicsr"], None),  # a worker of a run
+        (["python", "my_terms.py", "train"], None),
+        (["python", "-m", "pytest", "basicsr"], None),
+        (["python"], None),
+    ],
+    ids=lambda value: " ".join(value or ["none"]),
+)
+def test_the_command_is_known_by_how_the_process_was_started(started, words, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", started)
+    assert _startup.command_line() == words
