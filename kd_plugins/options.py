@@ -224,7 +224,7 @@ def parse_options(
     import torch
     from basicsr.utils import set_random_seed
 
-    from kd_plugins import group
+    from kd_plugins import distributed
 
     args = argv if isinstance(argv, argparse.Namespace) else _parse_run(is_train, argv)
     if check is None:
@@ -238,12 +238,12 @@ def parse_options(
 
     opt["dist"] = args.launcher != "none"
     try:
-        group.join(args.launcher, opt)
+        distributed.init_process_group(args.launcher, opt)
     except ValueError as error:
         raise OptionError(str(error)) from None
-    opt["rank"], opt["world_size"] = group.place()
+    opt["rank"], opt["world_size"] = distributed.rank(), distributed.world_size()
     if opt.get("manual_seed") is None:
-        opt["manual_seed"] = group.first_says(random.randint(1, 10000))
+        opt["manual_seed"] = distributed.broadcast_object(random.randint(1, 10000))
     set_random_seed(opt["manual_seed"] + opt["rank"])
 
     opt["auto_resume"] = args.auto_resume

@@ -10,14 +10,14 @@ from typing import Any
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.utils import get_root_logger, make_exp_dirs
 
+from kd_plugins import distributed
 from kd_plugins.checks import check_file
 from kd_plugins.checks.evaluation import scored_phases, trained_student
 from kd_plugins.data.loading import readable_loader
-from kd_plugins.group import first_says
-from kd_plugins.lock import only_run
 from kd_plugins.options import option_errors, parse_options
 from kd_plugins.process import prepare_process
 from kd_plugins.train import build_registered_model, held_log, start_log
+from kd_plugins.training.lock import only_run
 
 
 def test_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | None = None) -> Any:
@@ -43,7 +43,7 @@ def test_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | Non
                 get_root_logger().info(f"The file names no weights to score: those that its training left are, {student}.")
             model = build_registered_model(opt)
         make_exp_dirs(opt)
-        first_says(None)  # the folders are there
+        distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "test", args.warnings, held)
         for loader in loaders:
             logger.info(f"Testing {loader.dataset.opt['name']}...")

@@ -19,19 +19,19 @@ from basicsr.utils.logger import initialized_logger
 from basicsr.utils.options import copy_opt_file, dict2str
 
 import kd_plugins
+from kd_plugins import distributed
 from kd_plugins.checks import check_file
 from kd_plugins.checks.option_keys import MODELS
 from kd_plugins.checks.traversal import no_entry
 from kd_plugins.data.loading import readable_loader, resumable_loader
-from kd_plugins.group import first_says
-from kd_plugins.lock import only_run
-from kd_plugins.loop import Loop
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.changed import changes
-from kd_plugins.models.checkpoints import BadState, load_state, newest_state, remove_leftovers
-from kd_plugins.models.report import score_table
 from kd_plugins.options import OptionError, option_errors, parse_options
 from kd_plugins.process import prepare_process
+from kd_plugins.tables import score_table
+from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state, remove_leftovers
+from kd_plugins.training.lock import only_run
+from kd_plugins.training.loop import Loop
+from kd_plugins.training.option_changes import changes
 
 
 def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | None = None) -> Any:
@@ -62,7 +62,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
                 mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
         if opt["rank"] == 0:
             copy_opt_file(args.opt, opt["path"]["experiments_root"])
-        first_says(None)  # the folders are there
+        distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "train", args.warnings, held)
         tb_logger = init_tb_loggers(opt)
         epoch = current_iter = 0
@@ -171,7 +171,7 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
         if opt["rank"] == 0:
             remove_leftovers(states, models)
             newest, state, bad = newest_state(states, models, networks)
-        newest, bad = first_says((newest, bad))
+        newest, bad = distributed.broadcast_object((newest, bad))
         if bad and newest is None:
             raise OptionError(
                 f"--auto_resume: no state in {states} is good; without --auto_resume a new run begins. {' '.join(bad)}"

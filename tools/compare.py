@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 from runs import Results, markdown, my_share, scored, spread, train
 
 from kd_plugins.checks import check_file
-from kd_plugins.interrupt import RunStopped
-from kd_plugins.models.fade import is_share
+from kd_plugins.errors import RunStopped
 from kd_plugins.options import OptionError, read_option_file
+from kd_plugins.training.fade import is_share
 
 COLUMNS = ("file", "seed", "role", "metric", "value")
 EQUAL = (("datasets",), ("val", "metrics"), ("scale",), ("train", "total_iter"))

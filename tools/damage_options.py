@@ -12,7 +12,7 @@ import yaml
 
 from kd_plugins.checks.datasets import DATASETS, DEGRADATION
 from kd_plugins.checks.option_keys import EXTRACTOR, LOSS, METRIC, MODELS, NETWORK
-from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
+from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS
 
 
 def _deep(levels: int) -> Any:

@@ -34,10 +34,10 @@ from runs import close_log
 from small_runs import TEACHER, further_blocks, small_runs
 
 from kd_plugins.checks import check_file
-from kd_plugins.interrupt import RunStopped
-from kd_plugins.loop import Loop
+from kd_plugins.errors import RunStopped
 from kd_plugins.options import OptionError, option_errors, parse_options
 from kd_plugins.train import build_run, held_log, train_pipeline
+from kd_plugins.training.loop import Loop
 
 SECONDS, MEMORY = 60, 3 << 30
 

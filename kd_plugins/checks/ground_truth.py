@@ -16,9 +16,9 @@ from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.fade import Fade, read_fade
+from kd_plugins.models.supervised import nothing_to_train_by, truth_readers
 from kd_plugins.models.terms import merge_terms, truth_instead
-from kd_plugins.models.truth import nothing_to_train_by, truth_readers
+from kd_plugins.training.fade import Fade, read_fade
 
 
 def check_ground_truth(findings: Findings, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:

@@ -20,12 +20,12 @@ from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
 from kd_plugins.losses.trust import LARGEST_WINDOW, SMALLEST_TAU
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.fade import SHAPES
 from kd_plugins.models.history import History
-from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS
 from kd_plugins.models.terms import VIEWS
 from kd_plugins.students import CHANNELS
 from kd_plugins.teachers import ViewTransform
+from kd_plugins.training.fade import SHAPES
+from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS
 
 Number = float | None
 NotNegative = Annotated[float, AtLeast(0)] | None

@@ -18,10 +18,10 @@ from kd_plugins.data import build_degradation
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.models.history import History
-from kd_plugins.models.solver import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 from kd_plugins.models.terms import merge_terms
 from kd_plugins.options import Path
 from kd_plugins.teachers import ViewTransform
+from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 
 _BESIDE = ("type", "between", "view", "trust", "fade")  # of a term's block, no arguments of its loss
 _LOADS_WEIGHTS = ("PerceptualLoss", "GANLoss", "MultiScaleGANLoss")  # or is no loss of images

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from kd_plugins.features import Pair, Stages
     from kd_plugins.features.layer_outputs import Run
-
 HELP = "show the layers of teacher and student, and pairs of them"
 EXAMPLE = "basicsr layers -opt options/slkd_derain.yml"
+from kd_plugins.tables import render_table
 
 _BLOCKS = {"teacher": "teacher", "student": "network_g"}
 
@@ -58,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
 def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
     """Print the table of a network; its stages, if it has any."""
     from kd_plugins.features import find_stages, measure
-    from kd_plugins.models.report import render
 
     title, top, stages = f"{role} ({type(net).__name__})", None, None
     try:
@@ -71,7 +70,7 @@ def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
         runs = {run.name: run for run in top.walk() if everything or run in top.inner or run.name in marks}
         rows = [[run.name, run.kind, _output(run), marks.get(run.name, "")] for run in runs.values() if run.name]
         shape = "" if stages is None else ", flat" if stages.flat else ", U-shaped"
-        print(render(title + shape, ["layer", "class", "output", "stage"], rows))
+        print(render_table(title + shape, ["layer", "class", "output", "stage"], rows))
     return stages
 
 

@@ -13,9 +13,9 @@ from kd_plugins.options import OptionError, add_option_file, option_errors, read
 
 if TYPE_CHECKING:
     from kd_plugins.students.family import Candidate, Family
-
 HELP = "show students of the teacher's own family at a share of its cost"
 EXAMPLE = "basicsr scale -opt options/slkd_derain.yml --flops 0.15"
+from kd_plugins.tables import render_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,6 @@ def _show(family: Family, candidates: Sequence[Candidate]) -> None:
     """Print the table; the first candidate is the chosen one."""
     from kd_plugins.metrics.complexity import measure_complexity
     from kd_plugins.metrics.latency import RESTORED, time_networks
-    from kd_plugins.models.report import render
 
     names = [*family.widths, *family.depths]
     rows, chosen = [], [{}, *(each.changes for each in candidates)]
@@ -78,4 +77,4 @@ def _show(family: Family, candidates: Sequence[Candidate]) -> None:
     size = "x".join(map(str, family.image.shape[-2:]))
     students = f"Students of {type(family.teacher).__name__} on the CPU"
     title = f"{students}: FLOPs at {size}, latency at {timed_at} (median, fastest - slowest)"
-    print(render(title, ["", *names, "parameters", "FLOPs", "latency"], rows))
+    print(render_table(title, ["", *names, "parameters", "FLOPs", "latency"], rows))

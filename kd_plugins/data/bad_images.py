@@ -14,7 +14,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 from torch.utils.data import Dataset
 
-from kd_plugins.interrupt import BadData, RunStopped
+from kd_plugins.errors import BadData, RunStopped
 
 SKIPPED = "skipped"
 """The key of an item under which a training dataset that skips bad images names those it passed over, a line each."""

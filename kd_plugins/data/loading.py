@@ -11,9 +11,10 @@ from basicsr.data import build_dataloader
 from basicsr.data.prefetch_dataloader import PrefetchDataLoader, PrefetchGenerator
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from kd_plugins import distributed
 from kd_plugins.data.bad_images import ReadableItems
-from kd_plugins.group import place
-from kd_plugins.interrupt import DEATHS, BadData, ignore_signals
+from kd_plugins.data.workers import DEATHS, ignore_signals
+from kd_plugins.errors import BadData
 from kd_plugins.randomness import kept_randomness, seed_generators, seed_of
 
 _LONGEST_EPOCH = 10**8  # its order is a list in memory
@@ -192,7 +193,7 @@ class Share(Dataset):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset, self.opt = dataset, dataset.opt
-        self.rank, self.size = place()
+        self.rank, self.size = distributed.rank(), distributed.world_size()
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.size)

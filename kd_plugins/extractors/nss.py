@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kd_plugins.group import mean_over_processes
+from kd_plugins import distributed
 
 WINDOW = 7
 SIGMA = 7 / 6
@@ -117,7 +117,7 @@ class _Mscn(torch.autograd.Function):
             mu, square = gaussian_filter(torch.stack((x, x * x)))
             variance = square.addcmul_(mu, mu, value=-1).clamp_min_(0)
             if scale is None:
-                size, spread = mean_over_processes(torch.stack((x.square().mean(), variance.mean()))).sqrt()
+                size, spread = distributed.all_reduce_mean(torch.stack((x.square().mean(), variance.mean()))).sqrt()
                 scale = torch.maximum(spread, (size * 1e-2).clamp_min(1e-2))
             sigma = variance.add_((eps * scale).square()).sqrt_()
             inverse = (sigma + c * scale).reciprocal_()

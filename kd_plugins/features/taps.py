@@ -63,8 +63,8 @@ class FeatureTaps:
         modules = dict(net.named_modules())
         if self.layers:
             refuse_untappable(net)
-        places = {layer: _place(layer) for layer in self.layers}
-        for layer, (name, _) in places.items():
+        parsed = {layer: _parse_layer(layer) for layer in self.layers}
+        for layer, (name, _) in parsed.items():
             if name not in modules or not name:
                 raise KeyError(
                     f"features: {type(net).__name__} has no layer {layer!r}; nearest: {nearest(name, filter(None, modules))} "
@@ -77,7 +77,7 @@ class FeatureTaps:
         self._clone = set(self.layers)  # until a first pass has shown that nothing overwrites it
         self._features: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
         self._runs: Counter[str] = Counter()
-        self._handles = [modules[name].register_forward_hook(self._hook(layer, run)) for layer, (name, run) in places.items()]
+        self._handles = [modules[name].register_forward_hook(self._hook(layer, run)) for layer, (name, run) in parsed.items()]
         if self.layers:
             self._handles.append(net.register_forward_pre_hook(self._begin))
 
@@ -176,7 +176,7 @@ class EarlyStop(FeatureTaps):
             raise EarlyStop._Reached
 
 
-def _place(layer: str) -> tuple[str, int | None]:
+def _parse_layer(layer: str) -> tuple[str, int | None]:
     """The module that a layer names, and which of its runs counts; None for all that there are."""
     name, at, run = layer.rpartition("@")
     if not at or layer.endswith(_ALL):

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins import distributed
 from kd_plugins.extractors import build_extractor
-from kd_plugins.group import own_part, place, whole_batch
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.shapes import require_same_shape, same_window
 from kd_plugins.messages import nearest
@@ -102,7 +102,7 @@ class ContrastiveImageLoss(nn.Module):
         """
         require_same_shape(self, student, teacher)
         with_others = "others" in self.negatives
-        shifts = self._shifts(len(student) * place()[1])
+        shifts = self._shifts(len(student) * distributed.world_size())
         images = same_window(self.window, student, teacher, self._resized(lq, student), agreed=with_others)
         anchors = self.extractor(images[0])
         with torch.no_grad():
@@ -112,8 +112,8 @@ class ContrastiveImageLoss(nn.Module):
             positive, degraded = (precise(x) for x in level.chunk(2))
             anchor = precise(anchor)
             near = (anchor - positive).abs().flatten(1).mean(1)
-            everyone = whole_batch(degraded) if with_others else degraded
-            others = (own_part(everyone.roll(-shift, 0)) if shift else degraded for shift in shifts)
+            everyone = distributed.all_gather_batch(degraded) if with_others else degraded
+            others = (distributed.local_batch(everyone.roll(-shift, 0)) if shift else degraded for shift in shifts)
             far = summed_distance(anchor, others) / len(shifts)
             values.append(weight * (near / (far + self.eps)).mean())
         return self.loss_weight * torch.stack(values).sum()

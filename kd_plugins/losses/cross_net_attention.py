@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_plugins.group import mean_over_processes
+from kd_plugins import distributed
 
 # What counts as silent at a position, over the teacher's root mean square; and in the feature's own units.
 _SILENT, _SILENT_ABSOLUTE = 1e-2, 1e-4
@@ -57,7 +57,7 @@ def silent_square(teacher: Tensor) -> Tensor:
     Returns:
         A scalar: the square of a hundredth of the teacher's root mean square, over all samples (of all processes) and positions.
     """
-    return (_SILENT**2 * mean_over_processes(teacher.square().mean())).clamp_min(_SILENT_ABSOLUTE**2)
+    return (_SILENT**2 * distributed.all_reduce_mean(teacher.square().mean())).clamp_min(_SILENT_ABSOLUTE**2)
 
 
 def channel_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor]:

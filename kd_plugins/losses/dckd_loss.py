@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins import distributed
 from kd_plugins.extractors.sharing import shared_extractor
-from kd_plugins.group import mean_over_processes
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.encodings import CODES, LEVELS, NEGATIVES, Encodings
 from kd_plugins.losses.shapes import require_same_shape
@@ -105,7 +105,7 @@ class ContrastRatioLoss(_InTokenizerSpace):
             mine = precise(mine)
             near = (mine - precise(theirs)).abs().mean()
             means.append(torch.stack((near, summed_distance(mine, (precise(one) for one in worse)).mean())))
-        near, far = mean_over_processes(torch.stack(means, 1))  # a ratio of means is no mean of ratios
+        near, far = distributed.all_reduce_mean(torch.stack(means, 1))  # a ratio of means is no mean of ratios
         values = [weight * a / (b + self.eps) for weight, a, b in zip(weights, near, far, strict=True)]
         return self.loss_weight * torch.stack(values).sum()
 

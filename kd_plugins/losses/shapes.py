@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_plugins.group import first_says
+from kd_plugins import distributed
 
 
 def require_same_shape(loss: object, student: Tensor, teacher: Tensor) -> None:
@@ -37,5 +37,5 @@ def same_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> lis
     if size is None:
         return list(tensors)
     corner = [int(torch.randint(max(side - size, 0) + 1, ())) for side in tensors[0].shape[-2:]]
-    top, left = first_says(corner) if agreed else corner
+    top, left = distributed.broadcast_object(corner) if agreed else corner
     return [tensor[..., top : top + size, left : left + size] for tensor in tensors]

@@ -70,7 +70,7 @@ class DCKDModel(DistillationModel):
         super().init_training_settings()
         if not self.wants_negatives:
             return
-        net = self.precision.place(build_network(self.opt["network_g"])).to(self.device)
+        net = self.precision.to_memory_format(build_network(self.opt["network_g"])).to(self.device)
         history = _build(lambda **options: History(net, self._followed(), **options), "history", self.settings)
         self.history = history
         first, total = history.schedule.interval(1), self.opt["train"].get("total_iter")

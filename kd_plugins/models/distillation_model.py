@@ -11,15 +11,14 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins import distributed
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
 from kd_plugins.features.layer_outputs import example_channels
-from kd_plugins.group import one_batch_norm, start_equal
-from kd_plugins.models.first_look import look_first
-from kd_plugins.models.precision import Precision
-from kd_plugins.models.report import compare_networks, example_input, try_student
-from kd_plugins.models.start import explicit_student, start_student, starts_from_weights
+from kd_plugins.models.dry_run import compare_networks, example_input, try_student
+from kd_plugins.models.sanity_check import sanity_check
+from kd_plugins.models.student_init import explicit_student, start_student, starts_from_weights
+from kd_plugins.models.supervised import SupervisedModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, Step, Term, build_terms, compared, merge_terms
-from kd_plugins.models.truth import SupervisedModel
 from kd_plugins.teachers import (
     WRONG_ARGUMENTS,
     Observation,
@@ -32,6 +31,7 @@ from kd_plugins.teachers import (
     zoom_in,
 )
 from kd_plugins.teachers.network_description import described
+from kd_plugins.training.precision import Precision
 
 
 @MODEL_REGISTRY.register()
@@ -81,10 +81,10 @@ class DistillationModel(SupervisedModel):
         """As BasicSR's, in the memory layout of the option file, and with batch norms that see the batches of all processes.
 
         Raises:
-            ValueError: see `one_batch_norm`.
+            ValueError: see `convert_sync_batchnorm`.
         """
-        net = self.precision.place(net)
-        return super().model_to_device(one_batch_norm(net, self.device) if self.is_train else net)
+        net = self.precision.to_memory_format(net)
+        return super().model_to_device(distributed.convert_sync_batchnorm(net, self.device) if self.is_train else net)
 
     def print_network(self, net: nn.Module) -> None:
         """One line; the table of networks says the rest."""
@@ -99,11 +99,11 @@ class DistillationModel(SupervisedModel):
         student = self.get_bare_model(self.net_g)
         kept = start_student(student, teacher, self.opt)
         if self.teachers:
-            look_first(self.opt, self.teachers["degraded"], student if starts_from_weights(self.opt) else None, self.device)
+            sanity_check(self.opt, self.teachers["degraded"], student if starts_from_weights(self.opt) else None, self.device)
         self._build_terms(kept)
         super().init_training_settings()
         if hasattr(self, "net_g_ema"):
-            self.precision.place(self.net_g_ema)
+            self.precision.to_memory_format(self.net_g_ema)
 
     def _fit_student(self) -> None:
         """Pad the student's images to the sizes that it takes; its copies (EMA, history) are built from a block that says so."""
@@ -133,7 +133,7 @@ class DistillationModel(SupervisedModel):
         compare_networks(teacher.net, student, x, int(self.opt.get("scale") or 1))
 
     def _build_teacher(self, key: str) -> Teacher:
-        return self.precision.place(build_teacher(self.opt[key], key)).to(self.device)
+        return self.precision.to_memory_format(build_teacher(self.opt[key], key)).to(self.device)
 
     def term_blocks(self) -> dict[str, Any]:
         """The blocks of the terms by name: the class's own, changed and added to by the option file."""
@@ -165,7 +165,7 @@ class DistillationModel(SupervisedModel):
         for teacher in set(self.teachers.values()):
             teacher.tap(pair.teacher for pairs in self.pairs.values() for pair in pairs)
         for term in self.terms.values():
-            start_equal(p for p in term.loss.parameters() if p.requires_grad)
+            distributed.broadcast_parameters(p for p in term.loss.parameters() if p.requires_grad)
         if self.pairs:
             self._build_scm(student, kept)
 

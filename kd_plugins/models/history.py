@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.models.average import follow
+from kd_plugins.training.ema import ema_update
 
 
 class HistorySchedule:
@@ -70,7 +70,7 @@ class History:
         """Update H at the end of an iteration, if one is due.
 
         Args:
-            student: the network to follow; for its buffers see `follow` [ours: the authors' networks have none that learn].
+            student: the network to follow; for its buffers see `ema_update` [ours: the authors' networks have none that learn].
             iteration: counted from 1.
 
         Returns:
@@ -78,7 +78,7 @@ class History:
         """
         if not self.schedule.due(iteration):
             return False
-        follow(self.net, student, self.decay)
+        ema_update(self.net, student, self.decay)
         return True
 
     @torch.no_grad()

@@ -17,8 +17,8 @@ from kd_plugins.features import Pair
 from kd_plugins.losses.encodings import Encodings
 from kd_plugins.losses.trust import Trust, where_trusted
 from kd_plugins.messages import nearest
-from kd_plugins.models.fade import Fade, read_fade
 from kd_plugins.teachers import Observation
+from kd_plugins.training.fade import Fade, read_fade
 
 VIEWS = ("degraded", "clean", "transformed", "zoomed")
 IMAGE_VIEWS = ("transformed", "zoomed")  # of these the restored image alone is compared

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from kd_plugins.checks.block_specs import Named
 from kd_plugins.checks.network_sources import _ADAPTER, STUDENT, TEACHER
-from kd_plugins.models.checkpoints import write
 from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS
+from kd_plugins.training.checkpoint_files import write
 
 GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 DNCNN = "type: DnCNN, in_nc: 3, out_nc: 3"

@@ -6,7 +6,7 @@ import pytest
 
 from kd_plugins.checks import json_schema
 from kd_plugins.checks.option_keys import FADE
-from kd_plugins.models.fade import DEFAULTS
+from kd_plugins.training.fade import DEFAULTS
 
 GOOD = (Path(__file__).parents[2] / "options" / "psd_derain.yml").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ from skimage import data
 
 from kd_plugins.data.bad_images import SKIPPED, ReadableItems
 from kd_plugins.data.loading import readable_loader
-from kd_plugins.interrupt import BadData
+from kd_plugins.errors import BadData
 
 
 @pytest.fixture

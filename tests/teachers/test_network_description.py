@@ -9,10 +9,10 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from safetensors.torch import save_file
 from torch import nn
 
-from kd_plugins.models.checkpoints import write
 from kd_plugins.teachers import build_source, build_teacher
 from kd_plugins.teachers.network_description import described, plain_network
 from kd_plugins.teachers.network_keys import TEACHER_KEYS
+from kd_plugins.training.checkpoint_files import write
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}
 SMALL = {"type": "EDSR", **RGB, "num_feat": 4, "num_block": 1}

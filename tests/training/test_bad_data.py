@@ -13,8 +13,9 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from skimage import data
 
 from kd_plugins.cli import main
-from kd_plugins.interrupt import BadData, Interrupt
+from kd_plugins.errors import BadData
 from kd_plugins.models import DistillationModel
+from kd_plugins.training.interrupt import Interrupt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
@@ -242,7 +243,7 @@ def test_datasets_of_ones_own_that_hold_nothing_are_refused(pairs, write, capfd,
 
 
 def test_what_one_process_cannot_read_stops_all_of_them(monkeypatch):
-    monkeypatch.setattr("kd_plugins.interrupt.largest", lambda number: max(number, 1000))  # another one's
-    monkeypatch.setattr("kd_plugins.interrupt.gathered", lambda text: [text, "dataset 'mine': image 'a.png' is empty"])
+    monkeypatch.setattr("kd_plugins.distributed.all_reduce_max", lambda number: max(number, 1000))  # another one's
+    monkeypatch.setattr("kd_plugins.distributed.all_gather_objects", lambda text: [text, "dataset 'mine': image 'a.png' is empty"])
     with pytest.raises(BadData, match="image 'a.png' is empty"):
         Interrupt().check()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kd_plugins.extractors.safe_load import load_plain
-from kd_plugins.models.checkpoints import BadState, fault, load_state, newest_state, remove_leftovers, write
 from kd_plugins.teachers.program_files import program_kind
+from kd_plugins.training.checkpoint_files import BadState, fault, load_state, newest_state, remove_leftovers, write
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 import several
 import torch
 
+from kd_plugins import distributed
 from kd_plugins.cli import main
-from kd_plugins.group import join
 
 TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="nccl needs two GPUs")
 TORCHRUN = [
@@ -173,7 +173,7 @@ def test_a_launcher_that_did_not_start_the_process_is_refused(options, write, tm
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="expected --launcher pytorch"):
-        join("none", options)
+        distributed.init_process_group("none", options)
     assert not (tmp_path / "experiments").exists()
 
 
@@ -196,8 +196,9 @@ def test_slurm_names_the_place_to_meet_at(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = (
-        "import kd_plugins; from kd_plugins.group import join, place; import torch.distributed as d;"
-        f"join('slurm', {{'num_gpu': 0, 'dist_params': {{'backend': 'nccl', 'port': {port}}}}}); print(place(), d.get_backend())"
+        "import kd_plugins; from kd_plugins.distributed import init_process_group, rank, world_size; import torch.distributed as d;"
+        f"init_process_group('slurm', {{'num_gpu': 0, 'dist_params': {{'backend': 'nccl', 'port': {port}}}}});"
+        "print((rank(), world_size()), d.get_backend())"
     )
     slurm = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_NODELIST": "node[1-2]", "SLURM_LOCALID": "0"}
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}

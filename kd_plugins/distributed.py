@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other. In a run of one process every function here does nothing, at no cost."""
+"""Communication between the processes of a run, by the names of `torch.distributed`; in a run of one process it costs nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Value = TypeVar("_Value")
 _SETS = {"pytorch": ("RANK", "torchrun --nproc_per_node=N"), "slurm": ("SLURM_PROCID", "srun")}
 
 
-def join(launcher: str, opt: Mapping[str, Any]) -> None:
+def init_process_group(launcher: str, opt: Mapping[str, Any]) -> None:
     """Join the processes that a launcher started: with nccl on GPUs, with gloo where `num_gpu` is 0 or there are none.
 
     Args:
@@ -39,21 +39,21 @@ def join(launcher: str, opt: Mapping[str, Any]) -> None:
     init_dist(launcher, **arguments)
 
 
-def leave() -> None:
-    """At the end of a run, when every process has come to it."""
+def destroy_process_group() -> None:
+    """Leave the group at the end of a run, when every process has reached it."""
     if dist.is_available() and dist.is_initialized():
         gc.collect()  # a DistributedDataParallel that outlives its group may wait for it without end
         dist.destroy_process_group()
 
 
-def place() -> tuple[int, int]:
-    """The number of this process, from 0, and how many there are."""
-    return get_dist_info()
+def rank() -> int:
+    """The rank of this process, from 0."""
+    return get_dist_info()[0]
 
 
-def alone() -> bool:
-    """Whether this is the only process of the run."""
-    return place()[1] == 1
+def world_size() -> int:
+    """How many processes the run has."""
+    return get_dist_info()[1]
 
 
 class _Mean(torch.autograd.Function):
@@ -61,47 +61,46 @@ class _Mean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         mean = x.clone()
         dist.all_reduce(mean)
-        return mean.div_(place()[1])
+        return mean.div_(world_size())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return grad
 
 
-def mean_over_processes(x: Tensor) -> Tensor:
-    """For losses that are no mean over samples: the mean of each entry over all processes.
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """The mean of each entry over all processes, for losses that are not a mean over samples.
 
-    The gradient is passed to this process's entry as it is: the parameters' gradients are averaged over the processes afterwards,
-    so what remains is the gradient of the loss of the whole batch. Every process has to call it, in the same order.
+    The gradient passes unchanged to this process's entry: the parameters' gradients are averaged over the processes afterwards,
+    which makes it the gradient of the loss of the whole batch. Every process has to call this, in the same order.
     """
-    return x if alone() else _Mean.apply(x)  # type: ignore[return-value]
+    return x if world_size() == 1 else _Mean.apply(x)  # type: ignore[return-value]
 
 
-def whole_batch(x: Tensor) -> Tensor:
-    """The samples of all processes, in the order in which one process would have read them; without gradient.
+def all_gather_batch(x: Tensor) -> Tensor:
+    """The samples of all processes, in the order in which a single process would have read them; without gradient.
 
     Args:
         x: (N, ...), of one shape in all processes.
 
     Returns:
-        (N * processes, ...); those of this process are every so many-th (`own_part`).
+        (N * world size, ...); `local_batch` takes this process's samples out of it.
     """
-    if alone():
+    if world_size() == 1:
         return x
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(place()[1])]
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
     dist.all_gather(parts, x.detach().contiguous())
     return torch.stack(parts, 1).flatten(0, 1)
 
 
-def own_part(x: Tensor) -> Tensor:
-    """Of a batch in the order of `whole_batch`, this process's samples."""
-    rank, size = place()
-    return x[rank::size]
+def local_batch(x: Tensor) -> Tensor:
+    """This process's samples of a batch in the order of `all_gather_batch`."""
+    return x[rank() :: world_size()]
 
 
-def largest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest of the processes' numbers."""
-    if alone():
+    if world_size() == 1:
         return number
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
     flag = torch.tensor(number, device=device)
@@ -109,47 +108,47 @@ def largest(number: int) -> int:
     return int(flag)
 
 
-def gathered(value: _Value) -> list[_Value]:
-    """The values of all processes, by their number; anything that can be pickled."""
-    if alone():
+def all_gather_objects(value: _Value) -> list[_Value]:
+    """The values of all processes, in the order of their ranks; anything that can be pickled."""
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * place()[1]
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def first_says(value: _Value) -> _Value:
-    """What process 0 has here."""
-    if alone():
+def broadcast_object(value: _Value) -> _Value:
+    """The value of rank 0; the others wait for it."""
+    if world_size() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
 
 
-def start_equal(parameters: Iterable[nn.Parameter]) -> None:
-    """Give parameters that no DistributedDataParallel looks after the values of process 0."""
-    for parameter in parameters if not alone() else ():
+def broadcast_parameters(parameters: Iterable[nn.Parameter]) -> None:
+    """Give parameters outside DistributedDataParallel the values of rank 0."""
+    for parameter in parameters if world_size() > 1 else ():
         dist.broadcast(parameter.data, 0)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients of parameters that no DistributedDataParallel looks after."""
-    for parameter in parameters if not alone() else ():
+    """Average the gradients of parameters outside DistributedDataParallel."""
+    for parameter in parameters if world_size() > 1 else ():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
-            parameter.grad /= place()[1]
+            parameter.grad /= world_size()
 
 
-def one_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
-    """Let batch norms see the batches of all processes as one.
+def convert_sync_batchnorm(net: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch norms share their statistics between the processes.
 
     Raises:
-        ValueError: there are some, and PyTorch cannot on this device.
+        ValueError: the network has batch norms, which PyTorch cannot share on this device.
     """
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     names = [name for name, module in net.named_modules() if isinstance(module, kinds)]
-    if not names or alone():
+    if not names or world_size() == 1:
         return net
     if device.type != "cuda":
         raise ValueError(

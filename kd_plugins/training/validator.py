@@ -14,15 +14,15 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from torch import Tensor
 from tqdm import tqdm
 
+from kd_plugins import distributed
 from kd_plugins.data.downsample import enlarge
 from kd_plugins.data.loading import shared_loader
-from kd_plugins.group import gathered
-from kd_plugins.interrupt import BadData
+from kd_plugins.errors import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
-from kd_plugins.models.report import ROLES, score_table
-from kd_plugins.models.saving import SavedModel
 from kd_plugins.options import OptionError
+from kd_plugins.tables import ROLES, score_table
 from kd_plugins.teachers import Teacher
+from kd_plugins.training.saver import SavedModel
 
 Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
 
@@ -84,7 +84,7 @@ class ValidatedModel(SavedModel):
                 panel = np.concatenate([_in_colour(images[role]) for role in (*ROLES, "clean") if role in images], axis=1)
                 tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), current_iter, dataformats="HWC")
         if metrics:
-            shares = zip_longest(*gathered(rows))
+            shares = zip_longest(*distributed.all_gather_objects(rows))
             rows = [row for rows in shares for row in rows if row is not None]  # in the order of the dataset
             if not rows:
                 raise BadData(f"dataset {dataset!r}: none of its images can be used")

@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 @master_only
-def look_first(opt: Mapping[str, Any], teacher: Teacher, student: nn.Module | None, device: torch.device) -> None:
+def sanity_check(opt: Mapping[str, Any], teacher: Teacher, student: nn.Module | None, device: torch.device) -> None:
     """Log the PSNR of teacher and student beside their input's, and warn of a teacher that only makes it worse.
 
     Args:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kd_plugins.models.fade import Fade, first_without, read_fade
+from kd_plugins.training.fade import Fade, first_without, read_fade
 
 
 def test_values_before_between_and_after():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.interrupt import RunStopped
+from kd_plugins.errors import RunStopped
 from kd_plugins.randomness import kept_randomness, set_random_state
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from kd_plugins.errors import RunStopped
 from kd_plugins.extractors.safe_load import load_plain
-from kd_plugins.interrupt import RunStopped
 from kd_plugins.teachers.checkpoint import describe
 
 Record = list[int]

@@ -1,60 +1,19 @@
-"""What stops a run before its end: a signal, a save that fails, numbers that stay wrong."""
+"""Signals during a training: noted when they come, acted on between steps."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
-from kd_plugins.group import gathered, largest
-
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
-"""What schedulers and terminals send to end a run, and connections that drop; Windows has two of them."""
+from kd_plugins import distributed
+from kd_plugins._signals import SIGNALS
+from kd_plugins.errors import BadData, Interrupted, StoppedAtStart
 
 _TROUBLE = 1000  # above every signal: what is told of comes before it
-
-
-class RunStopped(Exception):
-    """A run that ended early, in one sentence.
-
-    Attributes:
-        exit_code: what the command ends with.
-    """
-
-    exit_code: ClassVar[int] = 1
-
-
-class Interrupted(RunStopped):
-    """A signal asked for the end; the same command with `--auto_resume` goes on."""
-
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
-
-
-class StoppedAtStart(KeyboardInterrupt):
-    """A signal asked for the end before the first step. Not an Exception: what tries something out is not to swallow it."""
-
-    exit_code = Interrupted.exit_code
-
-
-class BadData(RunStopped):
-    """Data of the run cannot be read; the message names the dataset, the file, and what is wrong."""
-
-
-class OutOfMemory(RunStopped):
-    """There is not enough memory for the next step, or for an image of the validation."""
-
-
-_NO_MEMORY = re.compile("allocate memory|(not enough|out of|insufficient) memory|ALLOC_FAILED", re.IGNORECASE)
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether an error says that memory could not be had; PyTorch's and OpenCV's have no type of their own for it on the CPU."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
 
 
 class Interrupt:
@@ -105,9 +64,9 @@ class Interrupt:
             Interrupted: a signal came, to any of them.
             BadData: one of them has no data.
         """
-        number = largest(_TROUBLE if trouble else self.received or 0)
+        number = distributed.all_reduce_max(_TROUBLE if trouble else self.received or 0)
         if number == _TROUBLE:
-            raise BadData(next(text for text in gathered(trouble) if text))
+            raise BadData(next(text for text in distributed.all_gather_objects(trouble) if text))
         if number:
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
@@ -152,52 +111,3 @@ class _Watched:
                 trouble = str(error)
             self._interrupt.check(trouble)
             yield batch
-
-
-def ignore_signals() -> None:
-    """In a worker process: a scheduler signals all processes of a run, and the main one still needs its batches to stop well."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Deaths:
-    """Deaths of a data loader's workers, told while its images are waited for.
-
-    PyTorch's handler of SIGCHLD raises an error wherever the main thread is just then: between the halves of an update, or a save.
-    """
-
-    def __init__(self) -> None:
-        self._waiting = False
-        self._tell: Any = None
-
-    def watch(self) -> None:
-        """Take the place of that handler, if it is there: a loader sets it when it starts its first worker."""
-        number = getattr(signal, "SIGCHLD", None)
-        if number is None or threading.current_thread() is not threading.main_thread():
-            return
-        handler = signal.getsignal(number)
-        if getattr(handler, "__module__", None) == "torch.utils.data._utils.signal_handling":
-            self._tell = handler
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting:
-            self._tell(number, frame)
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While the main thread waits for images.
-
-        Raises:
-            RuntimeError: a worker died, now or before.
-        """
-        if self._tell is not None:
-            self._tell(signal.SIGCHLD, None)
-        self._waiting = True
-        try:
-            yield
-        finally:
-            self._waiting = False
-
-
-DEATHS = _Deaths()

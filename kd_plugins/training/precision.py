@@ -30,7 +30,7 @@ class Precision:
         if not isinstance(self.channels_last, bool):
             raise ValueError(f"channels_last: {self.channels_last!r}, expected true or false")
 
-    def place(self, item: _Placed) -> _Placed:
+    def to_memory_format(self, item: _Placed) -> _Placed:
         """A tensor or a network in the memory layout asked for."""
         if not self.channels_last or (isinstance(item, Tensor) and item.dim() != 4):
             return item

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kd_plugins.archs import Restormer
-from kd_plugins.models.first_look import look_first
-from kd_plugins.models.start import starts_from_weights
+from kd_plugins.models.sanity_check import sanity_check
+from kd_plugins.models.student_init import starts_from_weights
 
 TEACHERS = '''
 import torch
@@ -113,5 +113,5 @@ def test_the_run_draws_what_it_would_have_drawn(with_validation, options, build)
 
 
 def test_nothing_is_looked_at_where_a_run_goes_on(with_validation, build, log, tmp_path):
-    look_first({**with_validation, "path": {"resume_state": "a.state"}}, None, None, torch.device("cpu"))
+    sanity_check({**with_validation, "path": {"resume_state": "a.state"}}, None, None, torch.device("cpu"))
     assert "Before the first step" not in log()

@@ -9,8 +9,8 @@ from basicsr.archs import build_network
 from safetensors.torch import save_file
 from torch import nn
 
-from kd_plugins.models.average import follow
 from kd_plugins.models.history import History
+from kd_plugins.training.ema import ema_update
 
 STATISTICS = ("norm.running_mean", "norm.running_var")
 
@@ -28,12 +28,12 @@ def test_weights_and_statistics_are_averaged_other_buffers_are_copied_and_caches
         net.register_buffer("cache", torch.zeros(size), persistent=False)
         net(torch.rand(2, 3, 4, 4) * size)
     mine, theirs = (copy.deepcopy(net.state_dict()) for net in nets)
-    follow(nets[0], nets[1], 0.75)
+    ema_update(nets[0], nets[1], 0.75)
     for name, value in nets[0].state_dict().items():
         averaged = value.is_floating_point() and name != "table"
         torch.testing.assert_close(value, 0.75 * mine[name] + 0.25 * theirs[name] if averaged else theirs[name], msg=name)
     assert len(nets[0].cache) == 2
-    follow(nets[0], nets[1], 0)
+    ema_update(nets[0], nets[1], 0)
     assert all(torch.equal(value, theirs[name]) for name, value in nets[0].state_dict().items())
 
 

@@ -14,7 +14,7 @@ import torch
 
 from kd_plugins.cli import main
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.checkpoints import fault
+from kd_plugins.training.checkpoint_files import fault
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN = [sys.executable, "-m", "kd_plugins.cli", "train"]
@@ -163,7 +163,7 @@ def test_a_second_sigint_stops_at_once(short, write, in_folder, monkeypatch):
 
 
 def test_a_signal_in_a_validation_ends_it_and_the_next_run_makes_up_for_it(short, with_validation, write, in_folder, monkeypatch):
-    from kd_plugins.models import validation
+    from kd_plugins.training import validator as validation
 
     file = write(short)
     scored = []

@@ -15,16 +15,17 @@ from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from kd_plugins import distributed
 from kd_plugins.data.bad_images import SKIPPED
 from kd_plugins.data.loading import STOPPED, shared_loader
-from kd_plugins.group import alone, gathered
-from kd_plugins.interrupt import BadData, Interrupt, Interrupted, OutOfMemory, RunStopped, lacks_memory
-from kd_plugins.models.bad_steps import BadSteps
-from kd_plugins.models.checkpoints import SaveError
-from kd_plugins.models.update import UpdatedModel
-from kd_plugins.models.validation import ValidatedModel
+from kd_plugins.errors import BadData, Interrupted, OutOfMemory, RunStopped, lacks_memory
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import kept_randomness, random_state, set_random_state
+from kd_plugins.training.bad_steps import BadSteps
+from kd_plugins.training.checkpoint_files import SaveError
+from kd_plugins.training.interrupt import Interrupt
+from kd_plugins.training.updater import UpdatedModel
+from kd_plugins.training.validator import ValidatedModel
 
 
 class Loop:
@@ -101,7 +102,7 @@ class Loop:
 
     def _end(self, error: Exception) -> None:
         """Save what was reached, if it can be, and say why the run ends."""
-        agreed = alone() or isinstance(error, (Interrupted, BadSteps, BadData))  # it takes all processes
+        agreed = distributed.world_size() == 1 or isinstance(error, (Interrupted, BadSteps, BadData))  # it takes all processes
         if agreed and not isinstance(error, SaveError) and self.is_whole:
             self._save()
         at = f"Saved at iteration {self.saved_at}; `--auto_resume` goes on from there" if self.saved_at else "Nothing was saved"
@@ -111,10 +112,10 @@ class Loop:
 
     def _steps(self, total_iters: int, bar: tqdm) -> None:
         data_timer, iter_timer = AvgTimer(), AvgTimer()
-        for place, data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
+        for position, data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
             data_timer.record()
             self.interrupt.check(data.get(STOPPED, ""))
-            self.step(data, place)
+            self.step(data, position)
             iter_timer.record()
             bar.update()
             if self.current_iter % self.opt["logger"]["print_freq"] == 0:
@@ -125,12 +126,12 @@ class Loop:
             data_timer.start()
             iter_timer.start()
 
-    def step(self, data: Any, place: tuple[int, int] = (0, 0)) -> None:
+    def step(self, data: Any, position: tuple[int, int] = (0, 0)) -> None:
         """Take one step.
 
         Args:
             data: a batch.
-            place: the epoch, and how many of its samples are used up with this batch.
+            position: the epoch, and how many of its samples are used up with this batch.
 
         Raises:
             OptionError: the first step of the run found options that do not go together: a crop too small for a loss, say.
@@ -147,7 +148,7 @@ class Loop:
             self.model.feed_data(data)
             self.model.optimize_parameters(self.current_iter)
         except BadSteps:  # a step that was skipped is one that was taken
-            self._take(place)
+            self._take(position)
             raise
         except Exception as error:
             give_back()
@@ -156,10 +157,10 @@ class Loop:
             if not is_first or not isinstance(error, ValueError) or isinstance(error, OptionError):
                 raise
             raise OptionError(f"the first step: {error}") from error
-        self._take(place)
+        self._take(position)
 
-    def _take(self, place: tuple[int, int]) -> None:
-        self.epoch, self.progress["samples"] = place
+    def _take(self, position: tuple[int, int]) -> None:
+        self.epoch, self.progress["samples"] = position
 
     def _remember(self) -> Callable[[], None]:
         """Note all of the run that a step changes but the networks; returns a function that gives it back."""
@@ -187,7 +188,7 @@ class Loop:
                 self.skipped[text] = self.skipped.get(text, 0) + 1
 
     def _count_skipped(self) -> None:
-        found = gathered(self.skipped)
+        found = distributed.all_gather_objects(self.skipped)
         if names := {name for own in found for name in own}:
             times = sum(sum(own.values()) for own in found)
             self.logger.warning(f"Bad images passed over in training: {len(names)}, {times} times in all.")

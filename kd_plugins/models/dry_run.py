@@ -1,17 +1,13 @@
-"""Tables that a user reads before, during and after a run."""
+"""A trial pass before training: what networks take, return and cost."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import describe_output, describe_refusal
@@ -19,23 +15,8 @@ from kd_plugins.data import channels_of, task_blocks
 from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.metrics.complexity import Complexity, measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
+from kd_plugins.tables import render_table
 from kd_plugins.teachers import WRONG_ARGUMENTS
-
-ROLES = ("input", "student", "teacher")
-Scores = Mapping[str, Mapping[str, float]]  # role, metric
-
-
-def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as text, the first column left, the others right."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(file=io.StringIO(), width=200)
-    console.print(table)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(("", title, *(line.rstrip() for line in lines if line.strip())))
 
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
@@ -109,7 +90,7 @@ def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor, scale: i
     rows.append(["reduction", *(f"{100 * (1 - mine / theirs):.1f} %" if theirs else "" for theirs, mine in pairs)])
     size = "x".join(map(str, x.shape[-2:]))
     title = f"Networks on {x.device}: FLOPs at {size}, latency at {timed_at} (median, fastest - slowest)"
-    get_root_logger().info(render(title, ["", "parameters", "FLOPs", "latency"], rows))
+    get_root_logger().info(render_table(title, ["", "parameters", "FLOPs", "latency"], rows))
 
 
 def _cost(role: str, net: nn.Module, x: Tensor) -> Complexity:
@@ -119,18 +100,3 @@ def _cost(role: str, net: nn.Module, x: Tensor) -> Complexity:
         raise
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"{role}: {describe_refusal(net, x, error)}") from error
-
-
-def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """Metrics of input, student and teacher, the student's gap to the teacher, and the best value so far."""
-    roles = [role for role in ROLES if role in scores]
-    columns = ["metric", *roles, *(["gap"] if "teacher" in roles else []), *(["best @ iteration"] if best else [])]
-    rows = []
-    for metric, value in scores["student"].items():
-        row = [metric, *(f"{scores[role][metric]:.4f}" for role in roles)]
-        if "teacher" in roles:
-            row.append(f"{value - scores['teacher'][metric]:+.4f}")
-        if best:
-            row.append(f"{best[metric]['val']:.4f} @ {best[metric]['iter']}")
-        rows.append(row)
-    return render(title, columns, rows)

@@ -10,9 +10,11 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from kd_plugins.group import average_gradients, gathered, largest
-from kd_plugins.models.average import follow
-from kd_plugins.models.bad_steps import (
+from kd_plugins import distributed
+from kd_plugins.models.terms import Term
+from kd_plugins.options import OptionError
+from kd_plugins.randomness import random_state
+from kd_plugins.training.bad_steps import (
     BadSteps,
     all_finite,
     bad_step_bound,
@@ -21,12 +23,10 @@ from kd_plugins.models.bad_steps import (
     wrong_gradients,
     wrong_values,
 )
-from kd_plugins.models.precision import Precision
-from kd_plugins.models.solver import build_optimizer, build_schedulers, gradient_bound
-from kd_plugins.models.terms import Term
-from kd_plugins.models.validation import ValidatedModel
-from kd_plugins.options import OptionError
-from kd_plugins.randomness import random_state
+from kd_plugins.training.ema import ema_update
+from kd_plugins.training.optimizers import build_optimizer, build_schedulers, gradient_bound
+from kd_plugins.training.precision import Precision
+from kd_plugins.training.validator import ValidatedModel
 
 
 class UpdatedModel(ValidatedModel):
@@ -81,7 +81,7 @@ class UpdatedModel(ValidatedModel):
             give_back()
             raise
         trained = [p for own in self.trained.values() for p in own]
-        if largest(not all_finite(total, trained)):
+        if distributed.all_reduce_max(not all_finite(total, trained)):
             try:
                 self._skip(current_iter, before, trained)
             finally:
@@ -106,14 +106,14 @@ class UpdatedModel(ValidatedModel):
         return total
 
     def model_ema(self, decay: float = 0.999) -> None:
-        """As BaseModel's, which leaves out the buffers: a batch norm's statistics follow too (see `follow`)."""
-        follow(self.net_g_ema, self.get_bare_model(self.net_g), decay)
+        """As BaseModel's, which leaves out the buffers: a batch norm's statistics follow too (see `ema_update`)."""
+        ema_update(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def _average(self) -> None:
         """What DistributedDataParallel leaves to do: parameters of terms, and a word where it would stop in the next step."""
         for label, net in self._nets().items():
             if not isinstance(net, nn.parallel.DistributedDataParallel):
-                average_gradients(self.trained.get(label, ()))
+                distributed.average_gradients(self.trained.get(label, ()))
             elif not net.find_unused_parameters:
                 idle = [name for name, p in net.module.named_parameters() if p.requires_grad and p.grad is None]
                 if idle and any(p.grad is not None for p in net.module.parameters()):  # else it did not run: its terms have faded
@@ -131,10 +131,10 @@ class UpdatedModel(ValidatedModel):
 
     def _what_is_wrong(self, before: Mapping[str, Any], trained: Sequence[Tensor]) -> str:
         wrong = wrong_values(self.losses)
-        if not largest(bool(wrong)):  # in all processes or in none: terms may ask the others for something
+        if not distributed.all_reduce_max(bool(wrong)):  # in all processes or in none: terms may ask the others for something
             wrong = wrong_gradients(self._losses_anew, before, trained)
         images = name_images(self.paths, [self.lq, *([self.gt] if hasattr(self, "gt") else [])])
-        said = gathered((wrong, images))
+        said = distributed.all_gather_objects((wrong, images))
         sources = {rank: found for rank, found in enumerate(said) if found[0]} or dict(enumerate(said))
         texts = {rank: f"{wrong or 'the gradient is not finite'}; images: {images}" for rank, (wrong, images) in sources.items()}
         return " | ".join(text if len(said) == 1 else f"process {rank}: {text}" for rank, text in texts.items())

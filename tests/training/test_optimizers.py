@@ -7,7 +7,7 @@ import torch
 from basicsr.models.base_model import BaseModel
 from torch import nn
 
-from kd_plugins.models.solver import SCHEDULERS, build_optimizer, build_schedulers, gradient_bound, upstream
+from kd_plugins.training.optimizers import SCHEDULERS, build_optimizer, build_schedulers, gradient_bound, upstream
 
 
 @pytest.fixture

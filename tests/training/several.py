@@ -14,9 +14,9 @@ import kd_plugins  # noqa: F401  (before basicsr)
 from basicsr.data import build_dataloader, build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY  # isort: skip
-from kd_plugins.group import leave, own_part
-from kd_plugins.models.bad_steps import BadSteps
+from kd_plugins import distributed
 from kd_plugins.options import parse_options
+from kd_plugins.training.bad_steps import BadSteps
 
 
 def joined(rank, size, work, folder, *arguments, backend="gloo"):
@@ -25,7 +25,7 @@ def joined(rank, size, work, folder, *arguments, backend="gloo"):
         torch.cuda.set_device(rank)
     dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     work(rank, size, folder, *arguments)
-    leave()
+    distributed.destroy_process_group()
 
 
 def steps(rank, size, folder, files):
@@ -45,7 +45,7 @@ def steps(rank, size, folder, files):
         nets = {label: model.get_bare_model(net) for label, net in {"net_g": model.net_g, **model.kept_beside()}.items()}
         found = []
         for iteration in (1, 2):
-            model.feed_data({key: own_part(value) for key, value in batch.items()})
+            model.feed_data({key: distributed.local_batch(value) for key, value in batch.items()})
             torch.manual_seed(iteration)
             model.optimize_parameters(iteration)
             named = {f"{label}.{name}": p.grad for label, net in nets.items() for name, p in net.named_parameters()}
@@ -54,7 +54,7 @@ def steps(rank, size, folder, files):
         before = [p.clone() for p in model.net_g.parameters()]
         broken = batch["lq"].clone()
         broken[1] = float("nan")  # of the second process, where there are two
-        model.feed_data({**{key: own_part(value) for key, value in batch.items()}, "lq": own_part(broken)})
+        model.feed_data({key: distributed.local_batch(value) for key, value in {**batch, "lq": broken}.items()})
         model.optimize_parameters(3)
         assert model.bad_steps == 1
         assert all(torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
@@ -75,8 +75,8 @@ def bad_gradient(model, batch):
     dark = batch["lq"].clone()
     dark[1] = 0
     names = ["0.png", "1.png", "2.png", "3.png"]
-    good = {**{key: own_part(value) for key, value in batch.items()}, "lq_path": own_part(names)}
-    model.feed_data({**good, "lq": own_part(dark)})
+    good = {**{key: distributed.local_batch(value) for key, value in batch.items()}, "lq_path": distributed.local_batch(names)}
+    model.feed_data({**good, "lq": distributed.local_batch(dark)})
     said = ""
     try:
         model.optimize_parameters(4)

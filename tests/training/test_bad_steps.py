@@ -7,7 +7,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import nn
 
-from kd_plugins.models.bad_steps import BadSteps, all_finite, bad_step_bound, name_images, wrong_values
+from kd_plugins.training.bad_steps import BadSteps, all_finite, bad_step_bound, name_images, wrong_values
 
 
 @pytest.fixture

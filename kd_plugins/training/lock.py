@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from os import path as osp
 from typing import IO
 
-from kd_plugins.group import first_says, place
+from kd_plugins import distributed
 from kd_plugins.options import OptionError
 
 try:
@@ -31,14 +31,14 @@ def only_run(folder: str) -> Iterator[None]:
     """
     path = osp.join(osp.dirname(folder), f".{osp.basename(folder)}.lock")
     file, refusal = None, ""
-    if place()[0] == 0:
+    if distributed.rank() == 0:
         try:
             file = _take(path)
         except _Held as held:
             refusal = f"{folder} belongs to a run that has not ended ({held}); expected another `name`, or to wait for it"
         except OSError as error:
             refusal = f"cannot write {path}: {error.strerror or error}"
-    if refusal := first_says(refusal):
+    if refusal := distributed.broadcast_object(refusal):
         raise OptionError(refusal)
     try:
         yield

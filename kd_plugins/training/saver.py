@@ -12,13 +12,13 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from torch import nn
 
-from kd_plugins.group import first_says, gathered, place
-from kd_plugins.models.changed import kinds
-from kd_plugins.models.checkpoints import Record, SaveError, write
+from kd_plugins import distributed
 from kd_plugins.randomness import random_state, set_random_state
 from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
 from kd_plugins.teachers.network_description import described
 from kd_plugins.teachers.weight_names import named_as
+from kd_plugins.training.checkpoint_files import Record, SaveError, write
+from kd_plugins.training.option_changes import kinds
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
 
@@ -56,7 +56,7 @@ class SavedModel(SRModel):
             SaveError: a file cannot be written.
         """
         self._files = {}
-        self._random = gathered(random_state())
+        self._random = distributed.all_gather_objects(random_state())
         error = ""
         try:
             for label, module in self.kept_beside().items():
@@ -64,7 +64,7 @@ class SavedModel(SRModel):
             super().save(epoch, current_iter)
         except SaveError as found:
             error = str(found)
-        if error := first_says(error):  # process 0 writes, all of them stop
+        if error := distributed.broadcast_object(error):  # process 0 writes, all of them stop
             raise SaveError(error)
 
     @master_only
@@ -157,7 +157,7 @@ class SavedModel(SRModel):
         self.bad_steps = int(resume_state.get("bad_steps", 0))
         self._resume_best(resume_state.get("best") or {})
         kept = [resume_state.get("random"), *resume_state.get("random_beside", ())]
-        rank, size = place()
+        rank, size = distributed.rank(), distributed.world_size()
         if kept[0] and len(kept) == size:  # with another number of processes each begins with its own seed
             set_random_state(kept[rank])
 

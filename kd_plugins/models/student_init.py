@@ -13,8 +13,8 @@ from basicsr.data import build_dataset
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
+from kd_plugins import distributed
 from kd_plugins.data import TaskDataset
-from kd_plugins.group import start_equal
 from kd_plugins.messages import nearest
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
@@ -109,7 +109,7 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
         importance = first_order(teacher, batches)
     images = _one_size([batch["lq"] for batch in batches]) if refits else None
     kept = inherit(student, teacher, init["channels"], importance, images)
-    start_equal(student.parameters())  # sums that differ in their last digit could keep other channels
+    distributed.broadcast_parameters(student.parameters())  # sums that differ in their last digit could keep other channels
     how = f"channels: {init['channels']}{', refit' if refits else ''}"
     get_root_logger().info(f"The student starts from the teacher's weights ({how}).")
     return kept

@@ -9,7 +9,7 @@ _STATISTICS = ("running_mean", "running_var")  # of every norm of PyTorch that k
 
 
 @torch.no_grad()
-def follow(net: nn.Module, other: nn.Module, decay: float) -> None:
+def ema_update(net: nn.Module, other: nn.Module, decay: float) -> None:
     """net <- decay * net + (1 - decay) * other, in place.
 
     The running statistics of norms are averaged as the weights are: those of the other network alone do not fit averaged weights

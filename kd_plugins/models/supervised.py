@@ -11,10 +11,10 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
-from kd_plugins.models.fade import Fade, first_without
 from kd_plugins.models.terms import Term
-from kd_plugins.models.update import UpdatedModel
 from kd_plugins.options import OptionError
+from kd_plugins.training.fade import Fade, first_without
+from kd_plugins.training.updater import UpdatedModel
 
 _IMAGE_LOSSES = ("pixel_opt", "perceptual_opt")
 
@@ -99,9 +99,9 @@ class SupervisedModel(UpdatedModel):
         self.__dict__.pop("gt", None)  # of the batch before
         self.paths = list(data.get("lq_path") or [])
         self.tasks = list(data["task"]) if "task" in data else None
-        self.lq = self.precision.place(data["lq"].to(self.device))
+        self.lq = self.precision.to_memory_format(data["lq"].to(self.device))
         if "gt" in data:
-            self.gt = self.precision.place(data["gt"].to(self.device))
+            self.gt = self.precision.to_memory_format(data["gt"].to(self.device))
 
     def require_truth(self) -> None:
         """Hold a batch to what is read of it.

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from kd_plugins.cli import main
-from kd_plugins.lock import only_run
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionError
+from kd_plugins.training.lock import only_run
 
 TRAIN = [sys.executable, "-m", "kd_plugins.cli", "train"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 HOLD = """
 import sys, time
-from kd_plugins.lock import only_run
+from kd_plugins.training.lock import only_run
 with only_run(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -1,0 +1,61 @@
+"""Worker processes of a data loader: the signals they ignore, and how their deaths are reported."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from kd_plugins._signals import SIGNALS
+
+
+def ignore_signals() -> None:
+    """In a worker process: a scheduler signals all processes of a run, and the main one still needs its batches to stop well."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _Deaths:
+    """Deaths of a data loader's workers, told while its images are waited for.
+
+    PyTorch's handler of SIGCHLD raises an error wherever the main thread is just then: between the halves of an update, or a save.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = False
+        self._tell: Any = None
+
+    def watch(self) -> None:
+        """Take the place of that handler, if it is there: a loader sets it when it starts its first worker."""
+        number = getattr(signal, "SIGCHLD", None)
+        if number is None or threading.current_thread() is not threading.main_thread():
+            return
+        handler = signal.getsignal(number)
+        if getattr(handler, "__module__", None) == "torch.utils.data._utils.signal_handling":
+            self._tell = handler
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._tell(number, frame)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the main thread waits for images.
+
+        Raises:
+            RuntimeError: a worker died, now or before.
+        """
+        if self._tell is not None:
+            self._tell(signal.SIGCHLD, None)
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+
+DEATHS = _Deaths()

@@ -1,0 +1,44 @@
+"""Errors that end a run early: signals, unreadable data, memory."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+
+class RunStopped(Exception):
+    """A run that ended early, in one sentence.
+
+    Attributes:
+        exit_code: what the command ends with.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class Interrupted(RunStopped):
+    """A signal asked for the end; the same command with `--auto_resume` goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class StoppedAtStart(KeyboardInterrupt):
+    """A signal asked for the end before the first step. Not an Exception: what tries something out is not to swallow it."""
+
+    exit_code = Interrupted.exit_code
+
+
+class BadData(RunStopped):
+    """Data of the run cannot be read; the message names the dataset, the file, and what is wrong."""
+
+
+class OutOfMemory(RunStopped):
+    """There is not enough memory for the next step, or for an image of the validation."""
+
+
+_NO_MEMORY = re.compile("allocate memory|(not enough|out of|insufficient) memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory could not be had; PyTorch's and OpenCV's have no type of their own for it on the CPU."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))

@@ -1,0 +1,42 @@
+"""Tables as text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+ROLES = ("input", "student", "teacher")
+Scores = Mapping[str, Mapping[str, float]]  # role, metric
+
+
+def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, the first column left, the others right."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n".join(("", title, *(line.rstrip() for line in lines if line.strip())))
+
+
+def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Metrics of input, student and teacher, the student's gap to the teacher, and the best value so far."""
+    roles = [role for role in ROLES if role in scores]
+    columns = ["metric", *roles, *(["gap"] if "teacher" in roles else []), *(["best @ iteration"] if best else [])]
+    rows = []
+    for metric, value in scores["student"].items():
+        row = [metric, *(f"{scores[role][metric]:.4f}" for role in roles)]
+        if "teacher" in roles:
+            row.append(f"{value - scores['teacher'][metric]:+.4f}")
+        if best:
+            row.append(f"{best[metric]['val']:.4f} @ {best[metric]['iter']}")
+        rows.append(row)
+    return render_table(title, columns, rows)
