@@ -173,7 +173,7 @@ def _collect(target: Callable[..., Any], keys: dict[str, Spec], required: list[s
         except ValueError:  # compiled code may have none
             return True
         try:
-            hints = typing.get_type_hints(function)
+            hints = typing.get_type_hints(function, include_extras=True)
         except Exception:  # a name that exists for type checkers only
             hints = {}
         for parameter in parameters[1:] if function is not target else parameters:  # without `self`

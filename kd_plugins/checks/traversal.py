@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from kd_plugins.arguments import describe, fits
+from kd_plugins.arguments import fits, refusal
 from kd_plugins.checks.block_specs import ERROR, NOTHING, Block, Fork, Many, Named, Spec, schema_of_leaf
 from kd_plugins.checks.findings import Findings
 from kd_plugins.messages import choose, is_misspelt, show
@@ -31,7 +31,7 @@ def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
     elif isinstance(spec, Many):
         _check_many(findings, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):
-        findings.error(path, f"{show(value)}, expected {describe(schema)}")
+        findings.error(path, refusal(value, schema))
 
 
 def check_block(findings: Findings, path: Path, block: Mapping[Any, Any], spec: Block) -> None:

@@ -121,7 +121,7 @@ def test_any_two_networks_can_have_pairs(check, student, features):
         ("{checkpoint: a.pth, output: 0.5}", "teacher:output: 0.5, expected a whole number or text"),
         ("{checkpoint: a.pth, noise_level: high}", "teacher:noise_level: 'high', expected a number"),
         ("{checkpoint: a.pth, value_range: 0}", "teacher:value_range: 0, expected a number above 0"),
-        ("{checkpoint: a.pth, mean: 128}", "teacher:mean: 128, expected a number of at least -1 and of at most 1"),
+        ("{checkpoint: a.pth, mean: 128}", "teacher:mean: 128, expected a number from -1 to 1"),
         ("{checkpoint: a.pth, mean: [0.4, 104]}", "teacher:mean: [0.4, 104], expected a number"),
         ("{file: net.py, checkpoint: a.pth}", "teacher:class: missing, a class in a file needs it"),
         ("{class: Net, checkpoint: a.pth}", "teacher:file: missing, a class in a file needs it"),
