@@ -8,8 +8,10 @@ import signal
 import sys
 from types import FrameType
 
-_EXIT_CODE = 75  # kd_plugins.interrupt is not there yet
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+_EXIT_CODE = 75  # that of kd_plugins.errors.Interrupted
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+"""What schedulers, terminals and dropped connections send to end a run; Windows has two of them."""
+
 _LIBRARIES = {
     "torch": "pip install torch==2.13.0 torchvision==0.28.0",
     "basicsr": "pip install --no-build-isolation --no-deps basicsr==1.4.2",
@@ -29,9 +31,8 @@ def command_line() -> list[str] | None:
 
 def catch_signals() -> None:
     """End with exit code 75 where a scheduler stops a training, as it would later on; the training takes over when it begins."""
-    for name in _SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
 
 

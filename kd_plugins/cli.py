@@ -89,8 +89,8 @@ def _run(args: argparse.Namespace, command: ModuleType) -> int:
             raise
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    from kd_plugins import group
-    from kd_plugins.interrupt import RunStopped, StoppedAtStart
+    from kd_plugins import distributed
+    from kd_plugins.errors import RunStopped, StoppedAtStart
 
     try:
         code = command.run(args)
@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace, command: ModuleType) -> int:
     except RunStopped as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         code = stop.exit_code
-    group.leave()
+    distributed.destroy_process_group()
     return code
 
 

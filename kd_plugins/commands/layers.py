@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kd_plugins.options import OptionError, add_option_file, option_errors, read_option_file
+from kd_plugins.tables import render_table
 
 if TYPE_CHECKING:
     from torch import nn
 
     from kd_plugins.features import Pair, Stages
     from kd_plugins.features.layer_outputs import Run
+
 HELP = "show the layers of teacher and student, and pairs of them"
 EXAMPLE = "basicsr layers -opt options/slkd_derain.yml"
-from kd_plugins.tables import render_table
 
 _BLOCKS = {"teacher": "teacher", "student": "network_g"}
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         OptionError: an option file without a network, or with one that cannot be built.
     """
     from kd_plugins.features import propose_pairs
-    from kd_plugins.models.start import explicit_student
+    from kd_plugins.models.student_init import explicit_student
     from kd_plugins.teachers import build_source, main_block
 
     opt = read_option_file(args.opt, args.force_yml).opt  # not the whole check: a file with one network alone will do

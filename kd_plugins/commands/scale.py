@@ -10,12 +10,13 @@ import yaml
 
 from kd_plugins.messages import nearest
 from kd_plugins.options import OptionError, add_option_file, option_errors, read_option_file
+from kd_plugins.tables import render_table
 
 if TYPE_CHECKING:
     from kd_plugins.students.family import Candidate, Family
+
 HELP = "show students of the teacher's own family at a share of its cost"
 EXAMPLE = "basicsr scale -opt options/slkd_derain.yml --flops 0.15"
-from kd_plugins.tables import render_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train in the working folder."""
-    from kd_plugins.interrupt import Interrupt
     from kd_plugins.train import train_pipeline
+    from kd_plugins.training.interrupt import Interrupt
 
     with Interrupt(at_once=True):
         train_pipeline(os.getcwd(), args)

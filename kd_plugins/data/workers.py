@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from kd_plugins._signals import SIGNALS
+from kd_plugins._startup import SIGNALS
 
 
 def ignore_signals() -> None:

@@ -10,7 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from kd_plugins import distributed
-from kd_plugins._signals import SIGNALS
+from kd_plugins._startup import SIGNALS
 from kd_plugins.errors import BadData, Interrupted, StoppedAtStart
 
 _TROUBLE = 1000  # above every signal: what is told of comes before it
