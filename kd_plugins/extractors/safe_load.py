@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 _PICKLES_BEFORE_1_6 = 4  # that torch.save wrote behind one another; the last one has the objects
@@ -61,6 +63,24 @@ def _foreign_names(path: Path) -> list[str]:
     return [name.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.") for name in names]
 
 
+def load_weights(path: Path) -> dict[str, Any]:
+    """Read a state dict from a .safetensors file, or from what torch.save wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or holds something else.
+    """
+    if not osp.isfile(path):
+        raise FileNotFoundError(f"{str(path)!r} is no file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else load_plain(path, inert=True)
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"cannot be read as plain weights: {error}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"holds a {type(state).__name__}, expected a state dict")
+    return state
+
+
 def load_plain(path: Path, inert: bool = False) -> Any:
     """Read what torch.save wrote: tensors, numbers, strings, and lists and dicts of them.
 
@@ -86,9 +106,13 @@ def load_plain(path: Path, inert: bool = False) -> Any:
     if inert and "GLOBAL" in text:
         try:
             with safe_globals([_stand_in(name) for name in _foreign_names(path)]):
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except Exception as error:
             text = str(error)
+        else:
+            if isinstance(content, OrderedDict) and str(next(iter(content), "")).startswith("<"):
+                raise ValueError(f"it holds a {next(iter(content))}, which is code")
+            return content
     if foreign := re.search(r"\bGLOBAL (\S+)", text):
         raise ValueError(f"it names {foreign[1]}, which is code")
     reason = (text.splitlines() or [""])[0]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from os import path as osp
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import VGG19_Weights, vgg19
 
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
-from kd_plugins.extractors.safe_load import load_plain
+from kd_plugins.extractors.safe_load import load_weights
+from kd_plugins.messages import nearest
 
 _CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block; a pooling ends each
 
@@ -71,22 +69,9 @@ class VGGExtractor(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-        self._plan = [name for name in LAYERS if LAYERS[name] <= LAYERS[self.levels[-1]]]
-        self._smallest = 2 ** sum(name.startswith("pool") for name in self._plan)
-        state = _download() if weights == "torchvision" else _read(weights)
-        channels = 3
-        for name in self._plan:
-            if name.startswith("conv"):
-                width = min(32 * 2 ** int(name[4]), 512)
-                weight, bias = (_take(state, name, part, weights) for part in ("weight", "bias"))
-                if weight.shape != (width, channels, 3, 3) or bias.shape != (width,):
-                    raise ValueError(
-                        f"VGGExtractor: weights={str(weights)!r}: {name} is {tuple(weight.shape)}, "
-                        f"expected {(width, channels, 3, 3)}"
-                    )
-                self.register_buffer(f"{name}_weight", weight.float(), persistent=False)
-                self.register_buffer(f"{name}_bias", bias.float(), persistent=False)
-                channels = width
+        self._names = list(LAYERS)[: LAYERS[self.levels[-1]] + 1]
+        self._smallest = 2 ** sum(name.startswith("pool") for name in self._names)
+        self.features = _load(len(self._names), weights)
         self.eval()
 
     def train(self, mode: bool = True) -> VGGExtractor:
@@ -115,11 +100,8 @@ class VGGExtractor(nn.Module):
             image = 255 * image.flip(1)
         x = (image - self.mean) / self.std
         features = []
-        for name in self._plan:
-            if name.startswith("conv"):
-                x = F.conv2d(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), padding=1)
-            else:
-                x = F.relu(x) if name.startswith("relu") else F.max_pool2d(x, 2)
+        for name, layer in zip(self._names, self.features, strict=True):
+            x = layer(x)
             if name in self.levels:
                 features.append(x)
         return features
@@ -129,52 +111,45 @@ def _check_levels(levels: Sequence[str]) -> list[str]:
     levels = [levels] if isinstance(levels, str) else list(levels)
     for level in levels:
         if level not in LAYERS:
-            near = ", ".join(difflib.get_close_matches(str(level), LAYERS, n=3, cutoff=0.3)) or "relu1_1"
-            raise ValueError(f"VGGExtractor: levels: VGG19 has no layer {level!r}; nearest: {near}")
+            raise ValueError(f"VGGExtractor: levels: VGG19 has no layer {level!r}; nearest: {nearest(level, LAYERS)}")
     if not levels or levels != sorted(set(levels), key=LAYERS.__getitem__):
         raise ValueError(f"VGGExtractor: levels={levels}, expected one or more, each once, shallow to deep")
     return levels
 
 
-def _take(state: Mapping[str, Any], layer: str, part: str, source: str) -> Tensor:
-    key = f"features.{LAYERS[layer]}.{part}"
-    if not isinstance(state.get(key), Tensor):
-        found = ", ".join(map(str, list(state)[:3])) or "nothing"
+def _load(depth: int, weights: str) -> nn.Sequential:
+    """The first layers of torchvision's VGG19, their weights as constants."""
+    with torch.device("meta"):  # its classifier would take half a gigabyte
+        features: nn.Sequential = vgg19(init_weights=False).features[:depth].to_empty(device="cpu")  # type: ignore[index]
+    net = nn.ModuleDict({"features": features})
+    state = _read(weights)
+    try:
+        net.load_state_dict({key: value for key, value in state.items() if key in net.state_dict()})
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1].strip()[:200]
         raise ValueError(
-            f"VGGExtractor: weights={str(source)!r} has no tensor {key!r} ({layer}); it holds {len(state)} entries: {found}, ...; "
-            "expected torchvision's VGG19 as deep as the levels asked for"
-        )
-    return state[key]
+            f"VGGExtractor: weights={str(weights)!r}: {problem}; expected torchvision's VGG19 as deep as the levels asked for"
+        ) from None
+    for layer in features:
+        for name, value in list(layer.named_parameters()):
+            delattr(layer, name)
+            layer.register_buffer(name, value.detach(), persistent=False)
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # what a level returned stays as it was
+    return features
 
 
-def _read(path: str) -> Mapping[str, Any]:
-    file = Path(path).expanduser()
-    if not osp.isfile(file):
-        raise FileNotFoundError(f"VGGExtractor: weights={str(path)!r} is no file; {_where()}")
+def _read(weights: str) -> Mapping[str, Any]:
     try:
-        state = load_file(file) if file.suffix == ".safetensors" else load_plain(file, inert=True)
-    except Exception as error:  # each reader has its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"VGGExtractor: weights={str(path)!r} cannot be read as plain weights: {reason}") from None
-    if not isinstance(state, Mapping):
-        raise ValueError(f"VGGExtractor: weights={str(path)!r} holds a {type(state).__name__}, expected a state dict")
-    return state
-
-
-def _download() -> Mapping[str, Any]:
-    from torchvision.models import VGG19_Weights
-
-    try:
-        return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, or not the file that was expected
-        raise FileNotFoundError(f"VGGExtractor: weights='torchvision' could not be downloaded ({error}); {_where()}") from None
-
-
-def _where() -> str:
-    from torchvision.models import VGG19_Weights
-
-    url = VGG19_Weights.IMAGENET1K_V1.url
-    return (
-        f"expected the path of a file with torchvision's VGG19 weights (`weights: PATH`), or `weights: torchvision` to fetch {url} "
-        f"into {Path(torch.hub.get_dir()) / 'checkpoints'}, where it may also be put by hand"
-    )
+        if weights == "torchvision":
+            return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        return load_weights(Path(weights).expanduser())
+    except (OSError, RuntimeError) as error:  # no file, no network, or not the file that was expected
+        what = "could not be downloaded" if weights == "torchvision" else "cannot be read"
+        raise FileNotFoundError(
+            f"VGGExtractor: weights={str(weights)!r} {what} ({error}); expected the path of a file with torchvision's VGG19 "
+            f"weights (`weights: PATH`), or `weights: torchvision` to fetch {VGG19_Weights.IMAGENET1K_V1.url} into "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, where it may also be put by hand"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"VGGExtractor: weights={str(weights)!r} {error}") from None

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
-from kd_plugins.extractors.safe_load import load_plain
+from kd_plugins.extractors.safe_load import load_weights
 from kd_plugins.metrics.image_input import to_tensor
 
 _NETS = ("alex", "vgg", "squeeze")
@@ -40,15 +40,15 @@ def _network(net: str, backbone: str | None) -> nn.Module:
 
 def _load_backbone(network: nn.Module, net: str, path: str) -> None:
     """Fill lpips' slices of a torchvision backbone from that network's own checkpoint."""
-    if not os.path.isfile(path):
+    try:
+        state = load_weights(Path(path))
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"calculate_lpips: 'backbone' names {path!r}, which is no file; give a file of torchvision's ImageNet "
             f"weights for {net}, or leave it out to let torchvision download them."
-        )
-    try:
-        state = load_plain(Path(path), inert=True)
+        ) from error
     except ValueError as error:
-        raise ValueError(f"calculate_lpips: 'backbone' {path!r} cannot be read as plain weights: {error}") from None
+        raise ValueError(f"calculate_lpips: 'backbone' {path!r} {error}") from None
     # lpips keeps the numbers of torchvision's `features` as the names inside its slices.
     slices = network.get_submodule("net")
     ours = slices.state_dict()

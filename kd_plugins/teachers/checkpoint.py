@@ -158,8 +158,7 @@ def _read_pickle(path: Path, param_key: str | None, first: str | None) -> dict[s
     weights = content[keys[0]] if keys else content
     if not _are_weights(weights):
         raise ValueError(
-            f"checkpoint {path}: expected a dict of tensors by name, as state_dict() returns it, or one under "
-            f"{', '.join(_PARAM_KEYS)}; {_holds(content)}"
+            f"checkpoint {path}: expected a dict of tensors by name, or one under {', '.join(_PARAM_KEYS)}; {_holds(content)}"
         )
     if first and first not in keys:
         get_root_logger().info(f"{path} has no {first}: its {keys[0] if keys else 'top level'} is read.")
