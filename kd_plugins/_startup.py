@@ -14,7 +14,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "S
 
 _LIBRARIES = {
     "torch": "pip install torch==2.13.0 torchvision==0.28.0",
-    "basicsr": "pip install --no-build-isolation --no-deps basicsr==1.4.2",
+    "basicsr": "basicsr setup",
 }
 
 
@@ -52,4 +52,4 @@ def require_libraries() -> None:
     """
     for name, command in _LIBRARIES.items():
         if importlib.util.find_spec(name) is None:
-            raise ImportError(f"{name} is not installed: {command} (README.md, Installation, has the order of all)", name=name)
+            raise ImportError(f"{name} is not installed: {command} (docs/install.md has the order of all)", name=name)

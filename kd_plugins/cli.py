@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ from types import ModuleType
 
 import kd_plugins
 from kd_plugins import commands
+from kd_plugins.errors import RunStopped, StoppedAtStart
 from kd_plugins.messages import choose
 from kd_plugins.options import OptionError
 
 COMMANDS = tuple(module.name for module in pkgutil.iter_modules(commands.__path__))
-"""Modules with HELP, EXAMPLE, `add_arguments(parser)` and `run(args)`, which alone imports PyTorch: without it there is help."""
+"""Modules with HELP, EXAMPLE, `add_arguments(parser)` and `run(args)`, which alone imports PyTorch: without it there is help.
+
+`NEEDS_LIBRARIES = False` says that it runs without PyTorch and BasicSR."""
 
 _RUNS = ("train", "test")
 
@@ -82,18 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, command: ModuleType) -> int:
     """Run a command, and say in one line why it ended if it did not end well."""
     name = f"basicsr {args.command}"
+    needs_libraries = getattr(command, "NEEDS_LIBRARIES", True)
     try:
-        kd_plugins.register()
+        if needs_libraries:
+            kd_plugins.register()
+        code = command.run(args)
     except ImportError as error:
         if error.name not in ("torch", "basicsr"):
             raise
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    from kd_plugins import distributed
-    from kd_plugins.errors import RunStopped, StoppedAtStart
-
-    try:
-        code = command.run(args)
+    except BrokenPipeError:  # `basicsr init | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except StoppedAtStart as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         return stop.exit_code  # the others are not waited for: they may not have got here
@@ -105,7 +110,10 @@ def _run(args: argparse.Namespace, command: ModuleType) -> int:
     except RunStopped as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         code = stop.exit_code
-    distributed.destroy_process_group()
+    if needs_libraries:
+        from kd_plugins.distributed import destroy_process_group
+
+        destroy_process_group()
     return code
 
 

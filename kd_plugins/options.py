@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from kd_plugins.option_library import find_option_file, unknown_name
 from kd_plugins.yaml_loader import Loader
 
 DATA_PATHS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info")
@@ -61,7 +62,7 @@ def read_options(file: str) -> dict[str, Any]:
 
 def _load(file: str, read: Callable[[Any], Any] = Loader.get_single_data, kind: type = dict) -> Any:
     if not osp.isfile(file):
-        raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)})")
+        raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)}), and {unknown_name(file)}")
     try:
         with open(file, encoding="utf-8") as stream:
             content = read(Loader(stream))
@@ -175,7 +176,13 @@ def add_option_file(parser: argparse.ArgumentParser, one_of: argparse._MutuallyE
         parser: of a command.
         one_of: a required group that `-opt` is one of; without, `-opt` is required.
     """
-    (one_of or parser).add_argument("-opt", required=one_of is None, metavar="FILE", help="the option file (YAML)")
+    (one_of or parser).add_argument(
+        "-opt",
+        required=one_of is None,
+        metavar="FILE",
+        type=find_option_file,
+        help="option file (YAML), or a bundled one's name",
+    )
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
 
 

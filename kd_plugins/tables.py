@@ -6,16 +6,16 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 ROLES = ("input", "student", "teacher")
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
 
 
 def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as text, the first column left, the others right."""
+    from rich import box  # here: the help of a command needs no table
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)

@@ -126,7 +126,7 @@ def test_import_works_after_torchvision_was_tried() -> None:
 
 def test_missing_basicsr_is_one_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "basicsr", None)
-    with pytest.raises(ImportError, match="pip install --no-build-isolation --no-deps basicsr"):
+    with pytest.raises(ImportError, match="basicsr is not installed: basicsr setup"):
         kd_plugins.register()
 
 
@@ -135,7 +135,8 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(tmp_path: Path) -> No
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "kd_plugins", source / "kd_plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("kd_plugins", "options"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), "."]
     run = subprocess.run([sys.executable, *command], cwd=source, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
@@ -143,9 +144,10 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("kd_plugins-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    patterns = ("**/*.py", "py.typed", "weights/*.safetensors", "weights/*.md", "report/templates/*")
-    expected = {path for pattern in patterns for path in (source / "kd_plugins").glob(pattern)}
-    assert held == {path.relative_to(source).as_posix() for path in expected}
+    data = {path for pattern in ("*.safetensors", "*.md") for path in (source / "kd_plugins" / "weights").glob(pattern)}
+    expected = {*source.glob("kd_plugins/**/*.py"), *data, source / "kd_plugins" / "py.typed"}
+    options = {f"kd_plugins/option_files/{path.relative_to(source / 'options')}" for path in source.glob("options/**/*.yml")}
+    assert held == {path.relative_to(source).as_posix() for path in expected} | options
 
 
 def find_python(path: Path, *names: str) -> subprocess.CompletedProcess[str]:

@@ -1,1 +1,0 @@
-"""One self-contained HTML page from a run: student against teacher, curves, and the images where they differ most."""
