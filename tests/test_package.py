@@ -144,8 +144,8 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("kd_plugins-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    data = {path for pattern in ("*.safetensors", "*.md") for path in (source / "kd_plugins" / "weights").glob(pattern)}
-    expected = {*source.glob("kd_plugins/**/*.py"), *data, source / "kd_plugins" / "py.typed"}
+    patterns = ("**/*.py", "py.typed", "weights/*.safetensors", "weights/*.md", "report/templates/*")
+    expected = {path for pattern in patterns for path in (source / "kd_plugins").glob(pattern)}
     options = {f"kd_plugins/option_files/{path.relative_to(source / 'options')}" for path in source.glob("options/**/*.yml")}
     assert held == {path.relative_to(source).as_posix() for path in expected} | options
 

@@ -1,0 +1,93 @@
+"""From the folders of runs to a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kd_plugins.deploy.model import find_device, load_model
+from kd_plugins.options import option_errors
+from kd_plugins.report.logs import read_course
+from kd_plugins.report.measure import compare
+from kd_plugins.report.page import Findings, render_family, render_run
+from kd_plugins.report.runs import Run, measure_costs, restorers
+
+_SIDE = 64  # of the restored image that FLOPs are counted on
+
+
+def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu", images: int = 20, shown: int = 3) -> Path:
+    """Write the page of a run, or of several students.
+
+    Args:
+        folders: of the runs, or their names in experiments/.
+        output: the file; report.html in the run's folder where it is None.
+        device: cpu, cuda, cuda:1, mps or auto.
+        images: how many images of each validation set are restored at most.
+        shown: how many of them are shown.
+
+    Returns:
+        The file.
+
+    Raises:
+        OptionError: a folder that is none of a run, or a run whose networks or images cannot be read.
+    """
+    place = find_device(device)
+    runs = [Run(folder, place) for folder in folders]
+    output = output or runs[0].folder / "report.html"
+    family = []
+    for run in runs:
+        with option_errors(str(run.file)):
+            family.append(examine(run, images, shown, output.parent))
+    page = render_run(family[0]) if len(family) == 1 else render_family(output.parent.resolve().name, family)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    return output
+
+
+def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
+    """Run a run's networks, and note all that its page says.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: a network or a dataset cannot be built.
+    """
+    student, teacher = run.student(), run.teacher()
+    if teacher is not None:
+        teacher.fit_sizes(student.channels)
+    networks = {"student": student}
+    try:
+        start = run.start(teacher)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        start = None
+        run.notes.append(f"The start was not scored: {error}.")
+    if start is not None:
+        networks["start"] = start
+    for file in run.exported():
+        try:
+            networks[file.name] = load_model(str(file), str(run.device))
+        except ValueError as error:
+            run.notes.append(f"{file.name} was not scored: {error}.")
+    comparisons = compare(run.opt, restorers(run, teacher, networks), images, shown, run.device)
+    found = Findings(run.name, _relative(run.folder, base), read_course(run.folder), comparisons, {}, notes=run.notes)
+    side = max(_SIDE // student.scale, 8)
+    x = torch.full((1, student.channels, side, side), 0.5, device=run.device)
+    roles = {"student": student.net, **({"teacher": teacher.net} if teacher else {})}
+    found.costs, found.flops_at, found.timed_at = measure_costs(roles, x, student.scale)
+    found.device = _device_name(run.device)
+    found.options = run.file.read_text(encoding="utf-8")
+    return found
+
+
+def _relative(folder: Path, base: Path) -> str:
+    try:
+        return folder.relative_to(base.resolve()).as_posix()
+    except ValueError:
+        return folder.as_posix()
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type

@@ -1,0 +1,91 @@
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kd_plugins.cli import main
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def run(with_validation, write, tmp_path, monkeypatch, one_thread):
+    """The folder of a run of four steps."""
+    with_validation["num_threads"] = 1
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-opt", write(with_validation)]) == 0
+    return tmp_path / "experiments" / "tiny"
+
+
+def opened(page: Path, folder: Path, script: str = "") -> tuple[str, str]:
+    """The document after its script, and a further one, has run in a browser; and what the console says."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium to open a page in")
+    copy = folder / "opened.html"
+    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"]
+    command = [CHROMIUM, *flags, "--virtual-time-budget=2000", "--window-size=390,900", "--dump-dom", copy.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+SCRIPT = """
+const range = document.querySelector(".compare input");
+range.value = 20;
+range.dispatchEvent(new Event("input"));
+const select = document.querySelector('select[data-side="right"]');
+select.value = "student";
+select.dispatchEvent(new Event("change"));
+const role = (side) => document.querySelector(`.compare img.${side}`).dataset.role;
+const at = document.querySelector(".compare").style.getPropertyValue("--at");
+document.body.dataset.seen = `${role("left")} ${role("right")} ${at}`;
+document.body.dataset.broken = [...document.images].filter((image) => !image.naturalWidth).length;
+document.body.dataset.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+"""
+
+
+def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys):
+    assert main(["report", "tiny"]) == 0
+    page = run / "report.html"
+    assert str(page) in capsys.readouterr().out
+    text = page.read_text()
+    for words in (
+        "against its teacher",
+        "Start, before training",
+        "Trained",
+        "PSNR (dB)",
+        "Parameters",
+        "FLOPs",
+        "Terms of the loss",
+    ):
+        assert words in text, words
+    assert "astronaut" in text and "coffee" in text
+    assert (
+        not re.search(r'(src|href)="(?!data:)', text) and "@import" not in text and "http" not in text.replace("http://www.w3", "")
+    )
+    document, console = opened(page, tmp_path, SCRIPT)
+    assert console == ""
+    seen = re.search(r"<body[^>]*>", document)
+    assert seen and 'data-seen="teacher student 20%"' in seen[0] and 'data-broken="0"' in seen[0] and 'data-wide="0"' in seen[0]
+
+
+def test_several_runs_make_one_page_with_their_front(run, tmp_path):
+    shutil.copytree(run, run.parent / "other")
+    assert main(["report", "tiny", "other", "-o", str(tmp_path / "family.html"), "--images", "1"]) == 0
+    text = (tmp_path / "family.html").read_text()
+    assert "Decibels over milliseconds" in text and text.count("<circle") == 3
+    assert 'href="experiments/tiny/report.html"' in text
+
+
+def test_what_is_no_run_is_one_error(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for argument, words in (("tiny2", "nearest: tiny"), ("empty", "no option file")):
+        assert main(["report", argument]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["report", "tiny", "--images", "0"]) == 2
+    shutil.rmtree(run / "models")
+    assert main(["report", "tiny"]) == 2
+    assert "no student" in capsys.readouterr().err
