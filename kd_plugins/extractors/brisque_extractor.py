@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.extractors.mscn_products import compare_products, product_moments
-from kd_plugins.extractors.nss import as_float, block_mean, full_precision, mscn
+from kd_plugins.extractors.nss import as_float, block_mean, compare_products, full_precision, mscn, product_moments
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 # Smallest map that is halved for the second scale: below, its window would see nothing but borders.
@@ -124,14 +123,12 @@ class BrisqueExtractor(nn.Module):
                 x = block_mean(x, 2, 2)
             normalised, mean, deviation, scale = mscn(x, scale, self.c)
             if reference is None:
-                moments, distance = product_moments(normalised), normalised.new_zeros(normalised.shape[:2])
                 out[f"mscn{number}"] = normalised
-            else:
-                distance, moments = compare_products(normalised, reference[f"mscn{number}"].to(x.dtype))
             if weights["structure"]:
-                out[f"structure{number}"] = distance * weights["structure"]
+                theirs = normalised if reference is None else reference[f"mscn{number}"].to(x.dtype)
+                out[f"structure{number}"] = compare_products(normalised, theirs) * weights["structure"]
             if weights["statistics"]:
-                out[f"statistics{number}"] = closed_form_statistics(moments) * weights["statistics"]
+                out[f"statistics{number}"] = closed_form_statistics(product_moments(normalised)) * weights["statistics"]
             if weights["colour"] and number == scales:
                 out["colour"] = torch.stack((mean, deviation)) * (weights["colour"] / scale)
         if reference is None and scale is not None:

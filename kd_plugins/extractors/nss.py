@@ -1,8 +1,7 @@
-"""Natural scene statistics of many-channel features: filters, MSCN, gradient magnitude.
+"""Natural scene statistics of many-channel features: filters, MSCN and its products, gradient magnitude.
 
 The operators are those of BRISQUE (Mittal, Moorthy, Bovik, "No-reference image quality assessment in the spatial
-domain", TIP 2012), per channel. They run at every training step, so each heavy one is an autograd function with its
-gradient written out, that touches memory as seldom as it can. All are differentiable once.
+domain", TIP 2012), per channel.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kd_plugins import distributed
 
 WINDOW = 7
 SIGMA = 7 / 6
 _SCHARR = (3 / 16, 10 / 16, 3 / 16)
-_SMALL = 64  # positions up to which one product of matrices beats two batches of small ones
 
 
 def gaussian_window(size: int = WINDOW, sigma: float = SIGMA, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -68,28 +65,16 @@ def _operator(kind: str, length: int, dtype: torch.dtype, device: torch.device, 
     return matrix.to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=256)
-def _dense_operator(vertical: str, horizontal: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A separable operator on maps of height x width as one matrix on their positions."""
-    return torch.kron(_operator(vertical, height, dtype, device), _operator(horizontal, width, dtype, device))
-
-
-def _separable(x: Tensor, vertical: str, horizontal: str, transpose: bool = False) -> Tensor:
-    """Apply one operator along the columns and one along the rows of maps (..., H, W); or the transpose of both."""
-    height, width = x.shape[-2:]
-    if height * width <= _SMALL:
-        operator = _dense_operator(vertical, horizontal, height, width, x.dtype, x.device)
-        return torch.matmul(x.reshape(-1, height * width), operator if transpose else operator.t()).view(x.shape)
-    rows = _operator(vertical, height, x.dtype, x.device)
-    cols = _operator(horizontal, width, x.dtype, x.device)
-    if transpose:
-        rows, cols = rows.t(), cols.t()
+def _separable(x: Tensor, vertical: str, horizontal: str) -> Tensor:
+    """Apply one operator along the columns and one along the rows of maps (..., H, W)."""
+    rows = _operator(vertical, x.shape[-2], x.dtype, x.device)
+    cols = _operator(horizontal, x.shape[-1], x.dtype, x.device)
     return torch.matmul(rows, torch.matmul(x, cols.t()))
 
 
-def gaussian_filter(x: Tensor, transpose: bool = False) -> Tensor:
-    """Filter maps (..., H, W) with the 7x7 Gaussian of BRISQUE, borders replicated; or its transpose."""
-    return _separable(x, "gauss", "gauss", transpose)
+def gaussian_filter(x: Tensor) -> Tensor:
+    """Filter maps (..., H, W) with the 7x7 Gaussian of BRISQUE, borders replicated."""
+    return _separable(x, "gauss", "gauss")
 
 
 def block_mean(x: Tensor, height: int, width: int) -> Tensor:
@@ -106,42 +91,6 @@ def block_mean(x: Tensor, height: int, width: int) -> Tensor:
     rows = _operator("mean", x.shape[-2], x.dtype, x.device, height)
     cols = _operator("mean", x.shape[-1], x.dtype, x.device, width)
     return torch.matmul(rows, torch.matmul(x, cols.t()))
-
-
-class _Mscn(torch.autograd.Function):
-    """(x, scale or None, C / scale, eps / scale) -> (MSCN, local mean, local deviation, scale)."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor | None, c: float, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with full_precision(x):
-            mu, square = gaussian_filter(torch.stack((x, x * x)))
-            variance = square.addcmul_(mu, mu, value=-1).clamp_min_(0)
-            if scale is None:
-                size, spread = distributed.all_reduce_mean(torch.stack((x.square().mean(), variance.mean()))).sqrt()
-                scale = torch.maximum(spread, (size * 1e-2).clamp_min(1e-2))
-            sigma = variance.add_((eps * scale).square()).sqrt_()
-            inverse = (sigma + c * scale).reciprocal_()
-            mscn = (x - mu).mul_(inverse)
-        ctx.save_for_backward(x, mu, sigma, inverse, mscn)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(scale)
-        return mscn, mu, sigma, scale
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_mscn: Tensor | None, grad_mu: Tensor | None, grad_sigma: Tensor | None, _):  # type: ignore[override]
-        x, mu, sigma, inverse, mscn = ctx.saved_tensors
-        with full_precision(x):
-            centre = torch.zeros_like(x) if grad_mscn is None else grad_mscn * inverse  # towards x - mu
-            deviation = centre * mscn
-            deviation = deviation.neg_() if grad_sigma is None else torch.sub(grad_sigma, deviation, out=deviation)
-            second = deviation.div_(sigma).mul_(0.5)  # towards the filtered square
-            mean = torch.addcmul(centre, mu, second, value=2).neg_()
-            if grad_mu is not None:
-                mean = mean.add_(grad_mu)
-            mean, second = gaussian_filter(torch.stack((mean, second)), transpose=True)
-            grad = centre.add_(mean).addcmul_(x, second, value=2)
-        return grad, None, None, None
 
 
 def mscn(x: Tensor, scale: Tensor | None = None, c: float = 0.2, eps: float = 1e-3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,28 +110,14 @@ def mscn(x: Tensor, scale: Tensor | None = None, c: float = 0.2, eps: float = 1e
     Returns:
         MSCN, local mean and local deviation, each shaped as x, and the scale. The gradient is x's only.
     """
-    return _Mscn.apply(x, scale, c, eps)  # type: ignore[return-value]
-
-
-class _ScharrMagnitude(torch.autograd.Function):
-    """(x, eps) -> sqrt(dx² + dy² + eps²) - eps."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, eps: Tensor) -> Tensor:
-        with full_precision(x):
-            dx, dy = _separable(x, "smooth", "slope"), _separable(x, "slope", "smooth")
-            root = (dx * dx).addcmul_(dy, dy).add_(eps * eps).sqrt_()
-        ctx.save_for_backward(dx, dy, root)
-        return root - eps
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        dx, dy, root = ctx.saved_tensors
-        with full_precision(dx):
-            unit = grad / root
-            dx = _separable(dx * unit, "smooth", "slope", transpose=True)
-            return dx.add_(_separable(unit.mul_(dy), "slope", "smooth", transpose=True)), None
+    mean, square = gaussian_filter(torch.stack((x, x * x)))
+    variance = (square - mean * mean).clamp_min(0)
+    if scale is None:
+        with torch.no_grad():
+            size, spread = distributed.all_reduce_mean(torch.stack((x.square().mean(), variance.mean()))).sqrt()
+            scale = torch.maximum(spread, (size * 1e-2).clamp_min(1e-2))
+    deviation = (variance + (eps * scale).square()).sqrt()
+    return (x - mean) / (deviation + c * scale), mean, deviation, scale
 
 
 def gradient_magnitude(x: Tensor, scale: Tensor, eps: float = 1e-2) -> Tensor:
@@ -196,4 +131,51 @@ def gradient_magnitude(x: Tensor, scale: Tensor, eps: float = 1e-2) -> Tensor:
     Returns:
         Shaped as x, in its units per pixel; borders replicated. The gradient is x's only.
     """
-    return _ScharrMagnitude.apply(x, scale * eps)  # type: ignore[return-value]
+    dx, dy = _separable(x, "smooth", "slope"), _separable(x, "slope", "smooth")
+    least = eps * scale
+    return (dx * dx + dy * dy + least * least).sqrt() - least
+
+
+def _products(maps: Tensor) -> list[Tensor]:
+    """Maps, and their products with the neighbours at the right (H), below left (D2), below (V) and below right (D1)."""
+    return [
+        maps,
+        maps[..., :-1] * maps[..., 1:],
+        maps[..., :-1, 1:] * maps[..., 1:, :-1],
+        maps[..., :-1, :] * maps[..., 1:, :],
+        maps[..., :-1, :-1] * maps[..., 1:, 1:],
+    ]
+
+
+def _means(values: list[Tensor]) -> Tensor:
+    """Means over the positions of the first map; where a product has no neighbour it counts as 0, as in OpenCV."""
+    positions = values[0].shape[-2] * values[0].shape[-1]
+    return torch.stack([value.sum((-2, -1)) for value in values]) / positions
+
+
+def product_moments(maps: Tensor) -> Tensor:
+    """Moments of MSCN maps and of their products with four neighbours.
+
+    Args:
+        maps: (N, C, H, W).
+
+    Returns:
+        (4, 5, N, C): means over the positions of p, |p|, p² and max(p, 0)², of p: the map itself, and its products (`_products`).
+    """
+    products = _products(maps)
+    kinds = (torch.Tensor.abs, torch.square, lambda p: p.clamp_min(0).square())
+    return torch.stack([_means(products), *(_means([kind(p) for p in products]) for kind in kinds)])
+
+
+def compare_products(maps: Tensor, others: Tensor) -> Tensor:
+    """Distance between two features' MSCN maps and products.
+
+    Args:
+        maps: (N, C, H, W).
+        others: as maps.
+
+    Returns:
+        (N, C): the mean absolute difference over the map, its four products and all positions.
+    """
+    pairs = zip(_products(maps), _products(others), strict=True)
+    return _means([(mine - theirs).abs() for mine, theirs in pairs]).mean(0)
