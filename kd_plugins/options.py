@@ -1,26 +1,29 @@
-"""Read and complete an option file: the only place that reads YAML.
+"""Read option files: the only place that reads YAML.
 
-Same keys and same result as basicsr/utils/options.py, with three differences: the file cannot run code, `1e-4` is a number,
-and `--force_yml` takes any YAML value.
+Unlike BasicSR's own reading, the file cannot run code, `1e-4` is a number, `--force_yml` takes any YAML value, and `_base_` names
+files that this one completes.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import path as osp
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from kd_plugins.option_library import find_option_file, unknown_name
-from kd_plugins.yaml_loader import Loader
+from kd_plugins.yaml_loader import Loader, load
 
-DATA_PATHS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info")
-"""Keys of a dataset that name a file or folder, in which `~` is the user's own."""
+BASE = "_base_"
+"""The key of an option file that names the file, or the list of files, that it completes."""
+
+_DELETE = "_delete_"
+_KEEP_NULL = ("train", "distill")  # `name: ~` leaves a term of the model out
+_DEEPEST = 100
 
 
 class OptionError(ValueError):
@@ -41,102 +44,197 @@ def option_errors(file: str) -> Iterator[None]:
         raise OptionError(f"{file}: {text}") from error
 
 
-def read_options(file: str) -> dict[str, Any]:
-    """Read an option file.
-
-    Args:
-        file: path of the YAML file.
-
-    Returns:
-        The options.
-
-    Raises:
-        OptionError: no such file, no valid or safe YAML, or not a mapping.
-    """
-    opt = _load(file)
-    missing = [key for key in ("name", "model_type", "datasets", "network_g") if opt.get(key) is None]
-    if missing:
-        raise OptionError(f"{file}: missing key(s) {', '.join(missing)}")
-    return opt
-
-
-def _load(file: str, read: Callable[[Any], Any] = Loader.get_single_data, kind: type = dict) -> Any:
-    if not osp.isfile(file):
-        raise OptionError(f"-opt {file}: no such file (looked from {osp.abspath(osp.curdir)}), and {unknown_name(file)}")
-    try:
-        with open(file, encoding="utf-8") as stream:
-            content = read(Loader(stream))
-    except OSError as error:
-        raise OptionError(f"-opt {file}: cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"{file}: not a valid option file: {error}") from None
-    if not isinstance(content, kind):
-        raise OptionError(f"{file}: expected `key: value` lines at the top, got {type(content).__name__}")
-    return content
-
-
 Path = tuple[str, ...]
+
+
+class Place(NamedTuple):
+    """Where a key stands, sorted by how far that is from the command line.
+
+    Attributes:
+        depth: 0 for `--force_yml`, 1 for the option file, 2 for its bases, and so on.
+        file: the file, or the flag.
+        line: counted from 1; 0 for a flag.
+    """
+
+    depth: int
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 @dataclass
 class OptionFile:
-    """An option file as it was read, `--force_yml` entries applied, for a check of the whole.
+    """An option file, completed by its bases and by `--force_yml`.
 
     Attributes:
         file: its path.
         opt: the options.
-        lines: the line of each key, by the keys that lead there; 0 for what `--force_yml` says.
-        twice: the keys that stand twice in one mapping, where YAML takes the last.
+        places: where each key stands, by the keys that lead there.
+        twice: what to say of keys that stand twice in one mapping, where YAML takes the last.
     """
 
     file: str
     opt: dict[str, Any]
-    lines: dict[Path, int]
-    twice: dict[Path, int]
+    places: dict[Path, Place] = field(default_factory=dict)
+    twice: dict[Path, str] = field(default_factory=dict)
 
-    def line(self, path: Path) -> int:
-        """The line that a key stands in, or the nearest one above it that does."""
-        return next((self.lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in self.lines), 1)
+    def place(self, path: Path) -> Place:
+        """Where a key stands, or the nearest one above it that stands somewhere."""
+        above = (path[:depth] for depth in range(len(path), 0, -1))
+        return next((self.places[key] for key in above if key in self.places), Place(1, self.file, 1))
 
-    def place(self, path: Path) -> str:
-        """Where a key comes from."""
-        line = self.line(path)
-        return f"{self.file}:{line}" if line else "--force_yml"
+
+def read_options(file: str) -> dict[str, Any]:
+    """Read the options of a file, completed by its bases.
+
+    Args:
+        file: path of the YAML file.
+
+    Raises:
+        OptionError: see `read_option_file`; or a key that every option file needs is missing.
+    """
+    found = read_option_file(file)
+    require_keys(found)
+    return found.opt
+
+
+def require_keys(found: OptionFile) -> None:
+    """Look for the keys without which nothing can be completed.
+
+    Raises:
+        OptionError: some are missing; the message names all of them.
+    """
+    missing = [key for key in ("name", "model_type", "datasets", "network_g") if found.opt.get(key) is None]
+    if missing:
+        raise OptionError(f"{found.file}: missing key(s) {', '.join(missing)}")
 
 
 def read_option_file(file: str, entries: Sequence[str] = ()) -> OptionFile:
-    """Read an option file with the line of each key; a key that is missing is no error yet.
+    """Read an option file and its bases; a key that is missing is no error yet.
 
     Args:
         file: path of the YAML file.
         entries: `--force_yml` entries.
 
     Raises:
-        OptionError: see `read_options` and `force_options`.
+        OptionError: no such file, no valid or safe YAML, not a mapping, a circle of bases; or see `force_options`.
     """
-    found = OptionFile(file, _load(file), {}, {})
-    _note_lines(_load(file, Loader.get_single_node, yaml.MappingNode), (), found, set())
+    found = _read(file, f"-opt {file}", (), {})
     force_options(found.opt, entries)
-    for entry in entries:
-        path = tuple(key.strip() for key in entry.partition("=")[0].split(":"))
-        found.lines = {key: line for key, line in found.lines.items() if key[: len(path)] != path}
-        found.lines[path] = 0
+    if BASE in found.opt:
+        raise OptionError(f"--force_yml {BASE}: bases belong in the option file")
+    paths = [tuple(key.strip() for key in entry.partition("=")[0].split(":")) for entry in entries]
+    found.places = _outside(found.places, paths)
+    found.places.update(dict.fromkeys(paths, Place(0, "--force_yml", 0)))
     return found
 
 
-def _note_lines(node: yaml.Node, path: Path, found: OptionFile, seen: set[int]) -> None:
+def _read(file: str, named: str, above: Path, cache: dict[str, OptionFile]) -> OptionFile:
+    """Read a file and, first, its bases.
+
+    Args:
+        file: path of the file.
+        named: where it is named, for messages.
+        above: the files that have it as a base.
+        cache: what was read before, by file: two bases may share one.
+    """
+    if file in above:
+        raise OptionError(f"{named}: a circle, {' > '.join((*above, file))}")
+    if len(above) == _DEEPEST:
+        raise OptionError(f"{named}: bases in more than {_DEEPEST} levels")
+    if file in cache:
+        return cache[file]
+    own = _load(file, named, len(above) + 1)
+    bases = own.opt.pop(BASE, None)
+    at = f"{own.place((BASE,))}: {BASE}"
+    bases = [bases] if isinstance(bases, str) else [] if bases is None else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise OptionError(f"{at}: {bases!r}, expected a file or a list of files")
+    whole = own
+    if bases:
+        whole = OptionFile(file, {})
+        for base in bases:
+            path = osp.normpath(osp.join(osp.dirname(file), osp.expanduser(base)))
+            path = path if osp.exists(path) else find_option_file(base)
+            _complete(whole, _read(path, f"{at}: {path}", (*above, file), cache))
+        _complete(whole, own)
+    cache[file] = whole
+    return whole
+
+
+def _load(file: str, named: str, depth: int) -> OptionFile:
+    """Read a file alone."""
+    own = OptionFile(file, {})
+    if not osp.isfile(file):
+        raise OptionError(f"{named}: no such file (looked from {osp.abspath(osp.curdir)}), and {unknown_name(file)}")
+    try:
+        with open(file, encoding="utf-8") as stream:
+            loader = Loader(stream)
+            if node := loader.get_single_node():
+                _note_places(node, (), depth, own, set())  # before anchors are merged into it
+                own.opt = loader.construct_document(node)
+    except OSError as error:
+        raise OptionError(f"{named}: cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"{file}: not a valid option file: {error}") from None
+    if node is None or not isinstance(own.opt, dict):
+        got = "nothing" if node is None else type(own.opt).__name__
+        raise OptionError(f"{file}: expected `key: value` lines at the top, got {got}")
+    return own
+
+
+def _note_places(node: yaml.Node, path: Path, depth: int, found: OptionFile, seen: set[int]) -> None:
     if id(node) in seen:  # an alias: its lines are those of the anchor, and it may hold itself
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            below = (*path, str(key.value))
-            if key.tag != "tag:yaml.org,2002:merge":  # `<<`: what it brings is overridden on purpose
-                (found.twice if below in found.lines else found.lines)[below] = key.start_mark.line + 1
-            _note_lines(value, below, found, seen)
+            below, line = (*path, str(key.value)), key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":  # `<<`: what it brings is overridden on purpose
+                pass
+            elif below in found.places:
+                found.twice[below] = f"in lines {found.places[below].line} and {line} of {found.file}"
+            else:
+                found.places[below] = Place(depth, found.file, line)
+            _note_places(value, below, depth, found, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _note_lines(value, (*path, str(index)), found, seen)
+            _note_places(value, (*path, str(index)), depth, found, seen)
+
+
+def _complete(whole: OptionFile, later: OptionFile) -> None:
+    """Put a later file over what bases say, in place: its values win, mappings are merged, `~` removes."""
+    replaced: list[Path] = [(BASE,)]
+    whole.opt = _merged(whole.opt, later.opt, (), replaced, later.file)
+    whole.places = _outside(whole.places, replaced) | later.places
+    whole.twice |= later.twice
+
+
+def _merged(base: dict[Any, Any], later: dict[Any, Any], path: Path, replaced: list[Path], file: str) -> dict[Any, Any]:
+    if len(path) > _DEEPEST:
+        raise OptionError(f"{file}: {path[0]}: holds itself: an anchor stands inside what it names")
+    whole = dict(base)
+    for key, value in later.items():
+        below = (*path, str(key))
+        if isinstance(value, dict) and isinstance(whole.get(key), dict) and value.get(_DELETE) is not True:
+            whole[key] = _merged(whole[key], value, below, replaced, file)
+            continue
+        replaced.append(below)
+        if value is None and key in whole and path != _KEEP_NULL:
+            del whole[key]
+        elif isinstance(value, dict) and value.get(_DELETE) is True:
+            whole[key] = {name: each for name, each in value.items() if name != _DELETE}
+        else:
+            whole[key] = value
+    return whole
+
+
+def _outside(places: dict[Path, Place], paths: Sequence[Path]) -> dict[Path, Place]:
+    """Places of keys that are neither under one of some paths nor one of them."""
+    inside = set(paths)
+    return {key: place for key, place in places.items() if not any(key[:depth] in inside for depth in range(1, len(key) + 1))}
 
 
 def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
@@ -155,7 +253,7 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         if not separator or not all(keys):
             raise OptionError(f"--force_yml {entry}: expected key:subkey=value")
         try:
-            value = yaml.load(text, Loader=Loader)  # noqa: S506 (a SafeLoader)
+            value = load(text)
         except yaml.YAMLError as error:
             reason = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) else ""
             raise OptionError(f"--force_yml {entry[:200]}: {text[:200]!r} is not a YAML value{reason}") from None
@@ -184,108 +282,3 @@ def add_option_file(parser: argparse.ArgumentParser, one_of: argparse._MutuallyE
         help="option file (YAML), or a bundled one's name",
     )
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY:SUBKEY=VALUE", help="override options")
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `train` and `test` take, as BasicSR's own scripts do."""
-    add_option_file(parser)
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
-    parser.add_argument("--auto_resume", action="store_true", help="continue from the newest saved state, if there is one")
-    parser.add_argument("--debug", action="store_true", help="log and validate every few iterations")
-    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-
-
-def _parse_run(is_train: bool, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="basicsr train" if is_train else "basicsr test")
-    add_run_arguments(parser)
-    return parser.parse_args(argv)
-
-
-def run_name(name: Any, debug: bool) -> str:
-    """The name of a run's folders: that of the file, which YAML reads as a number where it is `2025`."""
-    name = str(name)
-    return f"debug_{name}" if debug and not name.startswith("debug") else name
-
-
-def parse_options(
-    root_path: str,
-    is_train: bool,
-    argv: Sequence[str] | argparse.Namespace | None = None,
-    check: Callable[[OptionFile, argparse.Namespace], list[str]] | None = None,
-) -> tuple[dict[str, Any], argparse.Namespace]:
-    """Read the command line and the option file it names, and complete them as BasicSR does.
-
-    Args:
-        root_path: the folder that experiments/, tb_logger/ and results/ are made in.
-        is_train: training, or test.
-        argv: the arguments, or what was parsed of them; those of the process by default.
-        check: looks at the whole before anything is done with it; called with the file and the parsed arguments, it returns
-            warnings, which are then the arguments' `warnings`, or raises OptionError.
-
-    Returns:
-        The options and the parsed arguments.
-
-    Raises:
-        OptionError: see `read_options` and `force_options`.
-    """
-    import torch
-    from basicsr.utils import set_random_seed
-
-    from kd_plugins import distributed
-
-    args = argv if isinstance(argv, argparse.Namespace) else _parse_run(is_train, argv)
-    if check is None:
-        opt = read_options(args.opt)
-        force_options(opt, args.force_yml)
-    else:
-        found = read_option_file(args.opt, args.force_yml)
-        args.root_path = root_path
-        args.warnings = check(found, args)
-        opt = found.opt
-
-    opt["dist"] = args.launcher != "none"
-    try:
-        distributed.init_process_group(args.launcher, opt)
-    except ValueError as error:
-        raise OptionError(str(error)) from None
-    opt["rank"], opt["world_size"] = distributed.rank(), distributed.world_size()
-    if opt.get("manual_seed") is None:
-        opt["manual_seed"] = distributed.broadcast_object(random.randint(1, 10000))
-    set_random_seed(opt["manual_seed"] + opt["rank"])
-
-    opt["auto_resume"] = args.auto_resume
-    opt["is_train"] = is_train
-    opt["name"] = run_name(opt["name"], args.debug)
-    if opt.get("num_gpu", "auto") == "auto":
-        opt["num_gpu"] = torch.cuda.device_count()
-    opt["root_path"] = root_path
-    _complete_datasets(opt)
-    _complete_paths(opt, root_path, is_train)
-    if is_train and "debug" in opt["name"]:
-        for key, often in (("val", {"val_freq": 8}), ("logger", {"print_freq": 1, "save_checkpoint_freq": 8})):
-            opt[key] = {**(opt.get(key) or {}), **often}
-    return opt, args
-
-
-def _complete_datasets(opt: dict[str, Any]) -> None:
-    for phase, dataset in opt["datasets"].items():
-        if not isinstance(dataset, dict):
-            raise OptionError(f"datasets:{phase}: expected a mapping (name, type, ...), got {dataset!r}")
-        dataset["phase"] = phase.split("_")[0]  # val_1, val_2, test_1
-        if "scale" in opt:
-            dataset["scale"] = opt["scale"]
-        for key in DATA_PATHS:
-            if isinstance(dataset.get(key), str):
-                dataset[key] = osp.expanduser(dataset[key])
-
-
-def _complete_paths(opt: dict[str, Any], root_path: str, is_train: bool) -> None:
-    paths = opt["path"] = opt.get("path") or {}
-    for key, value in paths.items():
-        if value is not None and ("resume_state" in key or "pretrain_network" in key):
-            paths[key] = osp.expanduser(value)
-    root = osp.join(root_path, "experiments" if is_train else "results", opt["name"])
-    paths["experiments_root" if is_train else "results_root"] = root
-    paths.update(log=root, visualization=osp.join(root, "visualization"))
-    if is_train:
-        paths.update(models=osp.join(root, "models"), training_states=osp.join(root, "training_states"))

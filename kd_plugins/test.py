@@ -14,8 +14,9 @@ from kd_plugins import distributed
 from kd_plugins.checks import check_file
 from kd_plugins.checks.evaluation import scored_phases, trained_student
 from kd_plugins.data.loading import readable_loader
-from kd_plugins.options import option_errors, parse_options
+from kd_plugins.options import option_errors
 from kd_plugins.process import prepare_process
+from kd_plugins.run_options import parse_options
 from kd_plugins.train import build_registered_model, held_log, start_log
 from kd_plugins.training.lock import only_run
 

@@ -16,7 +16,7 @@ from basicsr.models import build_model
 from basicsr.train import create_train_val_dataloader, init_tb_loggers
 from basicsr.utils import check_resume, get_root_logger, get_time_str, make_exp_dirs, mkdir_and_rename, set_random_seed
 from basicsr.utils.logger import initialized_logger
-from basicsr.utils.options import copy_opt_file, dict2str
+from basicsr.utils.options import dict2str
 
 import kd_plugins
 from kd_plugins import distributed
@@ -25,8 +25,9 @@ from kd_plugins.checks.option_keys import MODELS
 from kd_plugins.checks.traversal import no_entry
 from kd_plugins.data.loading import readable_loader, resumable_loader
 from kd_plugins.models import DistillationModel
-from kd_plugins.options import OptionError, option_errors, parse_options
+from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
+from kd_plugins.run_options import keep_option_file, parse_options
 from kd_plugins.tables import score_table
 from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state, remove_leftovers
 from kd_plugins.training.lock import only_run
@@ -61,7 +62,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
             if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
                 mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
         if opt["rank"] == 0:
-            copy_opt_file(args.opt, opt["path"]["experiments_root"])
+            keep_option_file(args.found, opt, opt["path"]["experiments_root"])
         distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "train", args.warnings, held)
         tb_logger = init_tb_loggers(opt)

@@ -18,7 +18,7 @@ from kd_plugins.archs import Restormer
 from kd_plugins.cli import main
 from kd_plugins.extractors import save_tokenizer
 from kd_plugins.extractors.vq_encoder import VQTokenizer
-from kd_plugins.options import parse_options
+from kd_plugins.run_options import parse_options
 
 from basicsr.data import build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip

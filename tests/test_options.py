@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from kd_plugins.options import OptionError, force_options, option_errors, parse_options, read_option_file, read_options
+from kd_plugins.options import OptionError, force_options, option_errors, read_option_file, read_options
+from kd_plugins.run_options import parse_options
 
 MINIMAL = """
 name: trial
@@ -137,7 +138,7 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
         read_options(str(tmp_path / "trial.yml"))
 
 
-@pytest.mark.parametrize(("text", "kind"), [("- a\n- b", "list"), ("just words", "str"), ("", "NoneType")])
+@pytest.mark.parametrize(("text", "kind"), [("- a\n- b", "list"), ("just words", "str"), ("", "nothing")])
 def test_what_is_not_a_mapping_is_refused(write, text, kind):
     with pytest.raises(OptionError, match=f"expected `key: value` lines at the top, got {kind}"):
         read_options(write(text))
@@ -160,20 +161,20 @@ def test_keys_know_their_lines_and_what_force_yml_says(write):
     lines = Path(file).read_text().splitlines()
     expected = {("name",): "name: trial", ("train", "optim_g", "lr"): "    lr: 1e-4", ("train", "steps", "1", "a"): "  steps: ["}
     for path, text in expected.items():
-        assert lines[found.line(path) - 1].startswith(text)
-    assert found.line(("train", "optim_g", "none")) == found.line(("train", "optim_g"))  # the nearest above
-    assert found.place(("datasets", "train", "name")) == "--force_yml" and found.opt["datasets"]["train"]["name"] == "other"
-    assert found.place(("datasets", "train", "type")) == f"{file}:8"
+        assert lines[found.place(path).line - 1].startswith(text)
+    assert found.place(("train", "optim_g", "none")) == found.place(("train", "optim_g"))  # the nearest above
+    assert str(found.place(("datasets", "train", "name"))) == "--force_yml" and found.opt["datasets"]["train"]["name"] == "other"
+    assert str(found.place(("datasets", "train", "type"))) == f"{file}:8"
     assert found.twice == {}
 
 
 def test_keys_that_stand_twice_are_found(write):
-    found = read_option_file(write("a: 1\nb: {c: 1, c: 2}\na: 2\n"))
-    assert found.twice == {("b", "c"): 2, ("a",): 3}
+    file = write("a: 1\nb: {c: 1, c: 2}\na: 2\n")
+    assert read_option_file(file).twice == {("b", "c"): f"in lines 2 and 2 of {file}", ("a",): f"in lines 1 and 3 of {file}"}
 
 
 def test_a_file_that_holds_itself_is_read(write):
-    assert read_option_file(write("a: &a {b: 1, again: *a}\n")).lines[("a", "b")] == 1
+    assert read_option_file(write("a: &a {b: 1, again: *a}\n")).places[("a", "b")].line == 1
 
 
 # ------------------------------------------------------------------------------------------------ the command line

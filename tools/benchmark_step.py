@@ -20,8 +20,8 @@ import torch
 from kd_plugins.data import DegradedPhotoDataset
 from kd_plugins.losses.encodings import CODES, NEGATIVES, Encodings
 from kd_plugins.models import DistillationModel
-from kd_plugins.options import parse_options
 from kd_plugins.process import prepare_process
+from kd_plugins.run_options import parse_options
 from kd_plugins.train import build_registered_model
 
 APART = "encoder, a pass for each image and loss (not in the floor)"

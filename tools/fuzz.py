@@ -35,7 +35,8 @@ from small_runs import TEACHER, further_blocks, small_runs
 
 from kd_plugins.checks import check_file
 from kd_plugins.errors import RunStopped
-from kd_plugins.options import OptionError, option_errors, parse_options
+from kd_plugins.options import OptionError, option_errors
+from kd_plugins.run_options import parse_options
 from kd_plugins.train import build_run, held_log, train_pipeline
 from kd_plugins.training.loop import Loop
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from kd_plugins.data import DegradedPhotoDataset
 from kd_plugins.losses.cross_net_attention import channel_attention, silent_square, spatial_attention, unit_positions
 from kd_plugins.models import DistillationModel
-from kd_plugins.options import parse_options
+from kd_plugins.run_options import parse_options
 from kd_plugins.train import build_registered_model
 
 BRANCHES = ("direct", "channel", "spatial")

@@ -26,7 +26,7 @@ from stacked import Stack
 from torch import Tensor
 
 from kd_plugins.models import distillation_model
-from kd_plugins.options import parse_options
+from kd_plugins.run_options import parse_options
 
 from basicsr.data import build_dataset  # isort: skip (kd_plugins comes first: it repairs what basicsr imports)
 from basicsr.models import build_model  # isort: skip

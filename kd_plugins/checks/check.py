@@ -19,7 +19,8 @@ from kd_plugins.checks.trial_build import try_building
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
 from kd_plugins.models import DistillationModel
-from kd_plugins.options import OptionFile, Path, run_name
+from kd_plugins.options import OptionFile, Path
+from kd_plugins.run_options import run_name
 
 
 def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> list[str]:
@@ -37,8 +38,8 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
         OptionError: the file has errors; the message names all of them, a line each.
     """
     findings, opt = Findings(found), found.opt
-    for path, line in found.twice.items():
-        findings.error(path, f"stands twice, in lines {found.lines.get(path, 0)} and {line}; the first would have no effect")
+    for path, where in found.twice.items():
+        findings.error(path, f"stands twice, {where}; the first would have no effect")
     name = opt.get("model_type")
     model = MODELS.entries.get(name) if isinstance(name, str) else None
     if model is None and name is not None:

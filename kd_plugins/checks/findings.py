@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kd_plugins.options import OptionError, OptionFile, Path
+from kd_plugins.options import OptionError, OptionFile, Path, Place
 
 
 class Findings:
@@ -14,8 +14,8 @@ class Findings:
 
     def __init__(self, found: OptionFile) -> None:
         self.found = found
-        self._errors: list[tuple[int, str]] = []
-        self._warnings: list[tuple[int, str]] = []
+        self._errors: list[tuple[Place, str]] = []
+        self._warnings: list[tuple[Place, str]] = []
         self._wrong: set[Path] = set()
 
     def error(self, path: Path, text: str) -> None:
@@ -31,8 +31,9 @@ class Findings:
         """Note what does not."""
         self._warnings.append(self._line(path, text))
 
-    def _line(self, path: Path, text: str) -> tuple[int, str]:
-        return self.found.line(path), f"{self.found.place(path)}: {':'.join(path)}: {text}"
+    def _line(self, path: Path, text: str) -> tuple[Place, str]:
+        place = self.found.place(path)
+        return place, f"{place}: {':'.join(path)}: {text}"
 
     def close(self) -> list[str]:
         """The warnings, in the order of the file.

@@ -23,16 +23,19 @@ def run(args: argparse.Namespace) -> int:
         ValueError: no such name, or the place is taken.
     """
     from kd_plugins.option_library import bundled_option_file, bundled_option_files
+    from kd_plugins.options import read_option_file
+    from kd_plugins.yaml_loader import text_saying
 
     if args.name is None:
         for name, path in bundled_option_files().items():
             print(f"{name:40s} {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
         return 0
     source = bundled_option_file(args.name)
+    text = text_saying(read_option_file(str(source)).opt, source.read_text(encoding="utf-8"))  # its bases stay behind
     target = Path(args.output or f"{source.stem}.yml")
     try:
         with target.open("x", encoding="utf-8") as file:
-            file.write(source.read_text(encoding="utf-8"))
+            file.write(text)
     except FileExistsError:
         raise ValueError(f"{target} is there already: expected another -o FILE") from None
     except OSError as error:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kd_plugins.options import OptionError, add_option_file, option_errors, read_option_file
-from kd_plugins.tables import render_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
     """Print the table of a network; its stages, if it has any."""
     from kd_plugins.features import find_stages, measure
+    from kd_plugins.tables import render_table
 
     title, top, stages = f"{role} ({type(net).__name__})", None, None
     try:

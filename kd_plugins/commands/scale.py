@@ -10,7 +10,6 @@ import yaml
 
 from kd_plugins.messages import nearest
 from kd_plugins.options import OptionError, add_option_file, option_errors, read_option_file
-from kd_plugins.tables import render_table
 
 if TYPE_CHECKING:
     from kd_plugins.students.family import Candidate, Family
@@ -62,6 +61,7 @@ def _show(family: Family, candidates: Sequence[Candidate]) -> None:
     """Print the table; the first candidate is the chosen one."""
     from kd_plugins.metrics.complexity import measure_complexity
     from kd_plugins.metrics.latency import RESTORED, time_networks
+    from kd_plugins.tables import render_table
 
     names = [*family.widths, *family.depths]
     rows, chosen = [], [{}, *(each.changes for each in candidates)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from kd_plugins.options import add_run_arguments
+from kd_plugins.run_options import add_run_arguments
 
 HELP = "score a checkpoint and write its images"
 EXAMPLE = "basicsr test -opt options/test_slkd_derain.yml"

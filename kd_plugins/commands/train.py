@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from kd_plugins.options import add_run_arguments
+from kd_plugins.run_options import add_run_arguments
 
 HELP = "train the student of an option file"
 EXAMPLE = "basicsr train -opt options/distill_derain.yml --force_yml train:total_iter=1000"

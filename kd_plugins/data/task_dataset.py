@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from kd_plugins.data.bad_images import ReadableItems
 from kd_plugins.data.dataset_options import is_unlabelled, task_blocks
-from kd_plugins.options import DATA_PATHS
+from kd_plugins.run_options import DATA_PATHS
 
 
 @DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)

@@ -16,8 +16,9 @@ from kd_plugins.messages import nearest
 from kd_plugins.metrics.complexity import measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.models.student_init import read_init, start_student
-from kd_plugins.options import OptionError, parse_options
+from kd_plugins.options import OptionError
 from kd_plugins.report.measure import Restore
+from kd_plugins.run_options import parse_options
 from kd_plugins.teachers import Teacher, build_teacher
 from kd_plugins.teachers.network import build_source
 from kd_plugins.teachers.network_description import explicit_block

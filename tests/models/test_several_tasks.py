@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from kd_plugins.archs import Restormer
 from kd_plugins.models.student_init import _batches
-from kd_plugins.options import parse_options
+from kd_plugins.run_options import parse_options
 
 NETWORK = {"type": "Restormer", "dim": 8, "num_blocks": [1, 1, 1, 2], "num_refinement_blocks": 1, "heads": [1, 1, 2, 2]}
 

@@ -9,7 +9,8 @@ from basicsr.models import build_model
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from kd_plugins.cli import main
-from kd_plugins.options import parse_options, read_options
+from kd_plugins.options import read_options
+from kd_plugins.run_options import parse_options
 
 FOLDER = Path(__file__).parents[2] / "options"
 BASELINES = [file.stem for file in sorted((FOLDER / "baselines").glob("*_derain.yml")) if file.stem != "no_distillation_derain"]

@@ -15,7 +15,7 @@ from basicsr.data import build_dataloader, build_dataset  # isort: skip
 from basicsr.models import build_model  # isort: skip
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY  # isort: skip
 from kd_plugins import distributed
-from kd_plugins.options import parse_options
+from kd_plugins.run_options import parse_options
 from kd_plugins.training.bad_steps import BadSteps
 
 
