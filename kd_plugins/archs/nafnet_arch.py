@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
+from kd_plugins.arguments import AtLeast, checked
 
+
+@checked
 def NAFNet(  # noqa: N802 (published name)
-    img_channel: int = 3,
-    width: int = 16,
-    middle_blk_num: int = 1,
-    enc_blk_nums: Sequence[int] = (),
-    dec_blk_nums: Sequence[int] = (),
+    img_channel: Annotated[int, AtLeast(1)] = 3,
+    width: Annotated[int, AtLeast(1)] = 16,
+    middle_blk_num: Annotated[int, AtLeast(0)] = 1,
+    enc_blk_nums: Annotated[Sequence[int], AtLeast(0)] = (),
+    dec_blk_nums: Annotated[Sequence[int], AtLeast(0)] = (),
 ) -> nn.Module:
     """Build a NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022); official checkpoints load strictly.
 
@@ -33,12 +37,6 @@ def NAFNet(  # noqa: N802 (published name)
         ModuleNotFoundError: spandrel is not installed.
         ValueError: a number is out of range, or encoder and decoder differ in their levels.
     """
-    for name, value, least in (("img_channel", img_channel, 1), ("width", width, 1), ("middle_blk_num", middle_blk_num, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"NAFNet: {name}={value!r}, expected a whole number of at least {least}")
-    for name, value in (("enc_blk_nums", enc_blk_nums), ("dec_blk_nums", dec_blk_nums)):
-        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(n, int) and n >= 0 for n in value):
-            raise ValueError(f"NAFNet: {name}={value!r}, expected a list of whole numbers, one for each level")
     if len(enc_blk_nums) != len(dec_blk_nums):
         raise ValueError(
             f"NAFNet: enc_blk_nums={list(enc_blk_nums)}, dec_blk_nums={list(dec_blk_nums)}: expected as many levels in the "

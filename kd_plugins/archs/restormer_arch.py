@@ -6,6 +6,7 @@ Written from the paper, with the published parameter names, so that the official
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 import torch.nn as nn
@@ -14,6 +15,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor
 
 from kd_plugins.archs.adapter import pad
+from kd_plugins.arguments import AtLeast, Len, MultipleOf, checked
 
 _STRIDE = 8  # three halvings
 
@@ -129,6 +131,7 @@ class _PatchEmbed(nn.Module):
 
 
 @ARCH_REGISTRY.register()
+@checked
 class Restormer(nn.Module):
     """Restormer, with the argument names of the published code.
 
@@ -152,17 +155,17 @@ class Restormer(nn.Module):
         self,
         inp_channels: int = 3,
         out_channels: int = 3,
-        dim: int = 48,
-        num_blocks: Sequence[int] = (4, 6, 6, 8),
+        dim: Annotated[int, AtLeast(2), MultipleOf(2)] = 48,
+        num_blocks: Annotated[Sequence[int], AtLeast(0), Len(4, 4)] = (4, 6, 6, 8),
         num_refinement_blocks: int = 4,
-        heads: Sequence[int] = (1, 2, 4, 8),
+        heads: Annotated[Sequence[int], AtLeast(1), Len(4, 4)] = (1, 2, 4, 8),
         ffn_expansion_factor: float = 2.66,
         bias: bool = False,
-        LayerNorm_type: str = "WithBias",  # noqa: N803 (published name)
+        LayerNorm_type: Literal["WithBias", "BiasFree"] = "WithBias",  # noqa: N803 (published name)
         dual_pixel_task: bool = False,
     ) -> None:
         super().__init__()
-        _check(dim, num_blocks, heads, LayerNorm_type, inp_channels, out_channels, dual_pixel_task)
+        _check(dim, heads, inp_channels, out_channels, dual_pixel_task)
 
         def stage(level: int, blocks: int, width: int) -> nn.Sequential:
             norm_bias = LayerNorm_type == "WithBias"
@@ -221,27 +224,12 @@ class Restormer(nn.Module):
         return restored[..., :height, :width]
 
 
-def _check(
-    dim: int,
-    num_blocks: Sequence[int],
-    heads: Sequence[int],
-    norm: str,
-    inp_channels: int,
-    out_channels: int,
-    dual_pixel: bool,
-) -> None:
-    if norm not in ("WithBias", "BiasFree"):
-        raise ValueError(f"Restormer: LayerNorm_type={norm!r}, expected 'WithBias' or 'BiasFree'")
-    for name, value in (("num_blocks", num_blocks), ("heads", heads)):
-        if len(value) != 4:
-            raise ValueError(f"Restormer: {name}={list(value)}, expected four numbers, one for each level")
-    if dim < 2 or dim % 2:
-        raise ValueError(f"Restormer: dim={dim}, expected an even number of at least 2 (a down-sampling halves it)")
+def _check(dim: int, heads: Sequence[int], inp_channels: int, out_channels: int, dual_pixel: bool) -> None:
     for level, (count, width) in enumerate(zip(heads, (dim, dim * 2, dim * 4, dim * 8), strict=True), 1):
-        if count < 1 or width % count:
-            raise ValueError(f"Restormer: heads={list(heads)}: level {level} has {width} channels, not divisible by {count}")
+        if width % count:
+            raise ValueError(f"Restormer: heads: {list(heads)}: level {level} has {width} channels, not divisible by {count}")
     if not dual_pixel and inp_channels != out_channels:
         raise ValueError(
-            f"Restormer: inp_channels={inp_channels}, out_channels={out_channels}: the output is added to the input, so they "
+            f"Restormer: inp_channels: {inp_channels}, out_channels: {out_channels}: the output is added to the input, so they "
             "must agree (unless dual_pixel_task)"
         )

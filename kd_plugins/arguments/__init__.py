@@ -1,6 +1,6 @@
 """What an argument may be, said once, on its signature: the words for it, and `checked`, which enforces it."""
 
-from annotated_types import MinLen, MultipleOf
+from annotated_types import Len, MinLen, MultipleOf
 
 from kd_plugins.arguments.checked import checked
 from kd_plugins.arguments.type_schemas import Schema, describe, fits, refusal, schema_of, schema_of_default
@@ -34,6 +34,7 @@ __all__ = [
     "Count",
     "Flag",
     "Held",
+    "Len",
     "MinLen",
     "MultipleOf",
     "OneName",

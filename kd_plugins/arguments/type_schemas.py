@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from annotated_types import GroupedMetadata, MinLen, MultipleOf
+from annotated_types import GroupedMetadata, MaxLen, MinLen, MultipleOf
 
 from kd_plugins.arguments.words import Above, AtLeast, AtMost, Below, OneName, Ordered, Why
 from kd_plugins.messages import nearest, show
@@ -82,8 +82,8 @@ def _words_of(note: Any) -> Iterator[tuple[str, Any]]:
             yield from _words_of(part)
     elif isinstance(note, (OneName, Ordered, Why)):
         yield from vars(note).items()
-    elif isinstance(note, MinLen):
-        yield "minItems", note.min_length
+    elif isinstance(note, (MinLen, MaxLen)):
+        yield ("minItems" if isinstance(note, MinLen) else "maxItems"), dataclasses.astuple(note)[0]
     else:
         yield from ((word, dataclasses.astuple(note)[0]) for word, (bound, _, _) in _BOUNDS.items() if isinstance(note, bound))
 
@@ -95,7 +95,7 @@ def _bounded(schema: Schema, words: Schema) -> Schema:
     if "anyOf" in schema:
         return {"anyOf": [_bounded(option, words) for option in schema["anyOf"]]}
     if schema.get("type") == "array":
-        own = {word: words[word] for word in ("minItems", "ordered") if word in words}
+        own = {word: words[word] for word in ("minItems", "maxItems", "ordered") if word in words}
         return {**schema, "items": _bounded(schema["items"], words), **own}
     meant = {"number": _BOUNDS, "integer": _BOUNDS, "string": ("pattern", "maxLength")}.get(schema.get("type", ""), ())
     return {**schema, **{word: value for word, value in words.items() if word in meant}}
@@ -191,9 +191,10 @@ def describe(schema: Schema) -> str:
 
 def _list(schema: Schema) -> str:
     least, most = schema.get("minItems", 0), schema.get("maxItems")
-    count = f" of {most} values" if most else f" of at least {least}" if least else ""
-    order = ", the smallest first" if schema.get("ordered") else ""
-    return f"a list{count}{order}" + (f" (each {describe(schema['items'])})" if schema.get("items") else "")
+    count = f" of {most} values" if most == least > 0 else f" of at least {least}" if least else ""
+    count = f" of {least} to {most} values" if most and most != least else count
+    what = "[lo, hi] with lo <= hi" if schema.get("ordered") else f"a list{count}"
+    return what + (f" (each {describe(schema['items'])})" if schema.get("items") else "")
 
 
 def _bounds(schema: Schema) -> str:

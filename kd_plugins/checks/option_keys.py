@@ -18,7 +18,7 @@ from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.network_sources import ANY_STUDENT, NETWORK, TEACHER
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
-from kd_plugins.losses.trust import LARGEST_WINDOW, SMALLEST_TAU
+from kd_plugins.losses.trust import Trust
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.history import History
 from kd_plugins.models.terms import VIEWS
@@ -46,13 +46,11 @@ def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block
 
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
-_TAU: Any = Annotated[float, AtLeast(SMALLEST_TAU)]
-_TRUST = Block("trust", {"window": Annotated[int, AtLeast(1), AtMost(LARGEST_WINDOW)], "tau": _TAU | None})
 FADE = Block("fade", {**dict.fromkeys(("from", "to", "start", "end"), Annotated[float, AtLeast(0)]), "shape": Literal[SHAPES]})
 _TERM_KEYS: dict[str, Spec] = {
     "between": str | list[str],
     "view": Literal[VIEWS],
-    "trust": _TRUST,
+    "trust": signature_block(Trust),
     "fade": FADE,
 }
 TERM = replace(LOSS, beside=_TERM_KEYS)

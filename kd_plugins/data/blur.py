@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Annotated
 
 import cv2
 import numpy as np
 
-from kd_plugins.data.degradations import Degradation, Range, check_range, draw, register, to_8bit
+from kd_plugins.arguments import Between, Range, checked
+from kd_plugins.data.degradations import Degradation, bounds, draw, register, to_8bit
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
@@ -21,6 +23,7 @@ def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 @register("blur")
+@checked
 @dataclasses.dataclass
 class MotionBlur(Degradation):
     """Motion blur: the image is averaged along a straight or gently curved path of the camera.
@@ -31,25 +34,19 @@ class MotionBlur(Degradation):
         curve: Degrees by which the direction turns from the path's start to its end; either way round, at random.
     """
 
-    length: Range = (5.0, 25.0)
-    angle: Range = (0.0, 180.0)
-    curve: Range = (0.0, 60.0)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._length = check_range("blur", "length", self.length, 1.0, 201.0)
-        self._angle = check_range("blur", "angle", self.angle, -360.0, 360.0)
-        self._curve = check_range("blur", "curve", self.curve, 0.0, 360.0)
+    length: Annotated[Range, Between(1, 201)] = (5.0, 25.0)
+    angle: Annotated[Range, Between(-360, 360)] = (0.0, 180.0)
+    curve: Annotated[Range, Between(0, 360)] = (0.0, 60.0)
 
     @property
     def margin(self) -> int:
         """Half the longest path, and a pixel for the interpolation."""
-        return math.ceil(self._length[1] / 2) + 1
+        return math.ceil(bounds(self.length)[1] / 2) + 1
 
     def kernel(self, rng: np.random.RandomState) -> np.ndarray:
         """Draw a kernel: (k, k) float32, k odd, sum 1, centre of mass at the centre."""
-        length, angle = draw(rng, self._length), math.radians(draw(rng, self._angle))
-        turn = math.radians(draw(rng, self._curve)) * (1.0 if rng.random_sample() < 0.5 else -1.0)
+        length, angle = draw(rng, bounds(self.length)), math.radians(draw(rng, bounds(self.angle)))
+        turn = math.radians(draw(rng, bounds(self.curve))) * (1.0 if rng.random_sample() < 0.5 else -1.0)
         count = max(2, math.ceil(4 * length))
         heading = angle + turn * (np.linspace(0.0, 1.0, count) - 0.5)
         # A path of length L covers L pixels when its two end points are L - 1 apart.
@@ -77,6 +74,7 @@ class MotionBlur(Degradation):
 
 
 @register("defocus")
+@checked
 @dataclasses.dataclass
 class DefocusBlur(Degradation):
     """Defocus blur: the average over a disc.
@@ -85,20 +83,16 @@ class DefocusBlur(Degradation):
         radius: Radius of the disc in pixels.
     """
 
-    radius: Range = (1.0, 5.0)
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._radius = check_range("defocus", "radius", self.radius, 0.0, 100.0)
+    radius: Annotated[Range, Between(0, 100)] = (1.0, 5.0)
 
     @property
     def margin(self) -> int:
         """The largest radius, and a pixel for its smooth edge."""
-        return math.ceil(self._radius[1]) + 1
+        return math.ceil(bounds(self.radius)[1]) + 1
 
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """See :class:`Degradation`; the result is rounded to 8 bits."""
-        radius = draw(rng, self._radius)
+        radius = draw(rng, bounds(self.radius))
         half = math.ceil(radius) + 1
         y, x = np.mgrid[-half : half + 1, -half : half + 1]
         # The edge falls off over one pixel, so that the blur grows steadily with the radius.

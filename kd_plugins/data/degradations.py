@@ -6,17 +6,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from basicsr.utils.registry import Registry
 
+from kd_plugins.arguments import AtLeast, Range, checked
 from kd_plugins.messages import choose
 
 DEGRADATION_REGISTRY = Registry("degradation")
 """Degradation classes by the name an option file calls them. Register a class of your own to use it by name."""
 
-Range = float | Sequence[float]
 _T = TypeVar("_T", bound=type)
 
 
@@ -30,40 +30,10 @@ def register(name: str):
     return add
 
 
-def check_range(owner: str, key: str, value: Any, low: float, high: float = math.inf) -> tuple[float, float]:
-    """Check an argument that is a number or ``[lo, hi]``, and return it as ``(lo, hi)``.
-
-    Args:
-        owner: Name of the degradation, for the message.
-        key: Name of the argument, for the message.
-        value: What the option file says.
-        low: Smallest value allowed.
-        high: Largest value allowed.
-
-    Raises:
-        ValueError: If it is neither, if ``lo > hi``, or if it leaves ``[low, high]``.
-    """
-    pair: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    numbers = len(pair) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
-    if not numbers or not low <= pair[0] <= pair[1] <= high or pair[1] == math.inf:
-        raise ValueError(
-            f"degradation '{owner}': {key} is {value!r}; expected a number or [lo, hi] with {low:g} <= lo <= hi <= {high:g}"
-        )
-    return float(pair[0]), float(pair[1])
-
-
-def check_whole_range(owner: str, key: str, value: Any, low: int, high: int) -> tuple[int, int]:
-    """Like :func:`check_range`, for whole numbers."""
-    lo, hi = check_range(owner, key, value, low, high)
-    if lo != int(lo) or hi != int(hi):
-        raise ValueError(f"degradation '{owner}': {key} is {value!r}; expected a whole number or a range of them")
-    return int(lo), int(hi)
-
-
-def check_flag(owner: str, key: str, value: Any) -> None:
-    """Raise ``ValueError`` unless an argument is true or false."""
-    if not isinstance(value, bool):
-        raise ValueError(f"degradation '{owner}': {key} is {value!r}; expected true or false")
+def bounds(value: float | Sequence[float]) -> tuple[float, float]:
+    """The two ends of a `Range`: a number is both."""
+    low, high = value if isinstance(value, Sequence) else (value, value)
+    return low, high
 
 
 def draw(rng: np.random.RandomState, bounds: tuple[float, float], log: bool = False) -> float:
@@ -98,7 +68,7 @@ def to_8bit(image: np.ndarray) -> np.ndarray:
 class Degradation:
     """Base of all degradations: a callable whose fields are its option-file arguments.
 
-    A subclass checks its fields in ``__post_init__`` and implements ``__call__``.
+    A subclass says on its fields what they may be (`kd_plugins.arguments`), and implements ``__call__``.
     """
 
     @property
@@ -125,6 +95,7 @@ class Degradation:
 
 
 @register("noise")
+@checked
 @dataclasses.dataclass
 class GaussianNoise(Degradation):
     """White Gaussian noise, independent in every channel.
@@ -135,19 +106,13 @@ class GaussianNoise(Degradation):
         gray: The same noise in all channels.
     """
 
-    sigma: Range = 25.0
+    sigma: Annotated[Range, AtLeast(0)] = 25.0
     clip: bool = False
     gray: bool = False
 
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._sigma = check_range("noise", "sigma", self.sigma, 0.0)
-        check_flag("noise", "clip", self.clip)
-        check_flag("noise", "gray", self.gray)
-
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """See :class:`Degradation`; the result may leave [0, 1] unless ``clip`` is set."""
-        sigma = draw(rng, self._sigma) / 255.0
+        sigma = draw(rng, bounds(self.sigma)) / 255.0
         shape = (*image.shape[:2], 1 if self.gray else image.shape[2])
         noisy = image + np.float32(sigma) * standard_normal(rng, shape)
         return to_8bit(noisy) if self.clip else noisy

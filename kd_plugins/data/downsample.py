@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from basicsr.utils.matlab_functions import imresize
 
-from kd_plugins.data.degradations import Degradation, check_whole_range, register, to_8bit
+from kd_plugins.arguments import Between, checked
+from kd_plugins.data.degradations import Degradation, register, to_8bit
 
 
 def enlarge(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -36,6 +38,7 @@ def _rounded(image: np.ndarray) -> np.ndarray:
 
 
 @register("downsample")
+@checked
 @dataclasses.dataclass
 class Downsample(Degradation):
     """MATLAB's antialiased bicubic, as the benchmarks' low-resolution images were made; the result is rounded to 8 bits.
@@ -44,11 +47,7 @@ class Downsample(Degradation):
         scale: How many times smaller each side gets.
     """
 
-    scale: int = 4
-
-    def __post_init__(self) -> None:
-        """Check the argument."""
-        check_whole_range("downsample", "scale", self.scale, 1, 16)
+    scale: Annotated[int, Between(1, 16)] = 4
 
     @property
     def margin(self) -> int:

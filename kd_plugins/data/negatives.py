@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_plugins.data.degradations import check_flag, check_range
+from kd_plugins.arguments import AtLeast, Range, Share, checked
+from kd_plugins.data.degradations import bounds
 
 _MODES = ("area", "bilinear", "bicubic")
 
 
+@checked
 class NegativeInputs:
     """The inputs of DCKD's negatives (arXiv 2412.08939, the authors' code): degraded copies of x, and x itself.
 
@@ -36,24 +38,18 @@ class NegativeInputs:
 
     def __init__(
         self,
-        count: int = 4,
+        count: Annotated[int, AtLeast(1)] = 4,
         own: bool = True,
-        noise: float = 1.0,
-        sigma: float | Sequence[float] = (1.0, 30.0),
-        gray: float = 0.5,
-        blur: float = 0.0,
-        resize: float = 0.0,
+        noise: Share = 1.0,
+        sigma: Annotated[Range, AtLeast(0)] = (1.0, 30.0),
+        gray: Share = 0.5,
+        blur: Share = 0.0,
+        resize: Share = 0.0,
     ) -> None:
-        check_flag("negatives", "own", own)
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"negatives: count is {count!r}; expected a whole number from 1 up")
-        for key, value in (("noise", noise), ("gray", gray), ("blur", blur), ("resize", resize)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ValueError(f"negatives: {key} is {value!r}; expected a probability from 0 to 1")
         self.count = count
         self.own = own
         self.noise = noise
-        self.sigma = check_range("negatives", "sigma", sigma, 0.0)
+        self.sigma = bounds(sigma)
         self.gray = gray
         self.blur = blur
         self.resize = resize

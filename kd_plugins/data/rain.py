@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from kd_plugins.data.degradations import (
-    Degradation,
-    Range,
-    check_flag,
-    check_range,
-    check_whole_range,
-    draw,
-    register,
-    standard_normal,
-    to_8bit,
-)
+from kd_plugins.arguments import Between, Range, Share, WholeRange, checked
+from kd_plugins.data.degradations import Degradation, bounds, draw, register, standard_normal, to_8bit
 
 _THINNEST = 0.45  # standard deviation, in pixels, below which a streak falls between the pixels
 
 
 @register("rain")
+@checked
 @dataclasses.dataclass
 class Rain(Degradation):
     """Rain streaks over a photo.
@@ -53,49 +45,34 @@ class Rain(Degradation):
         clip: Clip to [0, 1] and round to 8 bits, as a saved image is.
     """
 
-    density: Range = (1.6, 9.0)
-    angle: Range = (-35.0, 35.0)
-    spread: Range = (0.5, 3.0)
-    length: Range = (16.0, 70.0)
-    width: Range = (0.5, 1.1)
-    intensity: Range = (0.05, 0.3)
-    sharpness: Range = (1.0, 2.5)
-    ripple: Range = (0.0, 0.5)
-    layers: Range = (1, 3)
-    cross: float = 0.1
-    screen: float = 0.1
-    veil: Range = 0.0
+    density: Annotated[Range, Between(1e-3, 100)] = (1.6, 9.0)
+    angle: Annotated[Range, Between(-90, 90)] = (-35.0, 35.0)
+    spread: Annotated[Range, Between(0, 30)] = (0.5, 3.0)
+    length: Annotated[Range, Between(3, 400)] = (16.0, 70.0)
+    width: Annotated[Range, Between(0.2, 20)] = (0.5, 1.1)
+    intensity: Annotated[Range, Between(1e-3, 2)] = (0.05, 0.3)
+    sharpness: Annotated[Range, Between(1, 8)] = (1.0, 2.5)
+    ripple: Annotated[Range, Between(0, 1)] = (0.0, 0.5)
+    layers: Annotated[WholeRange, Between(1, 8)] = (1, 3)
+    cross: Share = 0.1
+    screen: Share = 0.1
+    veil: Annotated[Range, Between(0, 1)] = 0.0
     clip: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        self._density = check_range("rain", "density", self.density, 1e-3, 100.0)
-        self._angle = check_range("rain", "angle", self.angle, -90.0, 90.0)
-        self._spread = check_range("rain", "spread", self.spread, 0.0, 30.0)
-        self._length = check_range("rain", "length", self.length, 3.0, 400.0)
-        self._width = check_range("rain", "width", self.width, 0.2, 20.0)
-        self._intensity = check_range("rain", "intensity", self.intensity, 1e-3, 2.0)
-        self._sharpness = check_range("rain", "sharpness", self.sharpness, 1.0, 8.0)
-        self._ripple = check_range("rain", "ripple", self.ripple, 0.0, 1.0)
-        self._layers = check_whole_range("rain", "layers", self.layers, 1, 8)
-        self._cross = check_range("rain", "cross", self.cross, 0.0, 1.0)[1]
-        self._screen = check_range("rain", "screen", self.screen, 0.0, 1.0)[1]
-        self._veil = check_range("rain", "veil", self.veil, 0.0, 1.0)
-        check_flag("rain", "clip", self.clip)
 
     def layer(self, height: int, width: int, rng: np.random.RandomState) -> np.ndarray:
         """Draw the rain alone: (height, width) float32 >= 0, what is to be added to a photo in [0, 1]."""
-        count = int(rng.randint(self._layers[0], self._layers[1] + 1))
-        density = draw(rng, self._density, log=True) / count
-        angle = draw(rng, self._angle)
-        intensity = draw(rng, self._intensity, log=True)
-        crossing = rng.random_sample() < self._cross
+        fewest, most = map(int, bounds(self.layers))
+        count = int(rng.randint(fewest, most + 1))
+        density = draw(rng, bounds(self.density), log=True) / count
+        angle = draw(rng, bounds(self.angle))
+        intensity = draw(rng, bounds(self.intensity), log=True)
+        crossing = rng.random_sample() < self.cross
         # render_streaks() walks along rows, so it wants steep streaks: the flat ones are drawn in the transposed image.
         steep: list[np.ndarray] = []
         flat: list[np.ndarray] = []
         for number in range(count):
             if number and crossing:
-                angle = draw(rng, self._angle)
+                angle = draw(rng, bounds(self.angle))
             if abs(angle) <= 45.0:
                 steep.append(self._streaks(height, width, angle, density, intensity, rng))
             else:
@@ -112,11 +89,11 @@ class Rain(Degradation):
         self, height: int, width: int, angle: float, density: float, intensity: float, rng: np.random.RandomState
     ) -> np.ndarray:
         """Draw the streaks of one layer: the rows are the fields of Streaks."""
-        spread = draw(rng, self._spread)
-        mean_length = draw(rng, self._length, log=True)
-        mean_width = draw(rng, self._width)
-        sharpness = draw(rng, self._sharpness)
-        ripple = draw(rng, self._ripple)
+        spread = draw(rng, bounds(self.spread))
+        mean_length = draw(rng, bounds(self.length), log=True)
+        mean_width = draw(rng, bounds(self.width))
+        sharpness = draw(rng, bounds(self.sharpness))
+        ripple = draw(rng, bounds(self.ripple))
 
         reach = 0.75 * mean_length  # centres lie outside too, so that streaks enter over the edge
         side = reach * math.tan(math.radians(abs(angle))) + 3 * mean_width
@@ -141,8 +118,8 @@ class Rain(Degradation):
 
     def __call__(self, image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
         """See :class:`~kd_plugins.data.degradations.Degradation`; the streaks are gray, as in the benchmarks."""
-        veil = draw(rng, self._veil)
-        screened = rng.random_sample() < self._screen
+        veil = draw(rng, bounds(self.veil))
+        screened = rng.random_sample() < self.screen
         rain = self.layer(image.shape[0], image.shape[1], rng)[..., None]
         if veil:
             image = image + np.float32(veil) * (1.0 - image)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Above, AtLeast, checked
 from kd_plugins.extractors.nss import as_float, block_mean, compare_products, full_precision, mscn, product_moments
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
@@ -37,6 +38,7 @@ def check_reference(name: str, x: Tensor, reference: Mapping[str, Tensor] | None
 
 
 @EXTRACTOR_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
+@checked
 class BrisqueExtractor(nn.Module):
     """Structure and colour of a feature, in BRISQUE's terms, with a gradient.
 
@@ -66,22 +68,15 @@ class BrisqueExtractor(nn.Module):
 
     def __init__(
         self,
-        scales: int = 1,
-        c: float = 0.2,
-        structure_weight: float = 1.0,
-        statistics_weight: float = 1.0,
-        colour_weight: float = 1.0,
+        scales: Literal[1, 2] = 1,
+        c: Annotated[float, Above(0)] = 0.2,
+        structure_weight: Annotated[float, AtLeast(0)] = 1.0,
+        statistics_weight: Annotated[float, AtLeast(0)] = 1.0,
+        colour_weight: Annotated[float, AtLeast(0)] = 1.0,
     ) -> None:
         """See the class."""
         super().__init__()
-        if scales not in (1, 2):
-            raise ValueError(f"BrisqueExtractor: 'scales' is 1 or 2, got {scales!r}.")
-        if not 0 < c < math.inf:
-            raise ValueError(f"BrisqueExtractor: 'c' must be above 0, got {c!r}.")
         weights = {"structure": structure_weight, "statistics": statistics_weight, "colour": colour_weight}
-        for key, weight in weights.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"BrisqueExtractor: '{key}_weight' must be 0 or more, got {weight!r}.")
         if not any(weights.values()):
             raise ValueError("BrisqueExtractor: every weight is 0, so nothing would be compared.")
         self.scales = scales

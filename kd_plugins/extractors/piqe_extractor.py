@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Above, AtLeast, checked
 from kd_plugins.extractors.brisque_extractor import check_reference
 from kd_plugins.extractors.nss import as_float, block_mean, full_precision, gradient_magnitude, mscn
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
@@ -16,6 +17,7 @@ ACTIVITY = 0.1  # [paper] PIQE: a block is active where the variance of its MSCN
 
 
 @EXTRACTOR_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
+@checked
 class PiqeExtractor(nn.Module):
     """Edges and texture of a feature, in PIQE's terms, with a gradient.
 
@@ -36,19 +38,18 @@ class PiqeExtractor(nn.Module):
         ValueError: An argument out of range.
     """
 
-    def __init__(self, block: int = 16, c: float = 0.2, edge_weight: float = 1.0, texture_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        block: Annotated[int, AtLeast(2)] = 16,
+        c: Annotated[float, Above(0)] = 0.2,
+        edge_weight: Annotated[float, AtLeast(0)] = 1.0,
+        texture_weight: Annotated[float, AtLeast(0)] = 1.0,
+    ) -> None:
         """See the class."""
         super().__init__()
-        if not 2 <= block < math.inf:
-            raise ValueError(f"PiqeExtractor: 'block' must be 2 or more, got {block!r}.")
-        if not 0 < c < math.inf:
-            raise ValueError(f"PiqeExtractor: 'c' must be above 0, got {c!r}.")
-        if not (min(edge_weight, texture_weight) >= 0 and 0 < edge_weight + texture_weight < math.inf):
-            raise ValueError(
-                "PiqeExtractor: 'edge_weight' and 'texture_weight' must be 0 or more, and one of them above 0; "
-                f"got {edge_weight!r} and {texture_weight!r}."
-            )
-        self.block = int(block)
+        if edge_weight == texture_weight == 0:
+            raise ValueError("PiqeExtractor: every weight is 0, so nothing would be compared.")
+        self.block = block
         self.c = float(c)
         self.edge_weight = float(edge_weight)
         self.texture_weight = float(texture_weight)

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from os import path as osp
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kd_plugins.arguments import checked
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.extractors.vq_encoder import VQTokenizer, layout_of
@@ -110,6 +111,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 @EXTRACTOR_REGISTRY.register()
+@checked
 class TokenizerExtractor(nn.Module):
     """The feature space of DCKD (arXiv 2412.08939): a frozen VQGAN encoder, and the codebook that its output is compared with.
 
@@ -126,10 +128,8 @@ class TokenizerExtractor(nn.Module):
         ValueError: Another range, or weights that cannot be used.
     """
 
-    def __init__(self, weights: str | Path | None = None, range: str = "symmetric") -> None:
+    def __init__(self, weights: str | Path | None = None, range: Literal["symmetric", "unit"] = "symmetric") -> None:
         super().__init__()
-        if range not in ("symmetric", "unit"):
-            raise ValueError(f"TokenizerExtractor: 'range' is {range!r}, expected symmetric or unit")
         self.range = range
         # Convolutions pass the layout of their weights on to their outputs; on a CPU this one takes a quarter less time.
         self.net = load_tokenizer(BUNDLED if weights is None else weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

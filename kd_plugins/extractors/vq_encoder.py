@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kd_plugins.arguments import AtLeast, MinLen, checked
 
 
 def _norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -166,6 +168,10 @@ class _Codebook(nn.Module):
         self.embedding = nn.Embedding(codes, dim)
 
 
+Positive = Annotated[int, AtLeast(1)]
+
+
+@checked
 class VQTokenizer(nn.Module):
     """Encoder, quant_conv and codebook of a VQGAN; the decoder is left out, since no loss looks at it.
 
@@ -188,25 +194,20 @@ class VQTokenizer(nn.Module):
 
     def __init__(
         self,
-        ch: int = 128,
-        ch_mult: Sequence[int] = (1, 1, 2, 2, 4),
-        num_res_blocks: int = 2,
-        attention_levels: Sequence[int] = (4,),
-        z_channels: int = 256,
-        embed_dim: int = 256,
-        n_embed: int = 1024,
-        groups: int = 32,
+        ch: Positive = 128,
+        ch_mult: Annotated[Sequence[int], AtLeast(1), MinLen(1)] = (1, 1, 2, 2, 4),
+        num_res_blocks: Positive = 2,
+        attention_levels: Annotated[Sequence[int], AtLeast(0)] = (4,),
+        z_channels: Positive = 256,
+        embed_dim: Positive = 256,
+        n_embed: Positive = 1024,
+        groups: Positive = 32,
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
             **{"ch": ch, "ch_mult": list(ch_mult), "num_res_blocks": num_res_blocks, "attention_levels": list(attention_levels)},
             **{"z_channels": z_channels, "embed_dim": embed_dim, "n_embed": n_embed, "groups": groups},
         }
-        for name, value in self.arguments.items():
-            values = value if isinstance(value, list) else [value]
-            least = 0 if name == "attention_levels" else 1
-            if not all(isinstance(v, int) and v >= least for v in values) or (name == "ch_mult" and not values):
-                raise ValueError(f"VQTokenizer: {name!r} is {value!r}, expected whole numbers from {least} up")
         if any(level >= len(ch_mult) for level in attention_levels):
             raise ValueError(f"VQTokenizer: 'attention_levels' is {list(attention_levels)}, but there are {len(ch_mult)} levels")
         narrow = next((ch * m for m in (1, *ch_mult) if ch * m % groups), None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +11,16 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins import distributed
+from kd_plugins.arguments import Above, AtLeast, MinLen, checked
 from kd_plugins.extractors import build_extractor
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.shapes import require_same_shape, same_window
-from kd_plugins.messages import nearest
 
-_NEGATIVES = ("own", "others")
+Negative = Literal["own", "others"]
 
 
 @LOSS_REGISTRY.register()
+@checked
 class ContrastiveImageLoss(nn.Module):
     """L_CL of SKD (arXiv 2501.09321): close to the teacher's image, far from degraded ones, in a feature space phi.
 
@@ -56,31 +56,19 @@ class ContrastiveImageLoss(nn.Module):
         self,
         loss_weight: float = 1.0,
         extractor: Mapping[str, Any] | None = None,
-        negatives: Sequence[str] = _NEGATIVES,
-        count: int | None = None,
+        negatives: Negative | Annotated[Sequence[Negative], MinLen(1)] = ("own", "others"),
+        count: Annotated[int, AtLeast(1)] | None = None,
         weights: Sequence[float] | None = None,
-        window: int | None = None,
-        eps: float = 1e-6,
+        window: Annotated[int, AtLeast(8)] | None = None,
+        eps: Annotated[float, Above(0)] = 1e-6,
     ) -> None:
         super().__init__()
-        name = type(self).__name__
-        negatives = (negatives,) if isinstance(negatives, str) else tuple(negatives)
-        for value in negatives:
-            if value not in _NEGATIVES:
-                raise ValueError(
-                    f"{name}: negatives: {value!r}, expected own, others or both; nearest: {nearest(value, _NEGATIVES)}"
-                )
-        if not negatives:
-            raise ValueError(f"{name}: negatives={list(negatives)}, expected own, others or both")
-        if count is not None and (not 1 <= count < math.inf or "others" not in negatives):
-            raise ValueError(f"{name}: count={count!r}, expected at least 1 and `others` among the negatives ({list(negatives)})")
-        if window is not None and not 8 <= window < math.inf:
-            raise ValueError(f"{name}: window={window!r}, expected at least 8, or nothing for whole images")
-        if not 0 < eps < math.inf:
-            raise ValueError(f"{name}: eps={eps!r}, expected a positive number")
+        chosen = (negatives,) if isinstance(negatives, str) else tuple(negatives)
+        if count is not None and "others" not in chosen:
+            raise ValueError(f"{type(self).__name__}: count: {count}, expected `others` among the negatives ({', '.join(chosen)})")
         self.loss_weight = loss_weight
         self.extractor = build_extractor(extractor or {"type": "TeacherExtractor"})
-        self.negatives = negatives
+        self.negatives = chosen
         self.count = count
         self.weights = None if weights is None else tuple(weights)
         self.window = window

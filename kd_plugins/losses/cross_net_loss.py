@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Above, AtLeast, checked
 from kd_plugins.extractors.nss import as_float, full_precision
 from kd_plugins.losses.cross_net_attention import (
     channel_attention,
@@ -22,6 +24,7 @@ from kd_plugins.losses.shapes import require_same_shape, same_window
 
 
 @LOSS_REGISTRY.register()
+@checked
 class CrossNetAttentionLoss(nn.Module):
     """L_GK of SKD (arXiv 2501.09321): GK(S', T) + alpha1 (GK(S_c, T) + GK(S_s, T)), for one stage.
 
@@ -67,29 +70,19 @@ class CrossNetAttentionLoss(nn.Module):
     def __init__(
         self,
         loss_weight: float = 1.0,
-        alpha1: float = 1.0,
-        sigma: float = 0.85,
-        window: int | None = 16,
-        crop: int | None = 12,
-        channel_lambda: float = 1.0,
-        spatial_lambda: float = 1.0,
+        alpha1: Annotated[float, AtLeast(0)] = 1.0,
+        sigma: Annotated[float, Above(0)] = 0.85,
+        window: Annotated[int, AtLeast(1)] | None = 16,
+        crop: Annotated[int, AtLeast(1)] | None = 12,
+        channel_lambda: Annotated[float, Above(0)] = 1.0,
+        spatial_lambda: Annotated[float, Above(0)] = 1.0,
         learnable: bool = False,
         normalise: bool = True,
-        direct_weight: float = 1.0,
-        channel_weight: float = 1.0,
-        spatial_weight: float = 1.0,
+        direct_weight: Annotated[float, AtLeast(0)] = 1.0,
+        channel_weight: Annotated[float, AtLeast(0)] = 1.0,
+        spatial_weight: Annotated[float, AtLeast(0)] = 1.0,
     ) -> None:
         super().__init__()
-        for key, value in {"sigma": sigma, "channel_lambda": channel_lambda, "spatial_lambda": spatial_lambda}.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected a positive number")
-        for key, value in {"window": window, "crop": crop}.items():
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected a whole number above 0, or null for whole maps")
-        factors = {"direct_weight": direct_weight, "channel_weight": channel_weight, "spatial_weight": spatial_weight}
-        for key, value in {"alpha1": alpha1, **factors}.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"CrossNetAttentionLoss: {key}={value!r}, expected 0 or more")
         self.weights = {"direct": direct_weight, "channel": alpha1 * channel_weight, "spatial": alpha1 * spatial_weight}
         if not any(self.weights.values()):
             raise ValueError("CrossNetAttentionLoss: every weight is 0, so nothing would be compared")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +11,14 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins import distributed
+from kd_plugins.arguments import Above, checked
 from kd_plugins.extractors.sharing import shared_extractor
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.encodings import CODES, LEVELS, NEGATIVES, Encodings
 from kd_plugins.losses.shapes import require_same_shape
-from kd_plugins.messages import nearest
 
-VARIANTS = {"paper": "symmetric", "official": "unit"}  # the range that the tokenizer is fed
+Variant = Literal["paper", "official"]
+_RANGES = {"paper": "symmetric", "official": "unit"}  # the range that the tokenizer is fed
 
 
 class _InTokenizerSpace(nn.Module):
@@ -27,14 +27,11 @@ class _InTokenizerSpace(nn.Module):
     reads: tuple[str, ...]
     default_extractor = "TokenizerExtractor"  # what an `extractor` without `type` is
 
-    def __init__(self, loss_weight: float, variant: str, extractor: Mapping[str, Any] | None) -> None:
+    def __init__(self, loss_weight: float, variant: Variant, extractor: Mapping[str, Any] | None) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            near = nearest(str(variant), VARIANTS)
-            raise ValueError(f"{type(self).__name__}: variant={variant!r}, expected paper or official; nearest: {near}")
         block = {"type": self.default_extractor, **(extractor or {})}
         if block["type"] == self.default_extractor:
-            block = {"range": VARIANTS[variant], **block}
+            block = {"range": _RANGES[variant], **block}
         self.loss_weight = loss_weight
         self.variant = variant
         self.extractor = shared_extractor(block)
@@ -46,6 +43,7 @@ class _InTokenizerSpace(nn.Module):
 
 
 @LOSS_REGISTRY.register()
+@checked
 class ContrastRatioLoss(_InTokenizerSpace):
     """L_dcl of DCKD: closer to the teacher's image than to those of a worse model, in the space of a frozen tokenizer.
 
@@ -71,14 +69,12 @@ class ContrastRatioLoss(_InTokenizerSpace):
     def __init__(
         self,
         loss_weight: float = 1.0,
-        variant: str = "paper",
+        variant: Variant = "paper",
         extractor: Mapping[str, Any] | None = None,
         weights: Sequence[float] | None = None,
-        eps: float = 1e-7,
+        eps: Annotated[float, Above(0)] = 1e-7,
     ) -> None:
         super().__init__(loss_weight, variant, extractor)
-        if not 0 < eps < math.inf:
-            raise ValueError(f"{type(self).__name__}: eps={eps!r}, expected a positive number")
         self.weights = None if weights is None else tuple(weights)
         self.eps = eps
 
@@ -111,6 +107,7 @@ class ContrastRatioLoss(_InTokenizerSpace):
 
 
 @LOSS_REGISTRY.register()
+@checked
 class CodeDistributionLoss(_InTokenizerSpace):
     """L_ce of DCKD: the student's soft assignment to the codes of a frozen tokenizer follows the teacher's.
 
@@ -131,7 +128,7 @@ class CodeDistributionLoss(_InTokenizerSpace):
 
     reads = (CODES,)
 
-    def __init__(self, loss_weight: float = 1.0, variant: str = "paper", extractor: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, loss_weight: float = 1.0, variant: Variant = "paper", extractor: Mapping[str, Any] | None = None) -> None:
         super().__init__(loss_weight, variant, extractor)
         if not hasattr(self.extractor, "codebook"):
             raise ValueError(

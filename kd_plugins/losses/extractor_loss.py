@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import AtLeast, checked
 from kd_plugins.extractors import build_extractor
 from kd_plugins.losses.shapes import require_same_shape, same_window
 
+Window = Annotated[int, AtLeast(8)] | None
+
 
 @LOSS_REGISTRY.register()
+@checked
 class ExtractorLoss(nn.Module):
     """L1 between what an extractor says of the student's feature and of the teacher's.
 
@@ -34,10 +37,8 @@ class ExtractorLoss(nn.Module):
         ValueError: the window is smaller than 8.
     """
 
-    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: int | None = 16) -> None:
+    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: Window = 16) -> None:
         super().__init__()
-        if window is not None and not 8 <= window < math.inf:
-            raise ValueError(f"{type(self).__name__}: window={window!r}, expected at least 8, or nothing for whole features")
         self.extractor = build_extractor(extractor)
         self.loss_weight = loss_weight
         self.window = window
@@ -69,7 +70,7 @@ class ExtractorLoss(nn.Module):
 class BrisqueFeatureLoss(ExtractorLoss):
     """L_NC of SLKD (arXiv 2501.09268): structure and colour of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 16) -> None:
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: Window = 16) -> None:
         super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight, window)
 
 
@@ -77,5 +78,5 @@ class BrisqueFeatureLoss(ExtractorLoss):
 class PiqeFeatureLoss(ExtractorLoss):
     """L_ET of SLKD (arXiv 2501.09268): edges and texture of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: int | None = 16) -> None:
+    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: Window = 16) -> None:
         super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight, window)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from typing import Annotated
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Above, checked
 from kd_plugins.losses.output_loss import SpatialKLLoss
 from kd_plugins.losses.shapes import require_same_shape
 
 
 @LOSS_REGISTRY.register()
+@checked
 class FitNetFeatureLoss(nn.Module):
     """The hint loss of FitNets (Romero et al., arXiv 1412.6550, equation 3): L2 through a learned regressor.
 
@@ -47,6 +49,7 @@ class FitNetFeatureLoss(nn.Module):
 
 
 @LOSS_REGISTRY.register()
+@checked
 class ChannelWiseKLLoss(SpatialKLLoss):
     """Channel-wise distillation (Shu et al., ICCV 2021, arXiv 2011.13256): each channel a distribution over its positions.
 
@@ -64,9 +67,7 @@ class ChannelWiseKLLoss(SpatialKLLoss):
         ValueError: tau is not positive.
     """
 
-    def __init__(self, loss_weight: float = 1.0, tau: float = 4.0) -> None:
-        if not 0 < tau < math.inf:
-            raise ValueError(f"ChannelWiseKLLoss: tau={tau!r}, expected a positive number")
+    def __init__(self, loss_weight: float = 1.0, tau: Annotated[float, Above(0)] = 4.0) -> None:
         super().__init__(loss_weight, tau)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

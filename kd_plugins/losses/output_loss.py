@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Above, checked
 from kd_plugins.losses.shapes import require_same_shape
 
 
 @LOSS_REGISTRY.register()
+@checked
 class SpatialKLLoss(nn.Module):
     """KL divergence between two images, each channel a distribution over its positions.
 
@@ -28,10 +30,8 @@ class SpatialKLLoss(nn.Module):
         ValueError: tau is not positive.
     """
 
-    def __init__(self, loss_weight: float = 1.0, tau: float = 0.2) -> None:
+    def __init__(self, loss_weight: float = 1.0, tau: Annotated[float, Above(0)] = 0.2) -> None:
         super().__init__()
-        if not 0 < tau < math.inf:
-            raise ValueError(f"SpatialKLLoss: tau={tau!r}, expected a positive number")
         self.loss_weight = loss_weight
         self.tau = tau
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import AtLeast, checked
 from kd_plugins.extractors.nss import full_precision
 from kd_plugins.losses.shapes import require_same_shape
 
@@ -16,6 +19,7 @@ _SILENT, _SILENT_ABSOLUTE = 1e-2, 1e-4
 
 
 @LOSS_REGISTRY.register()
+@checked
 class AttentionTransferFeatureLoss(nn.Module):
     """AT, activation-based attention transfer (Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928).
 
@@ -61,6 +65,7 @@ class AttentionTransferFeatureLoss(nn.Module):
 
 
 @LOSS_REGISTRY.register()
+@checked
 class SpatialAffinityFeatureLoss(nn.Module):
     """FAKD, feature affinity-based distillation (He et al., ICIP 2020, doi 10.1109/ICIP40778.2020.9190917): spatial affinity.
 
@@ -81,10 +86,8 @@ class SpatialAffinityFeatureLoss(nn.Module):
 
     reads_conversion = False
 
-    def __init__(self, loss_weight: float = 1.0, size: int | None = 32) -> None:
+    def __init__(self, loss_weight: float = 1.0, size: Annotated[int, AtLeast(2)] | None = 32) -> None:
         super().__init__()
-        if size is not None and (not isinstance(size, int) or size < 2):
-            raise ValueError(f"SpatialAffinityFeatureLoss: size={size!r}, expected at least 2, or null for whole features")
         self.loss_weight = loss_weight
         self.size = size
 

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kd_plugins.arguments import AtLeast, Between, checked
 from kd_plugins.losses.shapes import require_same_shape
 
-LARGEST_WINDOW, SMALLEST_TAU = 16, 1e-6
 
-
-class Trust(NamedTuple):
+@checked
+@dataclass(frozen=True)
+class Trust:
     """Where a term counts, told from the three images of a step.
 
     Attributes:
         window: side of the square, in pixels of the image, over which errors are averaged before they are compared; 1 to 16.
         tau: None for a hard mask (1 where the teacher's error is smaller, else 0); a number from 1e-6 up for the soft one,
             sigmoid((student's error - teacher's error) / tau), in units of the image's range.
+
+    Raises:
+        ValueError: an attribute is out of range.
     """
 
-    window: int = 7
-    tau: float | None = None
-
-    def checked(self) -> Trust:
-        """Itself.
-
-        Raises:
-            ValueError: an attribute is out of range.
-        """
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or not 1 <= self.window <= LARGEST_WINDOW:
-            raise ValueError(f"trust: window={self.window!r}, expected a whole number from 1 to {LARGEST_WINDOW}")
-        is_number = isinstance(self.tau, (int, float)) and not isinstance(self.tau, bool)
-        if self.tau is not None and not (is_number and SMALLEST_TAU <= self.tau < math.inf):
-            raise ValueError(f"trust: tau={self.tau!r}, expected a number from {SMALLEST_TAU:g} up, or nothing for a hard mask")
-        return self
+    window: Annotated[int, Between(1, 16)] = 7
+    tau: Annotated[float, AtLeast(1e-6)] | None = None
 
     @torch.no_grad()
     def mask(self, student: Tensor, teacher: Tensor, gt: Tensor) -> Tensor:

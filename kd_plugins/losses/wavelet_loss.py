@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import AtLeast, Between, checked
 from kd_plugins.losses.shapes import require_same_shape
-
-_NORMS = ("l2", "l1")
-_MOST_LEVELS = 16
 
 
 @LOSS_REGISTRY.register()
+@checked
 class GatedWaveletLoss(nn.Module):
     """L_spec of PSD (arXiv 2609.34795): each wavelet band follows the teacher's where the teacher's is nearer the truth.
 
@@ -49,22 +48,14 @@ class GatedWaveletLoss(nn.Module):
     def __init__(
         self,
         loss_weight: float = 1.0,
-        levels: int = 2,
-        low_weight: float = 1.0,
-        high_weight: float = 0.1,
-        decay: float = 0.5,
-        norm: str = "l2",
+        levels: Annotated[int, Between(1, 16)] = 2,
+        low_weight: Annotated[float, AtLeast(0)] = 1.0,
+        high_weight: Annotated[float, AtLeast(0)] = 0.1,
+        decay: Annotated[float, AtLeast(0)] = 0.5,
+        norm: Literal["l1", "l2"] = "l2",
         gated: bool = True,
     ) -> None:
         super().__init__()
-        name = type(self).__name__
-        if isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= _MOST_LEVELS:
-            raise ValueError(f"{name}: levels={levels!r}, expected a whole number from 1 to {_MOST_LEVELS}")
-        for key, value in {"low_weight": low_weight, "high_weight": high_weight, "decay": decay}.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: {key}={value!r}, expected 0 or more")
-        if norm not in _NORMS:
-            raise ValueError(f"{name}: norm={norm!r}, expected {' or '.join(_NORMS)}")
         self.loss_weight = loss_weight
         self.levels = levels
         self.low_weight = low_weight

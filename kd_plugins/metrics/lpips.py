@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 from torch import nn
 
+from kd_plugins.arguments import AtLeast, checked
 from kd_plugins.extractors.safe_load import load_weights
 from kd_plugins.metrics.image_input import to_tensor
-
-_NETS = ("alex", "vgg", "squeeze")
 
 
 @lru_cache(maxsize=4)
@@ -63,13 +62,14 @@ def _load_backbone(network: nn.Module, net: str, path: str) -> None:
 
 
 @METRIC_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
+@checked
 def calculate_lpips(
     img: np.ndarray,
     img2: np.ndarray,
-    crop_border: int = 0,
-    input_order: str = "HWC",
+    crop_border: Annotated[int, AtLeast(0)] = 0,
+    input_order: Literal["HWC", "CHW"] = "HWC",
     test_y_channel: bool = False,
-    net: str = "alex",
+    net: Literal["alex", "vgg", "squeeze"] = "alex",
     backbone: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> float:
@@ -94,8 +94,6 @@ def calculate_lpips(
         FileNotFoundError: ``backbone`` is no file.
         ValueError: The shapes differ, or an argument is not known.
     """
-    if net not in _NETS:
-        raise ValueError(f"calculate_lpips: 'net' must be one of {', '.join(_NETS)}, got {net!r}.")
     if img.shape != img2.shape:
         raise ValueError(f"calculate_lpips: the images have different shapes, {img.shape} and {img2.shape}.")
     network = _network(net, None if backbone is None else os.fspath(backbone))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from kd_plugins.arguments import AtLeast, checked
 from kd_plugins.extractors import piqe_score
 from kd_plugins.metrics.image_input import to_tensor
 
 
 @METRIC_REGISTRY.register()  # pyright: ignore[reportOptionalCall]
+@checked
 def calculate_piqe(
     img: np.ndarray,
     img2: np.ndarray | None = None,
-    crop_border: int = 0,
-    input_order: str = "HWC",
+    crop_border: Annotated[int, AtLeast(0)] = 0,
+    input_order: Literal["HWC", "CHW"] = "HWC",
     test_y_channel: bool = False,
     **kwargs: Any,
 ) -> float:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.arguments import AtLeast, Below, MinLen, checked
 from kd_plugins.training.ema import ema_update
 
+Every = Annotated[int | Sequence[int], AtLeast(1), MinLen(1)]
 
+
+@checked
 class HistorySchedule:
     """When the history model follows the student: every s iterations, s another one in each block of iterations.
 
@@ -21,11 +26,8 @@ class HistorySchedule:
         ValueError: no whole numbers from 1 up.
     """
 
-    def __init__(self, every: int | Sequence[int] = (1000, 2000, 3000), block: int = 100_000) -> None:
-        steps = (every,) if isinstance(every, int) else tuple(every) if isinstance(every, Sequence) else ()
-        if not steps or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in (*steps, block)):
-            raise ValueError(f"history: every={every!r}, block={block!r}, expected whole numbers from 1 up")
-        self.every = steps
+    def __init__(self, every: Every = (1000, 2000, 3000), block: Annotated[int, AtLeast(1)] = 100_000) -> None:
+        self.every = (every,) if isinstance(every, int) else tuple(every)
         self.block = block
 
     def interval(self, iteration: int) -> int:
@@ -37,6 +39,7 @@ class HistorySchedule:
         return iteration % self.interval(iteration) == 0
 
 
+@checked
 class History:
     """H <- decay * H + (1 - decay) * S every s iterations (arXiv 2412.08939, the authors' code), without gradient.
 
@@ -55,12 +58,11 @@ class History:
         self,
         net: nn.Module,
         student: nn.Module,
-        decay: float = 0.1,
-        every: int | Sequence[int] = (1000, 2000, 3000),
-        block: int = 100_000,
+        /,
+        decay: Annotated[float, AtLeast(0), Below(1)] = 0.1,
+        every: Every = (1000, 2000, 3000),
+        block: Annotated[int, AtLeast(1)] = 100_000,
     ) -> None:
-        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
-            raise ValueError(f"history: decay={decay!r}, expected a number from 0 to below 1")
         self.decay = decay
         self.schedule = HistorySchedule(every, block)
         self.net = net.requires_grad_(False).eval()

@@ -280,7 +280,7 @@ def _build_term(
 
 def _read_trust(value: Any, key: str) -> Trust:
     try:
-        return Trust(**value).checked()
+        return Trust(**value)
     except TypeError:
         raise ValueError(f"{key}: trust: {value!r}, expected {{window: 7}}, {{window: 7, tau: 0.02}} or {{}}") from None
     except ValueError as error:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kd_plugins.arguments import Share, checked
+
 _NAMES = ("invert", "hflip", "vflip", "transpose")
 
 
+@checked
 class ViewTransform:
     """Shows the teacher each sample inverted, flipped, transposed at random, and undoes it on what the teacher makes of it.
 
@@ -24,11 +27,8 @@ class ViewTransform:
         ValueError: no probability.
     """
 
-    def __init__(self, invert: float = 0.5, hflip: float = 0.5, vflip: float = 0.5, transpose: float = 0.5) -> None:
+    def __init__(self, invert: Share = 0.5, hflip: Share = 0.5, vflip: Share = 0.5, transpose: Share = 0.5) -> None:
         self.probabilities = dict(zip(_NAMES, (invert, hflip, vflip, transpose), strict=True))
-        for name, value in self.probabilities.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ValueError(f"train:transforms:{name} is {value!r}, expected a probability from 0 to 1")
         self._drawn: dict[str, Tensor] = {}
 
     def apply(self, x: Tensor) -> Tensor:

@@ -48,9 +48,9 @@ def test_the_published_gopro_width_32_has_the_published_size():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"width": 0}, "width=0"),
-        ({"middle_blk_num": -1}, "middle_blk_num=-1"),
-        ({"enc_blk_nums": 3}, "enc_blk_nums=3"),
+        ({"width": 0}, "width: 0"),
+        ({"middle_blk_num": -1}, "middle_blk_num: -1"),
+        ({"enc_blk_nums": 3}, "enc_blk_nums: 3"),
         ({"dec_blk_nums": [1]}, "as many levels"),
     ],
 )

@@ -275,14 +275,14 @@ def test_layer_norm_is_over_channels(with_bias):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"LayerNorm_type": "withbias"}, "LayerNorm_type='withbias', expected 'WithBias' or 'BiasFree'"),
-        ({"num_blocks": [1, 1, 1]}, r"num_blocks=\[1, 1, 1\], expected four numbers"),
-        ({"heads": [1, 2, 4, 8, 8]}, r"heads=\[1, 2, 4, 8, 8\], expected four numbers"),
-        ({"dim": 0}, "dim=0, expected an even number"),
-        ({"dim": 7, "heads": [1, 1, 1, 1]}, "dim=7, expected an even number"),
+        ({"LayerNorm_type": "withbias"}, "LayerNorm_type: 'withbias', expected one of WithBias, BiasFree"),
+        ({"num_blocks": [1, 1, 1]}, r"num_blocks: \[1, 1, 1\], expected a list of 4 values"),
+        ({"heads": [1, 2, 4, 8, 8]}, r"heads: \[1, 2, 4, 8, 8\], expected a list of 4 values"),
+        ({"dim": 0}, "dim: 0, expected a whole number of at least 2 and divisible by 2"),
+        ({"dim": 7, "heads": [1, 1, 1, 1]}, "dim: 7, expected a whole number"),
         ({"heads": [3, 1, 1, 1]}, "level 1 has 4 channels, not divisible by 3"),
-        ({"heads": [1, 1, 0, 1]}, "level 3 has 16 channels, not divisible by 0"),
-        ({"inp_channels": 6}, "inp_channels=6, out_channels=3: the output is added to the input"),
+        ({"heads": [1, 1, 0, 1]}, r"heads: \[1, 1, 0, 1\], expected"),
+        ({"inp_channels": 6}, "inp_channels: 6, out_channels: 3: the output is added to the input"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

@@ -129,7 +129,7 @@ def test_a_users_own_degradation_is_found_by_name():
         ({"type": "rain", "density": [5, 1]}, ValueError, ["density", "[5, 1]", "lo <= hi"]),
         ({"type": "rain", "layers": 1.5}, ValueError, ["layers", "1.5", "whole"]),
         ({"type": "rain", "clip": "no"}, ValueError, ["clip", "'no'", "true or false"]),
-        ({"type": "noise", "sigma": -1}, ValueError, ["sigma", "-1", "0 <= lo"]),
+        ({"type": "noise", "sigma": -1}, ValueError, ["sigma", "-1", "at least 0"]),
         ({"type": "noise", "sigma": "25"}, ValueError, ["sigma", "'25'", "number"]),
         ({"type": "blur", "length": [1, 2, 3]}, ValueError, ["length", "[1, 2, 3]", "[lo, hi]"]),
         ({"type": "defocus", "radius": float("nan")}, ValueError, ["radius", "nan"]),

@@ -97,14 +97,14 @@ def test_a_seed_repeats_them():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"count": -1}, "count is -1"),
-        ({"count": 0}, "from 1 up"),
-        ({"count": 2.5}, "count is 2.5"),
-        ({"noise": 1.5}, "noise is 1.5; expected a probability"),
-        ({"gray": True}, "gray is True"),
-        ({"blur": "often"}, "blur is 'often'"),
-        ({"sigma": [30, 1]}, "sigma is"),
-        ({"own": 1}, "own is 1"),
+        ({"count": -1}, "count: -1"),
+        ({"count": 0}, "of at least 1"),
+        ({"count": 2.5}, "count: 2.5"),
+        ({"noise": 1.5}, "noise: 1.5, expected a number from 0 to 1"),
+        ({"gray": True}, "gray: True"),
+        ({"blur": "often"}, "blur: 'often'"),
+        ({"sigma": [30, 1]}, "sigma: "),
+        ({"own": 1}, "own: 1"),
     ],
 )
 def test_wrong_options_are_named(options, said):

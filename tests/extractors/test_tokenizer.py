@@ -180,9 +180,9 @@ def test_the_levels_and_z_are_what_a_plain_reference_gives(image):
     ("change", "said"),
     [
         ({"groups": 3}, "'groups' is 3, which does not divide a level's width, 4"),
-        ({"ch": 0}, "'ch' is 0"),
-        ({"ch_mult": []}, "'ch_mult' is"),
-        ({"ch_mult": [1, 1.5]}, "'ch_mult' is"),
+        ({"ch": 0}, "ch: 0"),
+        ({"ch_mult": []}, "ch_mult: "),
+        ({"ch_mult": [1, 1.5]}, "ch_mult: "),
         ({"attention_levels": [5]}, "there are 5 levels"),
     ],
 )
@@ -355,7 +355,7 @@ def test_the_range_is_symmetric_or_the_images_own(tiny, image):
     symmetric, unit = TokenizerExtractor(tiny), TokenizerExtractor(tiny, range="unit")
     torch.testing.assert_close(symmetric.encode(image)[1], unit.encode(image * 2 - 1)[1])
     assert not torch.allclose(symmetric.encode(image)[1], unit.encode(image)[1], atol=1e-3)
-    with pytest.raises(ValueError, match="'range' is 'both', expected symmetric or unit"):
+    with pytest.raises(ValueError, match="range: 'both', expected one of symmetric, unit"):
         TokenizerExtractor(tiny, range="both")
 
 

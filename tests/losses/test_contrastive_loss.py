@@ -220,12 +220,12 @@ def test_an_input_without_degradation_gives_a_finite_gradient():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"negatives": ["other"]}, "'other'.*nearest: others"),
-        ({"negatives": []}, "expected own, others or both"),
-        ({"negatives": ["own"], "count": 2}, "count=2"),
-        ({"count": 0}, "count=0"),
-        ({"window": 4}, "window=4"),
-        ({"eps": 0.0}, "eps=0.0"),
+        ({"negatives": ["other"]}, "'other'.*expected one of own, others"),
+        ({"negatives": []}, "expected one of own, others or a list of at least 1"),
+        ({"negatives": ["own"], "count": 2}, "count: 2, expected `others`"),
+        ({"count": 0}, "count: 0"),
+        ({"window": 4}, "window: 4"),
+        ({"eps": 0.0}, "eps: 0.0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

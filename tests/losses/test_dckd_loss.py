@@ -209,9 +209,9 @@ def test_other_levels_take_the_last_weights_or_those_given(tokenizer, images):
 
 def test_wrong_arguments_are_named(tokenizer, images):
     student, teacher, negatives = images
-    with pytest.raises(ValueError, match="variant='oficial'.*nearest: official"):
+    with pytest.raises(ValueError, match="variant: 'oficial'.*nearest: official"):
         ContrastRatioLoss(variant="oficial", extractor=tokenizer)
-    with pytest.raises(ValueError, match="eps=0"):
+    with pytest.raises(ValueError, match="eps: 0"):
         ContrastRatioLoss(eps=0, extractor=tokenizer)
     with pytest.raises(ValueError, match="PiqeExtractor has no codebook, expected TokenizerExtractor"):
         CodeDistributionLoss(extractor={"type": "PiqeExtractor"})

@@ -79,7 +79,7 @@ def test_channel_wise_kl_is_half_the_variance_of_small_differences_whatever_the_
 
 @pytest.mark.parametrize("tau", [0, -1.0, math.inf, math.nan])
 def test_a_temperature_that_is_not_positive_is_refused(tau):
-    with pytest.raises(ValueError, match="ChannelWiseKLLoss: tau=.*, expected a positive number"):
+    with pytest.raises(ValueError, match="ChannelWiseKLLoss: tau: .*, expected a number above 0"):
         ChannelWiseKLLoss(tau=tau)
 
 
@@ -158,7 +158,7 @@ def test_spatial_affinity_of_a_large_feature_never_holds_its_affinity():
 
 @pytest.mark.parametrize("size", [0, 1, -4, 2.5])
 def test_a_size_without_affinities_is_refused(size):
-    with pytest.raises(ValueError, match=f"SpatialAffinityFeatureLoss: size={size}, expected at least 2"):
+    with pytest.raises(ValueError, match=f"SpatialAffinityFeatureLoss: size: {size}, expected a whole number of at least 2"):
         SpatialAffinityFeatureLoss(size=size)
 
 

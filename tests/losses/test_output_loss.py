@@ -79,7 +79,7 @@ def test_bf16_images_are_compared_in_float32(photos, autocast):
 
 @pytest.mark.parametrize("tau", [0, -1.0])
 def test_a_temperature_that_is_not_positive_is_refused(tau):
-    with pytest.raises(ValueError, match=f"tau={tau}, expected a positive number"):
+    with pytest.raises(ValueError, match=f"tau: {tau}, expected a number above 0"):
         SpatialKLLoss(tau=tau)
 
 

@@ -166,10 +166,10 @@ def test_images_too_small_or_of_other_shapes_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        *(({"levels": value}, "levels=.*, expected a whole number from 1 to 16") for value in (0, 17, 1.0, True, "2", 2**62)),
-        *(({key: -0.1}, f"{key}=-0.1, expected 0 or more") for key in ("low_weight", "high_weight", "decay")),
-        *(({key: value}, f"{key}=") for key in ("low_weight", "decay") for value in (math.nan, math.inf)),
-        ({"norm": "l3"}, "norm='l3', expected l2 or l1"),
+        *(({"levels": value}, "levels: .*, expected a whole number from 1 to 16") for value in (0, 17, 1.0, True, "2", 2**62)),
+        *(({key: -0.1}, f"{key}: -0.1, expected a number of at least 0") for key in ("low_weight", "high_weight", "decay")),
+        *(({key: value}, f"{key}: ") for key in ("low_weight", "decay") for value in (math.nan, math.inf)),
+        ({"norm": "l3"}, "norm: 'l3', expected one of l1, l2"),
     ],
 )
 def test_values_out_of_range_are_refused(arguments, said):

@@ -49,7 +49,7 @@ def test_a_schedule_of_ones_own():
 
 @pytest.mark.parametrize(("every", "block"), [([], 5), (0, 5), ([2, 0], 5), ([2.5], 5), (None, 5), (2, 0), (2, True), ("ab", 5)])
 def test_what_is_no_schedule_is_refused(every, block):
-    with pytest.raises(ValueError, match="history: every=.*expected whole numbers from 1 up"):
+    with pytest.raises(ValueError, match="HistorySchedule: (every|block): .*whole number of at least 1"):
         HistorySchedule(every, block)
 
 
@@ -100,5 +100,5 @@ def test_it_is_no_part_of_the_student_and_never_trains():
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, "much", True, None])
 def test_a_decay_out_of_range_is_refused(decay):
-    with pytest.raises(ValueError, match=r"history: decay=.*from 0 to below 1"):
+    with pytest.raises(ValueError, match=r"History: decay: .*of at least 0 and below 1"):
         History(net(0.0), net(1.0), decay=decay)

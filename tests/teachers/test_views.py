@@ -60,5 +60,5 @@ def test_images_that_are_not_square_need_transposition_off():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, "half", True, None])
 def test_what_is_no_probability_is_refused(value):
-    with pytest.raises(ValueError, match="train:transforms:hflip is .*probability"):
+    with pytest.raises(ValueError, match="ViewTransform: hflip: .*from 0 to 1"):
         ViewTransform(hflip=value)

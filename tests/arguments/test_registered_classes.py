@@ -1,0 +1,58 @@
+"""Every bound of every signature here is enforced in Python and by the check alike."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import pytest
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from torch import nn
+
+from kd_plugins.arguments import fits
+from kd_plugins.arguments.checked import key_of
+from kd_plugins.checks.block_specs import house_of, schema_of_leaf, signature_block
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.traversal import check_block
+from kd_plugins.data.degradations import DEGRADATION_REGISTRY
+from kd_plugins.data.negatives import NegativeInputs
+from kd_plugins.extractors import EXTRACTOR_REGISTRY
+from kd_plugins.losses.trust import Trust
+from kd_plugins.models.history import History
+from kd_plugins.options import OptionFile
+from kd_plugins.teachers import ViewTransform
+
+REGISTRIES = (ARCH_REGISTRY, LOSS_REGISTRY, EXTRACTOR_REGISTRY, DEGRADATION_REGISTRY, METRIC_REGISTRY)
+REGISTERED = [entry for registry in REGISTRIES for _, entry in registry if house_of(entry) == "kd_plugins"]
+TARGETS = [*REGISTERED, History, NegativeInputs, Trust, ViewTransform]
+VALUES = (True, None, -1, 0, 1, 3, 2**70, 0.5, 2.5, 20.5, 1e9, math.nan, math.inf, "a", [], [3, 1], [-1, 1], [0.5], {})
+CASES = [
+    pytest.param(target, key, value, id=f"{target.__name__}-{key}-{value!r}")
+    for target in TARGETS
+    for key, spec in signature_block(target).keys.items()
+    for value in VALUES
+    if not fits(value, schema_of_leaf(spec))
+]
+
+
+def called(target, **arguments):
+    """A call with `arguments`, and objects in place of what is needed beside them."""
+    parameters = inspect.signature(target).parameters.values()
+    needed = [each for each in parameters if each.default is each.empty and each.name not in arguments]
+    given = [nn.Identity() for each in needed if each.kind is each.POSITIONAL_ONLY]
+    named = {each.name: nn.Identity() for each in needed if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return target(*given, **named, **arguments)
+
+
+def test_there_are_cases_of_every_class_with_arguments():
+    assert {case.values[0] for case in CASES} >= set(TARGETS)  # noqa: PD011 (no pandas)
+
+
+@pytest.mark.parametrize(("target", "key", "value"), CASES)
+def test_what_does_not_fit_a_signature_is_refused_twice(target, key, value):
+    name = next(name for name in inspect.signature(target).parameters if key_of(name) == key)
+    with pytest.raises(ValueError, match=rf"{key}: .*, expected "):
+        called(target, **{name: value})
+    findings = Findings(OptionFile("a.yml", {}, {}, {}))
+    check_block(findings, ("here",), {key: value}, signature_block(target))
+    assert findings.has_error(("here", key))
