@@ -51,6 +51,8 @@ def schema_of(hint: Any) -> Schema:
             return {}
         if any(option.get("format") == "path" for option in options):  # `str | os.PathLike` is a file
             options = [option for option in options if option != {"type": "string"}]
+        flat = [each for option in options for each in option.get("anyOf", [option])]
+        options = [each for index, each in enumerate(flat) if each not in flat[:index]]
         return options[0] if len(options) == 1 else {"anyOf": options}
     if origin is Annotated:
         base, *notes = arguments

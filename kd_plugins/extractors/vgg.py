@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG19_Weights, vgg19
 
+from kd_plugins.arguments import MinLen, checked
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 from kd_plugins.extractors.safe_load import load_weights
 from kd_plugins.messages import nearest
@@ -27,10 +29,10 @@ def _published_layers() -> dict[str, int]:
 
 
 LAYERS = _published_layers()  # published name -> index in torchvision's `features`, shallow to deep
-_NORMALISATIONS = ("imagenet", "caffe")
 
 
 @EXTRACTOR_REGISTRY.register()
+@checked
 class VGGExtractor(nn.Module):
     """Feature maps of a frozen VGG19.
 
@@ -56,14 +58,12 @@ class VGGExtractor(nn.Module):
 
     def __init__(
         self,
-        weights: str = "torchvision",
-        levels: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
-        normalise: str = "imagenet",
+        weights: Literal["torchvision"] | str | os.PathLike[str] = "torchvision",
+        levels: Annotated[Sequence[str], MinLen(1)] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        normalise: Literal["imagenet", "caffe"] = "imagenet",
     ) -> None:
         super().__init__()
         self.levels = _check_levels(levels)
-        if normalise not in _NORMALISATIONS:
-            raise ValueError(f"VGGExtractor: normalise={normalise!r}, expected one of {', '.join(_NORMALISATIONS)}")
         self.caffe = normalise == "caffe"
         mean, std = ((103.939, 116.779, 123.68), (1.0,) * 3) if self.caffe else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -112,12 +112,12 @@ def _check_levels(levels: Sequence[str]) -> list[str]:
     for level in levels:
         if level not in LAYERS:
             raise ValueError(f"VGGExtractor: levels: VGG19 has no layer {level!r}; nearest: {nearest(level, LAYERS)}")
-    if not levels or levels != sorted(set(levels), key=LAYERS.__getitem__):
+    if levels != sorted(set(levels), key=LAYERS.__getitem__):
         raise ValueError(f"VGGExtractor: levels={levels}, expected one or more, each once, shallow to deep")
     return levels
 
 
-def _load(depth: int, weights: str) -> nn.Sequential:
+def _load(depth: int, weights: str | os.PathLike[str]) -> nn.Sequential:
     """The first layers of torchvision's VGG19, their weights as constants."""
     with torch.device("meta"):  # its classifier would take half a gigabyte
         features: nn.Sequential = vgg19(init_weights=False).features[:depth].to_empty(device="cpu")  # type: ignore[index]
@@ -139,7 +139,7 @@ def _load(depth: int, weights: str) -> nn.Sequential:
     return features
 
 
-def _read(weights: str) -> Mapping[str, Any]:
+def _read(weights: str | os.PathLike[str]) -> Mapping[str, Any]:
     try:
         if weights == "torchvision":
             return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)

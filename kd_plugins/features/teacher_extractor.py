@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.arguments import MinLen, checked
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
 from kd_plugins.features.stages import find_stages
 from kd_plugins.features.taps import EarlyStop, refuse_untappable
 
 
 @EXTRACTOR_REGISTRY.register()
+@checked
 class TeacherExtractor(nn.Module):
     """What layers of the teacher's network say of an image: a feature space of the task's own domain, without a download.
 
@@ -28,11 +31,9 @@ class TeacherExtractor(nn.Module):
         ValueError: no layers.
     """
 
-    def __init__(self, layers: str | Sequence[str] = "auto") -> None:
+    def __init__(self, layers: Annotated[str | Sequence[str], MinLen(1)] = "auto") -> None:
         super().__init__()
         self.layers = layers if layers == "auto" else [layers] if isinstance(layers, str) else list(layers)
-        if not self.layers:
-            raise ValueError("TeacherExtractor: layers=[], expected 'auto' or a list of layers of the teacher")
         self._teacher: tuple[nn.Module, EarlyStop] | None = None  # in a tuple, where nn.Module finds no submodule
         self._overwrites: bool | None = None  # what its backward pass needs; unknown until the first one
 

@@ -67,6 +67,7 @@ class ExtractorLoss(nn.Module):
 
 
 @LOSS_REGISTRY.register()
+@checked
 class BrisqueFeatureLoss(ExtractorLoss):
     """L_NC of SLKD (arXiv 2501.09268): structure and colour of a feature; the extractor's feature form is ours."""
 
@@ -75,6 +76,7 @@ class BrisqueFeatureLoss(ExtractorLoss):
 
 
 @LOSS_REGISTRY.register()
+@checked
 class PiqeFeatureLoss(ExtractorLoss):
     """L_ET of SLKD (arXiv 2501.09268): edges and texture of a feature; the extractor's feature form is ours."""
 

@@ -13,6 +13,7 @@ from torch import nn
 from kd_plugins.archs.adapter import Adapter, Sizes
 from kd_plugins.archs.file_arch import import_file, import_module, networks_of
 from kd_plugins.archs.spandrel_arch import required_sizes, spandrel_networks
+from kd_plugins.arguments import checked
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
 from kd_plugins.teachers.ensemble import Ensemble
@@ -214,6 +215,7 @@ def main_block(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @ARCH_REGISTRY.register()
+@checked
 def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (named as an architecture)
     """A student from any source, for `network_g` of any model of BasicSR.
 

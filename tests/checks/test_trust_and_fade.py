@@ -15,7 +15,7 @@ GOOD = (Path(__file__).parents[2] / "options" / "psd_derain.yml").read_text(enco
     ("value", "said"),
     [
         ("{img: {trust: true}}", "img:trust: True, expected a mapping"),
-        ("{img: {trust: {windw: 7}}}", "img:trust:windw: 7, trust has no such key; nearest: window"),
+        ("{img: {trust: {windw: 7}}}", "img:trust:windw: 7, Trust has no such key; nearest: window"),
         ("{img: {trust: {window: 17}}}", "img:trust:window: 17, expected a whole number from 1 to 16"),
         ("{img: {trust: {tau: .nan}}}", "img:trust:tau: nan, expected a number of at least 1e-06 or nothing"),
         ("{img: {trust: {tau: 0}}}", "img:trust:tau: 0, expected a number of at least 1e-06"),

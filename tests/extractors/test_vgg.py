@@ -115,7 +115,7 @@ def test_images_that_do_not_fit_are_refused(weights):
     [
         ({"levels": ["relu6_1"]}, "no layer 'relu6_1'; nearest: "),
         ({"levels": ["relu2_1", "relu1_1"]}, "shallow to deep"),
-        ({"levels": []}, "one or more"),
+        ({"levels": []}, "levels: .., expected .* a list of at least 1"),
         ({"normalise": "imagnet"}, "'imagnet', expected one of imagenet, caffe"),
     ],
 )

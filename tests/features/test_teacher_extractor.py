@@ -194,7 +194,7 @@ def test_mistakes_are_explained(teacher):
         built(teacher.net, layers=["encoder_level1", "encoder_levl2"])
     with pytest.raises(ValueError, match="no stages were found in Sequential; name the layers"):
         built(nn.Sequential(nn.Conv2d(3, 3, 1)).requires_grad_(False).eval())
-    with pytest.raises(ValueError, match="layers="):
+    with pytest.raises(ValueError, match="layers: "):
         TeacherExtractor(layers=[])
     with pytest.raises(ValueError, match="Restormer is not frozen"):
         built(Restormer(dim=8, num_blocks=[1, 1, 1, 1], heads=[1, 1, 1, 1]).eval())
