@@ -313,7 +313,7 @@ def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):
     [
         ({"trust": True}, "trust: True, expected {window: 7}"),
         ({"trust": {"widnow": 7}}, "trust: {'widnow': 7}, expected {window: 7}"),
-        ({"trust": {"window": 0}}, "trust: window=0, expected a whole number from 1 to 16"),
+        ({"trust": {"window": 0}}, "Trust: window: 0, expected a whole number from 1 to 16"),
         ({"trust": {}, "view": "zoomed"}, "trust: view: zoomed has no clean image to measure by, expected another view"),
         ({"fade": {"from": 0}}, "fade: from 0 to 0.0 is no change"),
         ({"fade": 0.5}, "fade: 0.5, expected {from: 1"),
