@@ -241,7 +241,7 @@ def write_picture(path: Path, picture: Picture, quality: int = QUALITY) -> None:
         raise ValueError(f"{picture.kind} has no 16 bits, expected PNG or TIFF")
     if has_alpha and picture.kind not in (*DEEP, "WEBP"):
         raise ValueError(f"{picture.kind} has no alpha, expected PNG, TIFF or WEBP")
-    with replacing(path) as file:
+    with in_place_of(path) as part, open(part, "wb") as file:
         if picture.kind == "PNG":
             write_png(file, samples, picture.chunks or chunks_of(picture.icc, picture.exif, picture.xmp, picture.dpi))
         elif picture.kind == "TIFF":
@@ -276,13 +276,12 @@ def _write_tiff(file: BinaryIO, samples: np.ndarray, picture: Picture) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` once it is whole."""
+def in_place_of(path: Path) -> Iterator[Path]:
+    """The name of a file to write, which takes the place of `path` once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        with open(part, "wb") as file:
-            yield file
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

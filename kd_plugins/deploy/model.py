@@ -91,7 +91,7 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
         The model, tried on a small image.
 
     Raises:
-        ValueError, FileNotFoundError, KeyError: see `build_source`; no such device or precision; a network that restores no images.
+        ValueError: see `build_source`; no such file, device or precision; a network that restores no images.
     """
     place = find_device(device)
     if precision not in PRECISIONS:
@@ -102,7 +102,11 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
         if precision != "fp32":
             raise ValueError(f"{KEY}: {source} runs in the precision that it was exported in, expected no {precision}")
         return Model(OnnxNetwork(Path(source).expanduser(), place), name, place)
-    return Model(build_trained(block, KEY).to(place), name, place, precision)
+    try:
+        net = build_trained(block, KEY)
+    except (FileNotFoundError, KeyError) as error:
+        raise ValueError(error.args[0]) from error
+    return Model(net.to(place), name, place, precision)
 
 
 def find_device(name: str) -> torch.device:

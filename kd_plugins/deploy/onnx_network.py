@@ -25,15 +25,14 @@ class OnnxNetwork(nn.Module):
         size: height and width, where the file takes one size only; smaller images are padded to it.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: onnxruntime is not installed, cannot run the file or not on the device; not one image in and one out.
+        ValueError: no such file; onnxruntime is not installed, or cannot run the file on the device; not one image in and one out.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
         super().__init__()
         self.path = path
         if not path.is_file():
-            raise FileNotFoundError(f"model: {str(path)!r} is no file (looked from {Path.cwd()})")
+            raise ValueError(f"model: {str(path)!r} is no file (looked from {Path.cwd()})")
         try:
             import onnxruntime
         except ImportError as error:

@@ -33,11 +33,7 @@ def restore_rows(
     Raises:
         ValueError: a tile that is no larger than the overlap.
     """
-    if tile is None:
-        tile = max(size)
-    if not 0 <= overlap < tile:
-        raise ValueError(f"tile: {tile}, expected more than the overlap, {overlap}")
-    (height, tops), (width, lefts) = ((min(tile, side), _starts(side, tile, overlap)) for side in size)
+    (height, tops), (width, lefts) = _grid(size, tile, overlap)
     above: Tensor | None = None  # what the tiles so far add to the rows of the next ones
     for index, top in enumerate(tops):
         tiles = [run(crop(top, left, top + height, left + width)) for left in lefts]
@@ -73,6 +69,20 @@ def restore_tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: int | None =
         return x[..., top:bottom, left:right]
 
     return torch.cat(list(restore_rows(run, crop, (x.shape[-2], x.shape[-1]), tile, overlap)), -2)
+
+
+def count_tiles(size: tuple[int, int], tile: int | None = None, overlap: int = 32) -> int:
+    """How many tiles an image of a size, height and width, is restored in; see `restore_rows`."""
+    return math.prod(len(starts) for _, starts in _grid(size, tile, overlap))
+
+
+def _grid(size: tuple[int, int], tile: int | None, overlap: int) -> list[tuple[int, list[int]]]:
+    """Along both sides: how long a tile is, and where tiles begin."""
+    if tile is None:
+        return [(side, [0]) for side in size]
+    if not 0 <= overlap < tile:
+        raise ValueError(f"tile: {tile}, expected more than the overlap, {overlap}")
+    return [(min(tile, side), _starts(side, tile, overlap)) for side in size]
 
 
 def _starts(side: int, tile: int, overlap: int) -> list[int]:

@@ -1,0 +1,85 @@
+"""Which file is restored into which: an image or a folder of them, sub-folders kept; no input is written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_plugins.deploy.images import KINDS, kind_of
+
+VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
+"""How the names of videos end."""
+
+
+class Job(NamedTuple):
+    """A file, and the one that it is restored into."""
+
+    source: Path
+    target: Path
+
+
+def find_jobs(given: Path, output: Path, suffix: str = "", extension: str | None = None) -> list[Job]:
+    """What there is to restore.
+
+    Args:
+        given: an image, a video, or a folder.
+        output: a folder; for one file also a file.
+        suffix: is added to the names, before the ending.
+        extension: how the names of restored images end, without a dot; None: as those of the given ones.
+
+    Returns:
+        The files in the order of their names. Those below the output folder are none of the input.
+
+    Raises:
+        ValueError: no such input, or nothing to restore in it; an output that is an input, or that of two of them; a kind that is
+            not known.
+    """
+    if extension is not None and kind_of(Path(f"x.{extension}")) is None:
+        raise ValueError(f"--ext: {extension!r}, expected one of auto, {', '.join(_endings())}")
+    if given.is_dir():
+        if output.is_file():
+            raise ValueError(f"-o {output}: is a file, expected a folder for those of {given}")
+        within = given.resolve() in output.resolve().parents
+        found = [path for path in sorted(given.rglob("*")) if path.is_file() and kind_of(path) and not path.name.startswith(".")]
+        sources = [path for path in found if not (within and output.resolve() in path.resolve().parents)]
+        if not sources:
+            raise ValueError(f"-i {given}: no image in it ({', '.join(_endings())})")
+    elif given.is_file():
+        sources = [given]
+        if kind_of(given) is None and given.suffix.lower() not in VIDEOS:
+            kinds = ", ".join([*_endings(), *(ending[1:] for ending in VIDEOS)])
+            raise ValueError(f"-i {given}: neither an image nor a video by its name, expected one of {kinds}")
+    else:
+        raise ValueError(f"-i {given}: no such file or folder")
+    jobs = [Job(source, _target(source, given, output, suffix, extension)) for source in sources]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _endings() -> list[str]:
+    return [ending[1:] for endings in KINDS.values() for ending in endings]
+
+
+def _target(source: Path, given: Path, output: Path, suffix: str, extension: str | None) -> Path:
+    if source == given:
+        if output.suffix and not output.is_dir():
+            if kind_of(source) and kind_of(output) is None:
+                raise ValueError(f"-o {output}: no image by its name, expected one of {', '.join(_endings())}, or a folder")
+            return output
+        folder = output
+    else:
+        folder = output / source.parent.relative_to(given)
+    ending = f".{extension}" if extension and kind_of(source) else source.suffix
+    return folder / f"{source.stem}{suffix}{ending}"
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    inputs = {job.source.resolve() for job in jobs}
+    owners: dict[Path, Path] = {}
+    for source, target in jobs:
+        place = target.resolve()
+        if place in inputs or (target.exists() and target.samefile(source)):
+            raise ValueError(f"-o {target}: is an input, which is never written to; expected another folder")
+        if place in owners:
+            raise ValueError(f"-o {target}: would come of both {owners[place]} and {source}; expected no --ext")
+        owners[place] = source
