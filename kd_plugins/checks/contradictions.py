@@ -9,7 +9,7 @@ from typing import Any, cast
 from kd_plugins.arguments import fits, schema_of
 from kd_plugins.checks.block_specs import house_of
 from kd_plugins.checks.channels import check_channels
-from kd_plugins.checks.datasets import TRAINING_NEEDS
+from kd_plugins.checks.datasets import LOADER_NEEDS, training_needs
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
 from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
@@ -75,8 +75,8 @@ def _check_datasets(findings: Findings, opt: Mapping[str, Any], is_train: bool) 
     if "train" not in phases:
         findings.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
     train = mapping(mapping(opt.get("datasets")).get("train"))
-    blocks = [(("datasets", "train"), train, TRAINING_NEEDS[""])] if train else []
-    blocks += [(path, block, TRAINING_NEEDS.get(str(block.get("type")), ())) for path, block in _training_images(opt)]
+    blocks = [(("datasets", "train"), train, LOADER_NEEDS)] if train else []
+    blocks += [(path, block, training_needs(block.get("type"))) for path, block in _training_images(opt)]
     for path, block, keys in blocks:
         for key in keys:
             if block.get(key) is None and not (key in block and key.startswith("use_")):
@@ -96,7 +96,7 @@ def _check_scale(findings: Findings, opt: Mapping[str, Any]) -> None:
         return
     for path, train in _training_images(opt):
         size = train.get("gt_size")
-        if "gt_size" in TRAINING_NEEDS.get(str(train.get("type")), ()) and isinstance(size, int) and size % scale:
+        if "gt_size" in training_needs(train.get("type")) and isinstance(size, int) and size % scale:
             findings.error((*path, "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
     for path, dataset in image_datasets(opt):
         factor = _shrinks_by(dataset)

@@ -4,6 +4,7 @@ from kd_plugins.data import blur as blur  # these register degradations
 from kd_plugins.data import downsample as downsample
 from kd_plugins.data import rain as rain
 from kd_plugins.data.dataset_options import channels_of, is_unlabelled, task_blocks
+from kd_plugins.data.dataset_registration import Phase, register_dataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation, build_degradation
 from kd_plugins.data.degraded_image_dataset import DegradedImageDataset
 from kd_plugins.data.degraded_photo_dataset import DegradedPhotoDataset
@@ -16,11 +17,13 @@ __all__ = [
     "Degradation",
     "DegradedImageDataset",
     "DegradedPhotoDataset",
+    "Phase",
     "Photo",
     "TaskDataset",
     "build_degradation",
     "channels_of",
     "find_photos",
     "is_unlabelled",
+    "register_dataset",
     "task_blocks",
 ]

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from basicsr.data.data_util import paths_from_lmdb
 from basicsr.utils import FileClient, imfrombytes
-from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from kd_plugins.arguments import Count, Flag
 from kd_plugins.data.crops import random_window, to_tensor
-from kd_plugins.data.dataset_options import channels_of
+from kd_plugins.data.dataset_registration import Phase, register_dataset
 from kd_plugins.data.photos import find_photos, load_image, luma
 
 
-@DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
+@register_dataset
 class DegradedImageDataset(Dataset):
     """Degraded images without clean ones: random crops to train on, whole images otherwise.
 
     Args:
-        opt: The option block, in BasicSR's words:
-
-            * dataroot_lq: The folder, searched with its sub-folders; for lmdb the database.
-            * io_backend: ``{type: disk}`` or ``{type: lmdb}``.
-            * meta_info_file: The images to take, a line each, by their path in the folder (disk only). Default: all.
-            * gt_size: Side of a training crop of the restored image in pixels; the crop is smaller by ``scale``.
-            * color: ``y`` for gray images, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
-            * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
-
-            The loader's keys are basicsr's.
+        dataroot_lq: The folder, searched with its sub-folders; for lmdb the database.
+        io_backend: ``{type: disk}`` or ``{type: lmdb}``.
+        meta_info_file: The images to take, a line each, by their path in the folder (disk only). Default: all.
+        gt_size: Side of a training crop of the restored image in pixels; the crop is smaller by ``scale``.
+        color: ``y`` for gray images, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
+        use_hflip: Random flips.
+        use_rot: Random flips and quarter turns.
+        phase: What the items are for.
+        scale: How many times larger a restored image is.
 
     Returns:
         Items ``{lq, lq_path}``: a float32 tensor (3, H, W), RGB in [0, 1]; the name of the file is that of ``lq_path``, with its
@@ -40,42 +40,50 @@ class DegradedImageDataset(Dataset):
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no image.
-        KeyError: If a key is missing.
-        ValueError: If a value is not allowed, an image cannot be read, or one is smaller than a crop.
+        ValueError: If a key is missing or misspelt, a value is not allowed, an image cannot be read, or one is smaller than a crop.
     """
 
     unlabelled = True
+    needed_in_training = ("gt_size",)
+    opt: Mapping[str, Any]
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        """Check the option block and list the images."""
+    def __init__(
+        self,
+        dataroot_lq: str,
+        io_backend: Mapping[str, Any],
+        meta_info_file: str | os.PathLike[str] | None = None,
+        gt_size: Count = None,
+        color: Literal["y", None] = None,
+        use_hflip: Flag = False,
+        use_rot: Flag = False,
+        phase: Phase = "train",
+        scale: Count = 1,
+    ) -> None:
+        """List the images."""
         super().__init__()
-        self.opt = opt
-        phase, scale = opt.get("phase"), int(opt.get("scale") or 1)
         self.train = phase == "train"
-        for key in ("dataroot_lq", "io_backend", *(["gt_size"] if self.train else [])):
-            if opt.get(key) is None:
-                raise KeyError(f"the DegradedImageDataset of phase '{phase}' needs the key '{key}'")
-        self.backend = dict(opt["io_backend"])
+        self.backend = dict(io_backend)
         if self.backend.get("type") not in ("disk", "lmdb"):
-            raise ValueError(f"io_backend is {opt['io_backend']!r}; expected {{type: disk}} or {{type: lmdb}}")
-        size = opt["gt_size"] if self.train else scale
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % scale:
-            raise ValueError(f"gt_size is {size!r}; expected a whole number of pixels, a multiple of the scale, {scale}")
+            raise ValueError(f"io_backend is {io_backend!r}; expected {{type: disk}} or {{type: lmdb}}")
+        size, scale = gt_size or 0, scale or 1
+        if self.train and size % scale:
+            raise ValueError(f"gt_size is {size!r}; expected a multiple of the scale, {scale}")
         self.size = size // scale
-        self.channels = channels_of(opt) or 3
-        self.hflip, self.rot = bool(opt.get("use_hflip", False)), bool(opt.get("use_rot", False))
-        self.images = self._list(Path(opt["dataroot_lq"]).expanduser())
+        self.channels = 1 if color == "y" else 3
+        self.hflip, self.rot = bool(use_hflip), bool(use_rot)
+        self.root = Path(dataroot_lq).expanduser()
+        self.images = self._list(meta_info_file)
         self._client: FileClient | None = None  # opened by each worker itself
 
-    def _list(self, root: Path) -> list[tuple[str, str]]:
+    def _list(self, meta_info_file: str | os.PathLike[str] | None) -> list[tuple[str, str]]:
         """What to read, and what to call it."""
+        root = self.root
         if self.backend["type"] == "lmdb":
             self.backend.update(db_paths=[str(root)], client_keys=["lq"])
             return [(key, f"{key}.png") for key in paths_from_lmdb(str(root))]
-        chosen = self.opt.get("meta_info_file")
-        lines = Path(chosen).expanduser().read_text(encoding="utf-8").splitlines() if chosen else []
+        lines = Path(meta_info_file).expanduser().read_text(encoding="utf-8").splitlines() if meta_info_file else []
         names = [line.split(" ")[0] for line in lines if line.strip()]
-        photos = find_photos([root / name for name in names] if chosen else root, key="dataroot_lq")
+        photos = find_photos([root / name for name in names] if meta_info_file else root, key="dataroot_lq")
         return [(photo.path, str(Path(photo.path).with_name(f"{photo.name}{Path(photo.path).suffix}"))) for photo in photos]
 
     def __len__(self) -> int:
@@ -107,5 +115,5 @@ class DegradedImageDataset(Dataset):
         content = self._client.get(place, "lq")
         image = None if content is None else imfrombytes(content)
         if image is None:
-            raise ValueError(f"image {place!r}, which the meta_info.txt of {self.opt['dataroot_lq']!r} names, cannot be read")
+            raise ValueError(f"image {place!r}, which the meta_info.txt of {str(self.root)!r} names, cannot be read")
         return image[..., ::-1]

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from kd_plugins.arguments import Count, Flag
 from kd_plugins.data.crops import random_window, to_tensor
-from kd_plugins.data.dataset_options import channels_of
+from kd_plugins.data.dataset_registration import Phase, register_dataset
 from kd_plugins.data.degradations import build_degradation
 from kd_plugins.data.photos import Photo, find_photos, luma
 
-_OWN_KEYS = {"photos", "split", "degradation", "gt_size", "use_hflip", "use_rot", "seed", "cache", "unlabelled", "color"}
-_LOADER_KEYS = {
-    *("name", "type", "phase", "scale", "use_shuffle", "num_worker_per_gpu", "batch_size_per_gpu", "pin_memory"),
-    *("dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue", "persistent_workers", "io_backend"),
-    "on_bad_image",
-}
 
-
-@DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
+@register_dataset
 class DegradedPhotoDataset(Dataset):
     """Pairs made of clean photos: a random crop with a new degradation each time, or whole photos with a fixed one.
 
@@ -38,20 +30,21 @@ class DegradedPhotoDataset(Dataset):
     in every process and on every platform (to a rounding step of 1/255).
 
     Args:
-        opt: The option block. Own keys:
-
-            * photos: ``builtin``, a folder (with its sub-folders), or a list of folders and files.
-            * split: ``train`` or ``val``, for ``builtin`` only. Default: by the phase.
-            * degradation: ``{type: rain | noise | blur | defocus | downsample, <arguments>}`` or a list of these, applied in
-              order. What it makes smaller must be the option file's ``scale``.
-            * gt_size: Side of a training crop of the clean photo in pixels.
-            * use_hflip, use_rot: Random flips; random flips and quarter turns. Default: false.
-            * seed: Of the validation's degradation. Default: 0.
-            * cache: Keep the decoded photos in memory, as uint8. Default: true.
-            * color: ``y`` for gray photos, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
-            * unlabelled: Withhold the clean photos, to try what training without them does. Default: false.
-
-            The loader's keys are basicsr's.
+        photos: ``builtin``, a folder (with its sub-folders), or a list of folders and files.
+        degradation: ``{type: rain | noise | blur | defocus | downsample, <arguments>}`` or a list of these, applied in order. What
+            it makes smaller must be the ``scale``.
+        split: ``train`` or ``val``, for ``builtin`` only. Default: by the phase.
+        gt_size: Side of a training crop of the clean photo in pixels.
+        use_hflip: Random flips.
+        use_rot: Random flips and quarter turns.
+        seed: Of the validation's degradation.
+        cache: Keep the decoded photos in memory, as uint8.
+        color: ``y`` for gray photos, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
+        unlabelled: Withhold the clean photos, to try what training without them does.
+        phase: What the items are for.
+        scale: How many times smaller the degraded photo is.
+        name: Of the dataset, for messages.
+        on_bad_image: ``skip`` leaves out photos that cannot be decoded, with a warning.
 
     Returns:
         Items ``{lq, gt, lq_path, gt_path}``: float32 tensors (3, H, W), RGB, or (1, H, W), ``lq`` smaller by the scale (a photo
@@ -60,29 +53,48 @@ class DegradedPhotoDataset(Dataset):
 
     Raises:
         FileNotFoundError: If a folder is missing or holds no image.
-        KeyError: If a key is missing, or a degradation unknown.
-        ValueError: If a value is not allowed, a key is misspelt, or a photo is smaller than ``gt_size``.
+        KeyError: If a degradation is unknown.
+        ValueError: If a key is missing or misspelt, a value is not allowed, or a photo is smaller than ``gt_size``.
     """
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        """Check the option block and decode the photos."""
+    needed_in_training = ("gt_size",)
+    opt: Mapping[str, Any]
+
+    def __init__(
+        self,
+        photos: str | Sequence[str],
+        degradation: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        split: Literal["train", "val", None] = None,
+        gt_size: Count = None,
+        use_hflip: Flag = False,
+        use_rot: Flag = False,
+        seed: Any = 0,
+        cache: Flag = True,
+        color: Literal["y", None] = None,
+        unlabelled: Flag = False,
+        phase: Phase = "train",
+        scale: Count = 1,
+        name: str | float | None = None,
+        on_bad_image: Literal["stop", "skip", None] = None,
+    ) -> None:
+        """List and decode the photos."""
         super().__init__()
-        self.opt = opt
-        self._check_keys(opt)
-        self.train: bool = opt["phase"] == "train"
-        self.degrade = build_degradation(opt["degradation"])
-        self._check_scale(opt)
-        self.hflip, self.rot = bool(opt.get("use_hflip", False)), bool(opt.get("use_rot", False))
-        self.seed = opt.get("seed", 0)
-        self.unlabelled = bool(opt.get("unlabelled", False))
-        self.gt_size = int(opt["gt_size"]) if self.train else 0
-        self.channels = channels_of(opt) or 3
-        split = opt.get("split") or ("train" if self.train else "val")
-        self.photos: list[Photo] = find_photos(opt["photos"], split)
+        self.train = phase == "train"
+        self.degrade = build_degradation(degradation)
+        factor, size = self.degrade.factor, gt_size or 0
+        if factor != scale:
+            raise ValueError(f"degradation makes images {factor} times smaller; expected {scale}, the option file's scale")
+        if self.train and size % factor:
+            raise ValueError(f"gt_size is {size}; expected a multiple of the scale, {factor}")
+        self.hflip, self.rot, self.seed, self.unlabelled = bool(use_hflip), bool(use_rot), seed, bool(unlabelled)
+        self.gt_size = size if self.train else 0
+        self.channels = 1 if color == "y" else 3
+        self.name, self.skips = name, on_bad_image == "skip"
+        self.photos: list[Photo] = find_photos(photos, split or ("train" if self.train else "val"))
         # Seeded anew for each item; kept, since making one costs as much as a crop of rain.
         self._rng = np.random.RandomState(0)
         self._decoded: list[np.ndarray] | None = None
-        if opt.get("cache", True):
+        if cache:
             # Now, not at first use: forked workers then share one copy.
             self.photos, self._decoded = self._decode_all()
 
@@ -92,41 +104,13 @@ class DegradedPhotoDataset(Dataset):
             try:
                 good.append((photo, self._load(photo)))
             except (OSError, ValueError) as error:
-                if self.opt.get("on_bad_image") != "skip":
-                    raise ValueError(f"dataset {self.opt.get('name')!r}: {error}") from error
-                get_root_logger().warning(f"dataset {self.opt.get('name')!r}: {error}; left out.")
+                if not self.skips:
+                    raise ValueError(f"dataset {self.name!r}: {error}") from error
+                get_root_logger().warning(f"dataset {self.name!r}: {error}; left out.")
         if not good:
-            raise ValueError(f"dataset {self.opt.get('name')!r}: none of its {len(self.photos)} photos can be used")
+            raise ValueError(f"dataset {self.name!r}: none of its {len(self.photos)} photos can be used")
         photos, decoded = zip(*good, strict=True)
         return list(photos), list(decoded)
-
-    @staticmethod
-    def _check_keys(opt: Mapping[str, Any]) -> None:
-        phase = opt.get("phase")
-        if phase not in ("train", "val", "test"):
-            raise ValueError(f"phase is {phase!r}; expected train, val or test")
-        needed = ["photos", "degradation"] + (["gt_size"] if phase == "train" else [])
-        for key in needed:
-            if key not in opt:
-                raise KeyError(f"the DegradedPhotoDataset of phase '{phase}' needs the key '{key}'")
-        for key in opt:
-            # Keys that are like none of ours may be another tool's: let them pass.
-            known = _OWN_KEYS | _LOADER_KEYS
-            near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.75)
-            if key not in known and near:
-                raise ValueError(f"DegradedPhotoDataset has no key '{key}'; did you mean '{near[0]}'?")
-        if opt.get("color") not in (None, "y"):
-            raise ValueError(f"color is {opt['color']!r}; expected y, or no such key for RGB")
-        size = opt.get("gt_size", 1)
-        if phase == "train" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise ValueError(f"gt_size is {size!r}; expected a whole number of pixels, 1 or more")
-
-    def _check_scale(self, opt: Mapping[str, Any]) -> None:
-        factor, scale, size = self.degrade.factor, opt.get("scale") or 1, opt.get("gt_size", 0)
-        if factor != scale:
-            raise ValueError(f"degradation makes images {factor} times smaller; expected {scale}, the option file's scale")
-        if self.train and size % factor:
-            raise ValueError(f"gt_size is {size}; expected a multiple of the scale, {factor}")
 
     def _load(self, photo: Photo) -> np.ndarray:
         image = photo.load()

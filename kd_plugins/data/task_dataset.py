@@ -7,15 +7,15 @@ from os import path as osp
 from typing import Any
 
 from basicsr.data import build_dataset
-from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from kd_plugins.data.bad_images import ReadableItems
 from kd_plugins.data.dataset_options import is_unlabelled, task_blocks
+from kd_plugins.data.dataset_registration import Phase, register_dataset
 from kd_plugins.run_options import DATA_PATHS
 
 
-@DATASET_REGISTRY.register()  # pyright: ignore[reportOptionalCall]  (upstream has no annotations)
+@register_dataset
 class TaskDataset(Dataset):
     """The datasets of several tasks as one, for a student that learns all of them.
 
@@ -24,12 +24,9 @@ class TaskDataset(Dataset):
     (`SeededItems`).
 
     Args:
-        opt: The option block. Own keys:
-
-            * tasks: ``{TASK: {type: any registered dataset, <its keys>}, ...}``; ``phase``, ``scale`` and ``on_bad_image``
-              are handed down.
-
-            The loader's keys are basicsr's, and stand beside ``tasks``.
+        tasks: ``{TASK: {type: any registered dataset, <its keys>}, ...}``; ``phase``, ``scale`` and ``on_bad_image`` are handed
+            down. The loader's keys stand beside ``tasks``.
+        phase: What the items are for.
 
     Returns:
         The items of the datasets, each with its ``task``, a string. Where several tasks are validated, the name of the file in
@@ -40,20 +37,21 @@ class TaskDataset(Dataset):
             and whatever the datasets themselves raise.
     """
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
+    opt: Mapping[str, Any]
+
+    def __init__(self, tasks: Mapping[str, Mapping[str, Any]], phase: Phase = "train") -> None:
         """Build the datasets."""
         super().__init__()
-        self.opt = opt
-        tasks, blocks = opt.get("tasks"), task_blocks(opt)
-        if not isinstance(tasks, Mapping) or not tasks or len(blocks) < len(tasks):
+        blocks = task_blocks({"type": "TaskDataset", "tasks": tasks})
+        if not tasks or len(blocks) < len(tasks):
             raise ValueError(f"datasets: tasks: {tasks!r}, expected {{TASK: {{type: DATASET, ...}}, ...}}")
         if nested := [task for task, block in blocks.items() if block.get("type") == "TaskDataset"]:
             raise ValueError(f"datasets: tasks:{nested[0]}: a TaskDataset inside of another, expected the data of one task")
-        self.train = opt.get("phase") == "train"
+        self.train = phase == "train"
         if self.train and len({is_unlabelled(block) for block in blocks.values()}) > 1:
             raise ValueError("datasets: tasks: some have clean images and some have none, expected one or the other in training")
         self.datasets: dict[str, Any] = {
-            task: ReadableItems(build_dataset(_completed(block, task, opt))) for task, block in blocks.items()
+            task: ReadableItems(build_dataset(_completed(block, task, self.opt))) for task, block in blocks.items()
         }
         if all(hasattr(dataset, "seeded_item") for dataset in self.datasets.values()):
             self.seeded_item = self._seeded_item  # where one draws by itself, `SeededItems` seeds the generators for all

@@ -2,10 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
+from kd_plugins.arguments import AtLeast, Count
+from kd_plugins.data import Phase, register_dataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
 from kd_plugins.losses import ExtractorLoss
@@ -40,6 +43,23 @@ def test_a_users_own_classes_are_read_by_their_signature(check, register):
     theirs = "train:distill:m={type: ExtractorLoss, between: encoder, extractor: {type: MineExtractor, DEPTH: 3}}"
     assert check(GOOD, theirs.replace("DEPTH", "depth"), code=0)
     assert "MineExtractor has no such key; nearest: depth" in check(GOOD, theirs.replace("DEPTH", "dept"))[0]
+
+
+def test_a_users_own_dataset_has_checked_keys(check, monkeypatch):
+    class MinePhotos(torch.utils.data.Dataset):
+        needed_in_training = ("gt_size",)
+
+        def __init__(self, root: str, sigma: Annotated[float, AtLeast(0)] = 1, gt_size: Count = None, phase: Phase = "train"):
+            super().__init__()
+
+    monkeypatch.setattr(DATASET_REGISTRY, "_obj_map", dict(DATASET_REGISTRY._obj_map))
+    register_dataset(MinePhotos)
+    val = "datasets:val={name: a, type: MinePhotos, root: a}"
+    assert check(GOOD, val, code=0)
+    assert "val:sigma: -1, expected a number of at least 0" in check(GOOD, val.replace("root: a", "root: a, sigma: -1"))[0]
+    assert "val:roots: 'a', MinePhotos has no such key; nearest: root" in "".join(check(GOOD, val.replace("root:", "roots:")))
+    said = check(GOOD, "datasets:train={name: a, type: MinePhotos, root: a, batch_size_per_gpu: 1, num_worker_per_gpu: 0}")
+    assert "train:gt_size: missing, training on MinePhotos needs it" in said[0]
 
 
 def test_keywords_that_a_users_class_hands_on_are_accepted(check, register):

@@ -9,9 +9,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 
 from kd_plugins.arguments import fits
 from kd_plugins.checks import json_schema
-from kd_plugins.checks.datasets import _KEYS, LOADER
 from kd_plugins.cli import main
-from kd_plugins.data.degraded_photo_dataset import _LOADER_KEYS, _OWN_KEYS
 from kd_plugins.options import read_options
 
 FOLDER = Path(__file__).parents[2] / "options"
@@ -218,7 +216,3 @@ def test_it_has_what_is_registered_at_the_time(schema, monkeypatch):
     opt = read_options(str(FOLDER / "slkd_derain.yml"))
     opt["train"]["pixel_opt"] = {"type": "LateLoss", "alpha": 2}
     assert not is_valid(schema, opt) and is_valid(json_schema(), opt)
-
-
-def test_the_keys_of_the_photo_dataset_are_those_it_reads():
-    assert set(_KEYS["DegradedPhotoDataset"]) == _OWN_KEYS and set(LOADER) | {"type"} == _LOADER_KEYS

@@ -71,8 +71,8 @@ def test_lmdb_holds_the_same_images(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"gt_size": None}, KeyError, "phase 'train' needs the key 'gt_size'"),
-        ({"gt_size": 33, "scale": 2}, ValueError, "gt_size is 33; expected a whole number of pixels, a multiple of the scale, 2"),
+        ({"gt_size": None}, ValueError, "DegradedImageDataset: gt_size: missing"),
+        ({"gt_size": 33, "scale": 2}, ValueError, "gt_size is 33; expected a multiple of the scale, 2"),
         ({"io_backend": {"type": "memcached"}}, ValueError, "expected {type: disk} or {type: lmdb}"),
         ({"dataroot_lq": "nowhere"}, FileNotFoundError, "dataroot_lq names 'nowhere', which does not exist; expected a folder"),
     ],

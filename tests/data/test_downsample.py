@@ -73,7 +73,7 @@ def test_a_validation_photo_is_cut_to_a_multiple_of_the_scale():
         ({"scale": 2}, "4 times smaller; expected 2"),
         ({"degradation": {"type": "rain"}}, "1 times smaller; expected 4"),
         ({"gt_size": 50}, "gt_size is 50; expected a multiple of the scale, 4"),
-        ({"degradation": {"type": "downsample", "scale": 1.5}}, "scale is 1.5; expected a whole number"),
+        ({"degradation": {"type": "downsample", "scale": 1.5}}, "scale: 1.5, expected a whole number"),
     ],
 )
 def test_what_does_not_fit_the_scale_is_refused(changes, said):
