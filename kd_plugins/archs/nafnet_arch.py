@@ -1,4 +1,4 @@
-"""NAFNet for option files: the network that spandrel (MIT) ships, under its published name and arguments."""
+"""NAFNet by its published name and arguments, for any model of BasicSR: the network itself is spandrel's (MIT)."""
 
 from __future__ import annotations
 
@@ -34,18 +34,15 @@ def NAFNet(  # noqa: N802 (published name)
         spandrel's NAFNet.
 
     Raises:
-        ModuleNotFoundError: spandrel is not installed.
         ValueError: a number is out of range, or encoder and decoder differ in their levels.
     """
     if len(enc_blk_nums) != len(dec_blk_nums):
         raise ValueError(
-            f"NAFNet: enc_blk_nums={list(enc_blk_nums)}, dec_blk_nums={list(dec_blk_nums)}: expected as many levels in the "
+            f"NAFNet: enc_blk_nums: {list(enc_blk_nums)}, dec_blk_nums: {list(dec_blk_nums)}: expected as many levels in the "
             "decoder as in the encoder"
         )
-    try:
-        from spandrel.architectures.NAFNet import NAFNet as SpandrelNAFNet  # slow to import: only where it is asked for
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("NAFNet comes from spandrel, which is not installed: pip install spandrel") from error
+    from spandrel.architectures.NAFNet import NAFNet as SpandrelNAFNet  # slow to import: only where it is asked for
+
     return SpandrelNAFNet(
         img_channel=img_channel,
         width=width,

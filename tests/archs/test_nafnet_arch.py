@@ -1,6 +1,5 @@
 """NAFNet is built by its published name and arguments, out of spandrel, only when asked for."""
 
-import builtins
 import importlib
 import subprocess
 import sys
@@ -57,19 +56,6 @@ def test_the_published_gopro_width_32_has_the_published_size():
 def test_a_wrong_argument_is_named(change, said):
     with pytest.raises(ValueError, match=said):
         build_network({**OPTIONS, **change})
-
-
-def test_without_spandrel_it_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name.startswith("spandrel"):
-            raise ModuleNotFoundError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ModuleNotFoundError, match="pip install spandrel"):
-        build_network(OPTIONS)
 
 
 def test_a_fork_that_registered_the_name_first_keeps_it(monkeypatch):
