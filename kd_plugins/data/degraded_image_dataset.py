@@ -111,7 +111,8 @@ class DegradedImageDataset(Dataset):
         if self.backend["type"] == "disk":
             return load_image(place)
         if self._client is None:
-            self._client = FileClient(**{"backend" if key == "type" else key: value for key, value in self.backend.items()})
+            options = dict(self.backend)
+            self._client = FileClient(options.pop("type"), **options)
         content = self._client.get(place, "lq")
         image = None if content is None else imfrombytes(content)
         if image is None:

@@ -205,8 +205,14 @@ class VQTokenizer(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
-            **{"ch": ch, "ch_mult": list(ch_mult), "num_res_blocks": num_res_blocks, "attention_levels": list(attention_levels)},
-            **{"z_channels": z_channels, "embed_dim": embed_dim, "n_embed": n_embed, "groups": groups},
+            "ch": ch,
+            "ch_mult": list(ch_mult),
+            "num_res_blocks": num_res_blocks,
+            "attention_levels": list(attention_levels),
+            "z_channels": z_channels,
+            "embed_dim": embed_dim,
+            "n_embed": n_embed,
+            "groups": groups,
         }
         if any(level >= len(ch_mult) for level in attention_levels):
             raise ValueError(f"VQTokenizer: 'attention_levels' is {list(attention_levels)}, but there are {len(ch_mult)} levels")
@@ -263,5 +269,7 @@ def layout_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "ch_mult": [width // ch for width in widths],
         "num_res_blocks": 1 + max(block for _, kind, block in places if kind == "block"),
         "attention_levels": sorted({level for level, kind, _ in places if kind == "attn"}),
-        **{"z_channels": z_channels, "embed_dim": dim, "n_embed": codes},
+        "z_channels": z_channels,
+        "embed_dim": dim,
+        "n_embed": codes,
     }

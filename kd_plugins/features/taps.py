@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +28,24 @@ class TapError(ValueError):
     """A layer that was named does not return one map in a pass."""
 
 
+_NOBODY = object()
+_listener: object | None = None
+"""Who hears the pass that is running: None, all taps; `_NOBODY`, none; else these taps alone."""
+
+
 @contextmanager
-def unheard(listener: EarlyStop | None = None) -> Iterator[None]:
-    """A pass that no taps hear, but those of the listener."""
-    outer, FeatureTaps._running = FeatureTaps._running, listener or FeatureTaps.NOBODY
+def taps_off(but: EarlyStop | None = None) -> Iterator[None]:
+    """Passes in which no taps keep anything.
+
+    Args:
+        but: taps that do.
+    """
+    global _listener
+    outer, _listener = _listener, but or _NOBODY
     try:
         yield
     finally:
-        FeatureTaps._running = outer
+        _listener = outer
 
 
 class FeatureTaps:
@@ -54,9 +63,6 @@ class FeatureTaps:
         KeyError: a name that the network does not have; the nearest ones are named.
         ValueError: the network is a program or an ensemble, or a run that is none.
     """
-
-    NOBODY: ClassVar[object] = object()
-    _running: ClassVar[object | None] = None  # whose own pass is running
 
     def __init__(self, net: nn.Module, layers: Iterable[str]) -> None:
         self.layers = list(dict.fromkeys(layers))
@@ -101,7 +107,7 @@ class FeatureTaps:
         return keep
 
     def _listens(self) -> bool:
-        return FeatureTaps._running is None
+        return _listener is None
 
     def _kept(self) -> None:
         """A feature was kept; nothing else to do here."""
@@ -164,12 +170,12 @@ class EarlyStop(FeatureTaps):
             TapError: see `collect`.
         """
         self._features = {}
-        with unheard(self), suppress(EarlyStop._Reached):
+        with taps_off(but=self), suppress(EarlyStop._Reached):
             net(*inputs)
         return self.collect()
 
     def _listens(self) -> bool:
-        return FeatureTaps._running is self
+        return _listener is self
 
     def _kept(self) -> None:
         if len(self._features) == len(self.layers) and not any(layer.endswith(_ALL) for layer in self.layers):

@@ -10,27 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from kd_plugins.students.propagation import Layer, Marks, Rules
+from kd_plugins.students.propagation import ChannelInfo, ChannelRules, Label
 
 _SAME = {"clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "native_dropout"}
 _RESHAPED = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
-MOVED = {
-    *(
-        "permute",
-        "transpose",
-        "t",
-        "slice",
-        "select",
-        "squeeze",
-        "unsqueeze",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "flip",
-        "roll",
-    ),
-    *("repeat", "index", "index_select", "gather", "unfold", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal"),
-}
+MOVED = {"permute", "transpose", "t", "squeeze", "unsqueeze", "flip", "roll", "repeat", "diagonal", "unfold"}
+MOVED |= {"slice", "select", "split", "split_with_sizes", "unbind", "index", "index_select", "gather"}
+MOVED |= {"pixel_shuffle", "pixel_unshuffle", "channel_shuffle"}
 _POSITIONS = {  # how many of the last dimensions are positions that are mixed
     **{f"{name}{dims}d": dims for name in ("avg_pool", "reflection_pad", "replication_pad") for dims in (1, 2, 3)},
     **dict.fromkeys(("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d"), 2),
@@ -39,10 +25,8 @@ _POSITIONS = {  # how many of the last dimensions are positions that are mixed
     **dict.fromkeys(("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d"), 2),
 }
 _FOURIER = {"_fft_r2c", "_fft_c2r", "_fft_c2c"}
-_REDUCED = {
-    *("mean", "sum", "prod", "var", "std", "var_mean", "amax", "amin", "max", "min", "norm", "linalg_vector_norm", "logsumexp"),
-    *("argmax", "argmin", "all", "any"),
-}
+_REDUCED = {"mean", "sum", "prod", "var", "std", "var_mean", "norm", "linalg_vector_norm", "logsumexp"}
+_REDUCED |= {"amax", "amin", "max", "min", "argmax", "argmin", "all", "any"}
 _SOFTMAX = {"_softmax", "_log_softmax", "_safe_softmax"}
 _FRESH = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full"}
 _FRESH |= {"new_empty", "new_empty_strided"}
@@ -50,11 +34,13 @@ _POINTWISE = {"_prelu_kernel", "hardswish", "rsub", "relu", "lerp", "_weight_nor
 _BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm"}
 _BATCH_NORMS |= {"_native_batch_norm_legit", "_batch_norm_no_update"}
 
-Find = Callable[[Any], Marks]
+Find = Callable[[Any], ChannelInfo]
 
 
-def apply(rules: Rules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any], of: Find) -> list[Marks]:
-    """The marks of an operation's outputs.
+def apply(
+    rules: ChannelRules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any], of: Find
+) -> list[ChannelInfo]:
+    """What is known of the outputs of an operation.
 
     Args:
         rules: what was learnt so far; learns more.
@@ -62,7 +48,7 @@ def apply(rules: Rules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         args: its arguments.
         kwargs: those by name.
         outputs: what it returned.
-        of: the marks of a tensor.
+        of: what is known of a tensor.
 
     Raises:
         ValueError: it is not understood; the message goes on where its name ends.
@@ -77,25 +63,25 @@ def apply(rules: Rules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     if name in _SAME or (name == "as_strided" and outputs[0].shape == x.shape):  # pooling: only the order in memory
         return [of(x)]
     if name == "copy":
-        if of(args[1]).layers and not of(x).layers:
+        if of(args[1]).labels and not of(x).labels:
             raise ValueError("writes channels over what has none")
         return [rules.pointwise(x.dim(), [of(x), of(args[1])])]
     if name in _RESHAPED:
-        layers = [replace(layer, label=layer.label.expand(x.shape).reshape(outputs[0].shape)) for layer in of(x).layers]
-        return [replace(of(x), layers=tuple(replace(layer, label=rules.atoms.compact(layer.label)) for layer in layers))]
+        labels = [replace(label, ids=label.ids.expand(x.shape).reshape(outputs[0].shape)) for label in of(x).labels]
+        return [replace(of(x), labels=tuple(replace(label, ids=rules.channels.compact(label.ids)) for label in labels))]
     if name == "expand":
         lead = (None,) * (outputs[0].dim() - x.dim())
-        return [replace(of(x), layers=tuple(replace(layer, label=layer.label[lead]) for layer in of(x).layers))]
+        return [replace(of(x), labels=tuple(replace(label, ids=label.ids[lead]) for label in of(x).labels))]
     if name in MOVED:
-        if any(of(other).layers for other in tree_leaves((args[1:], kwargs)) if isinstance(other, Tensor)):
+        if any(of(other).labels for other in tree_leaves((args[1:], kwargs)) if isinstance(other, Tensor)):
             raise ValueError("picks by what depends on channels")
         rest, options = tree_map(lambda y: y.cpu() if isinstance(y, Tensor) else y, (args[1:], kwargs))
         moved = rules.move(func, x.shape, of(x), rest, options)
         if name == "pixel_shuffle":  # the subpixels of one channel
-            moved = [replace(each, layers=rules.spread(each.layers, (x.dim() - 2, x.dim() - 1))) for each in moved]
+            moved = [replace(each, labels=rules.spread(each.labels, (x.dim() - 2, x.dim() - 1))) for each in moved]
         return moved
     if name == "glu":
-        halves = rules.move(lambda label: label.chunk(2, given["dim"]), x.shape, of(x), (), {})
+        halves = rules.move(lambda ids: ids.chunk(2, given["dim"]), x.shape, of(x), (), {})
         return [rules.pointwise(x.dim(), halves)]
     if name in ("cat", "stack"):
         return [_cat(rules, name, list(x), given["dim"], of)]
@@ -104,7 +90,7 @@ def apply(rules: Rules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     if name in _REDUCED:
         return [_reduced(rules, x, of(x), given, output) for output in outputs]
     if name in _SOFTMAX:
-        return [replace(of(x), soft=bool(rules.along(of(x).layers, given["dim"] % x.dim(), x.shape[given["dim"]])))]
+        return [replace(of(x), soft=bool(rules.along(of(x).labels, given["dim"] % x.dim(), x.shape[given["dim"]])))]
     if name in _BATCH_NORMS or name in ("native_layer_norm", "native_group_norm", "_fused_rms_norm"):
         return [_norm(rules, name, x, given, of)]
     if name in ("mm", "bmm"):
@@ -114,8 +100,8 @@ def apply(rules: Rules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         return [rules.pointwise(outputs[0].dim(), [product, of(x)])]
     if name == "convolution":
         product = rules.convolution(x, args[1], of(x), of(args[1]), given["transposed"], given["groups"])
-        bias = [replace(layer, label=_channelwise(layer.label, x.dim())) for layer in of(args[2]).layers]
-        return [replace(rules.pointwise(x.dim(), [product, Marks(tuple(bias))]), averaged=product.averaged)]
+        bias = [replace(label, ids=_channelwise(label.ids, x.dim())) for label in of(args[2]).labels]
+        return [replace(rules.pointwise(x.dim(), [product, ChannelInfo(tuple(bias))]), averaged=product.averaged)]
     if name in _POINTWISE or torch.Tag.pointwise in func.tags:
         return [
             rules.pointwise(output.dim(), [of(y) for y in tree_leaves((args, kwargs)) if isinstance(y, Tensor)])
@@ -124,73 +110,73 @@ def apply(rules: Rules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     raise ValueError("is not understood")
 
 
-def _channelwise(label: Tensor, rank: int) -> Tensor:
-    """The label of one value for each channel, beside maps (N, C, ...)."""
-    return label.reshape(1, -1, *[1] * (rank - 2))
+def _channelwise(ids: Tensor, rank: int) -> Tensor:
+    """The ids of one value for each channel, beside maps (N, C, ...)."""
+    return ids.reshape(1, -1, *[1] * (rank - 2))
 
 
-def _cat(rules: Rules, name: str, tensors: list[Tensor], dim: int, of: Find) -> Marks:
-    marks = [of(tensor) for tensor in tensors]
+def _cat(rules: ChannelRules, name: str, tensors: list[Tensor], dim: int, of: Find) -> ChannelInfo:
+    info = [of(tensor) for tensor in tensors]
     if name == "stack":
         dim %= tensors[0].dim() + 1
-        marks = [
-            replace(each, layers=tuple(replace(layer, label=layer.label.unsqueeze(dim)) for layer in each.layers)) for each in marks
-        ]
+        info = [replace(each, labels=tuple(replace(label, ids=label.ids.unsqueeze(dim)) for label in each.labels)) for each in info]
         tensors = [tensor.unsqueeze(dim) for tensor in tensors]
     else:
         kept = [index for index, tensor in enumerate(tensors) if tensor.numel()]
-        tensors, marks = [tensors[index] for index in kept], [marks[index] for index in kept]
-    return rules.cat(tensors, marks, dim)
+        tensors, info = [tensors[index] for index in kept], [info[index] for index in kept]
+    return rules.cat(tensors, info, dim)
 
 
-def _positions(rules: Rules, name: str, x: Tensor, given: dict[str, Any], outputs: list[Any], marks: Marks) -> list[Marks]:
+def _positions(
+    rules: ChannelRules, name: str, x: Tensor, given: dict[str, Any], outputs: list[Any], info: ChannelInfo
+) -> list[ChannelInfo]:
     """Positions are mixed, channels are not."""
     if name == "constant_pad_nd":
         pad = given["pad"]
         dims = tuple(x.dim() - 1 - index // 2 for index in range(0, len(pad), 2) if pad[index] or pad[index + 1])
-        channels = {dim for dim in dims for layer in marks.layers if layer.label.shape[dim] > 1}
-        if any(layer.label.numel() == layer.label.shape[dim] for dim in channels for layer in marks.layers):
+        channels = {dim for dim in dims for label in info.labels if label.ids.shape[dim] > 1}
+        if any(label.ids.numel() == label.ids.shape[dim] for dim in channels for label in info.labels):
             raise ValueError("pads channels")
     elif name in _FOURIER:
         dims = tuple(given["dim"])
     else:
         dims = tuple(range(x.dim() - _POSITIONS.get(name, 2), x.dim()))
-    layers = rules.spread(marks.layers, dims)
+    labels = rules.spread(info.labels, dims)
     if name == "im2col":
         window = given["kernel_size"][0] * given["kernel_size"][1]
-        layers = tuple(
-            replace(layer, label=label.flatten(2).repeat_interleave(window if label.shape[1] > 1 else 1, 1))
-            for layer in layers
-            for label in [layer.label]
+        labels = tuple(
+            replace(label, ids=ids.flatten(2).repeat_interleave(window if ids.shape[1] > 1 else 1, 1))
+            for label in labels
+            for ids in [label.ids]
         )
-    return [replace(marks, layers=layers) for _ in outputs]
+    return [replace(info, labels=labels) for _ in outputs]
 
 
-def _reduced(rules: Rules, x: Tensor, marks: Marks, given: dict[str, Any], output: Tensor) -> Marks:
+def _reduced(rules: ChannelRules, x: Tensor, info: ChannelInfo, given: dict[str, Any], output: Tensor) -> ChannelInfo:
     dims = given.get("dim")
     dims = range(x.dim()) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     dims = [dim % x.dim() for dim in dims]
-    layers = marks.layers
+    labels = info.labels
     for dim in dims:
-        layers = rules.sum_over(layers, dim, x.shape[dim])
+        labels = rules.sum_over(labels, dim, x.shape[dim])
     if output.dim() < x.dim():
-        layers = tuple(
-            Layer(layer.label.reshape([size for dim, size in enumerate(layer.label.shape) if dim not in dims])) for layer in layers
+        labels = tuple(
+            Label(label.ids.reshape([size for dim, size in enumerate(label.ids.shape) if dim not in dims])) for label in labels
         )
-    return Marks(layers)
+    return ChannelInfo(labels)
 
 
-def _norm(rules: Rules, name: str, x: Tensor, given: dict[str, Any], of: Find) -> Marks:
+def _norm(rules: ChannelRules, name: str, x: Tensor, given: dict[str, Any], of: Find) -> ChannelInfo:
     """A norm, whose weights are one for each channel."""
-    marks = of(x)
+    info = of(x)
     weights = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     if name in ("native_layer_norm", "_fused_rms_norm"):
         beside = [of(weight) for weight in weights if weight is not None]
     else:
-        labels = [_channelwise(layer.label, x.dim()) for weight in weights if weight is not None for layer in of(weight).layers]
-        beside = [Marks((Layer(label),)) for label in labels]
+        all_ids = [_channelwise(label.ids, x.dim()) for weight in weights if weight is not None for label in of(weight).labels]
+        beside = [ChannelInfo((Label(ids),)) for ids in all_ids]
     if name == "native_group_norm" and given["group"] > 1:
-        for layer in rules.along(marks.layers, 1, x.shape[1]):
-            label = rules.atoms.collapse(layer.label, tuple(range(2, x.dim())))
-            rules.atoms.groups(label.reshape(len(label), given["group"], -1), 2)
-    return rules.pointwise(x.dim(), [marks, *beside])
+        for label in rules.along(info.labels, 1, x.shape[1]):
+            ids = rules.channels.collapse(label.ids, tuple(range(2, x.dim())))
+            rules.channels.groups(ids.reshape(len(ids), given["group"], -1), 2)
+    return rules.pointwise(x.dim(), [info, *beside])

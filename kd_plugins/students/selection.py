@@ -21,7 +21,7 @@ class Selection:
         scores: for each tensor of the plan, the worth of its elements; channels are kept by their sum. None keeps the first ones.
 
     Attributes:
-        chosen: for each atom of the student that is a channel's lowest, the teacher's.
+        chosen: for each channel of the student that is the lowest of its kind, the teacher's.
         narrowed: the families that the student has fewer of.
 
     Raises:
@@ -75,11 +75,11 @@ class Selection:
     def _sum(self, scores: Mapping[str, Tensor]) -> dict[int, float]:
         """The worth of each of the teacher's channels; that of a whole has its parts' in it."""
         total = torch.zeros(max(self.teacher.classes, default=0) + 1, dtype=torch.float64)
-        for name, labels in self.teacher.layers.items():
+        for name, all_ids in self.teacher.ids.items():
             worth = scores[name].detach().cpu().double()
-            for label in labels:
-                others = [dim for dim in range(worth.dim()) if label.shape[dim] == 1 and worth.shape[dim] > 1]
-                total.index_add_(0, label.flatten(), (worth.sum(others, keepdim=True) if others else worth).flatten())
+            for ids in all_ids:
+                others = [dim for dim in range(worth.dim()) if ids.shape[dim] == 1 and worth.shape[dim] > 1]
+                total.index_add_(0, ids.flatten(), (worth.sum(others, keepdim=True) if others else worth).flatten())
         parts = sorted(self.teacher.under, key=self._depth, reverse=True)
         for part in parts:
             total[self.teacher.under[part]] += total[part]
@@ -93,8 +93,8 @@ class Selection:
         """Where channels of a kind are, in words."""
         for graph in (self.student, self.teacher):
             channels = {channel for channel, number in _told_apart(graph).items() if number == kind}
-            for name, labels in graph.layers.items():
-                if any(channels.intersection(label.flatten().tolist()) for label in labels):
+            for name, all_ids in graph.ids.items():
+                if any(channels.intersection(ids.flatten().tolist()) for ids in all_ids):
                     return f"channels of {name}"
         return "groups of channels"
 
@@ -153,10 +153,10 @@ def _kinds(graph: Graph) -> dict[int, dict[int | None, list[int]]]:
 
 
 def lookup(whole: Tensor, wanted: Tensor, name: str) -> Tensor:
-    """Where in a label the wanted atoms are: of an atom that is there several times, the first place for the first one wanted, etc.
+    """Where among ids the wanted ones are: of one that is there several times, the first place for the first one wanted, etc.
 
     Raises:
-        ValueError: the label has not just as many.
+        ValueError: there are not just as many.
     """
     places = torch.isin(whole, wanted).nonzero().flatten()
     places = places[whole[places].argsort(stable=True)]
@@ -170,7 +170,7 @@ def kept_rows(tensor: Tensor, name: str, plan: Sequence[tuple[int, ...]], graphs
     """Which of the teacher's along the first dimension are the student's; see `take`."""
     if (0,) not in plan:
         return torch.arange(len(tensor))
-    mine, theirs = (graph.layers[name][list(plan).index((0,))].flatten() for graph in graphs)
+    mine, theirs = (graph.ids[name][list(plan).index((0,))].flatten() for graph in graphs)
     return lookup(theirs, chosen[mine], name)
 
 
@@ -192,14 +192,14 @@ def take(
         chosen: see `Selection`.
         scaled: whether a tensor that is summed over keeps its norm.
     """
-    mine, theirs = (list(graph.layers.get(name, ())) for graph in graphs)
+    mine, theirs = (list(graph.ids.get(name, ())) for graph in graphs)
     summed = {number for number in range(len(plan)) if (name, number) in graphs[1].sums}
     for number in sorted(range(len(plan)), key=lambda number: (len(plan[number]), number in summed)):
         before, dims, wanted = tensor, plan[number], chosen[mine[number]]
         if len(dims) == 1:
             index = lookup(theirs[number].flatten(), wanted.flatten(), name)
             tensor = tensor.index_select(dims[0], index.to(tensor.device))
-            theirs = [label if label.shape[dims[0]] == 1 else label.index_select(dims[0], index) for label in theirs]
+            theirs = [ids if ids.shape[dims[0]] == 1 else ids.index_select(dims[0], index) for ids in theirs]
         else:
             index = lookup(theirs[number].flatten(), wanted.flatten(), name)
             tensor = tensor.flatten(0, 1)[index.to(tensor.device)].reshape(*wanted.shape[:2], *tensor.shape[2:])

@@ -1,6 +1,6 @@
-"""Atoms: single channels of single tensors, and what a computation says of them: the same one, or parts of one.
+"""Channels of single tensors, and what a computation says of them: they are the same one, or parts of one.
 
-A *label* is an integer tensor that says for each element of another tensor which atom it belongs to. It has as many dimensions, and
+*Ids* are an integer tensor that says for each element of another tensor which channel it belongs to. It has as many dimensions, and
 size 1 along those that it does not vary along.
 """
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 
-class Atoms:
-    """A union-find over whole arrays of atoms, and a forest: an atom of a head is under the atom of that head."""
+class ChannelUnionFind:
+    """A union-find over whole arrays of ids, and a forest: a channel of a head is under the id of that head."""
 
     def __init__(self) -> None:
         self._root = torch.empty(0, dtype=torch.long)
@@ -21,29 +21,29 @@ class Atoms:
         self._under: list[tuple[Tensor, Tensor]] = []
 
     def new(self, *shape: int, fixed: bool = False) -> Tensor:
-        """Fresh atoms, numbered upwards.
+        """New ids, numbered upwards.
 
         Args:
-            shape: of the label.
+            shape: of the ids.
             fixed: whether nothing may be left out of them.
         """
         count = len(self._root)
-        label = torch.arange(count, count + int(torch.Size(shape).numel()))
-        self._root = torch.cat([self._root, label])
+        ids = torch.arange(count, count + int(torch.Size(shape).numel()))
+        self._root = torch.cat([self._root, ids])
         if fixed:
-            self.fix(label)
-        return label.view(shape)
+            self.fix(ids)
+        return ids.view(shape)
 
-    def fix(self, label: Tensor) -> None:
+    def fix(self, ids: Tensor) -> None:
         """Nothing may be left out of these."""
-        self._fixed.append(label.flatten())
+        self._fixed.append(ids.flatten())
 
-    def find(self, label: Tensor) -> Tensor:
-        """For each atom, the lowest one that is the same channel."""
-        return self._root[label]
+    def find(self, ids: Tensor) -> Tensor:
+        """For each id, the lowest one of the same channel."""
+        return self._root[ids]
 
     def join(self, a: Tensor, b: Tensor) -> None:
-        """Atoms of labels that broadcast are the same channels, element by element."""
+        """Channels whose ids broadcast are the same channels, element by element."""
         a, b = torch.broadcast_tensors(a, b)
         while True:
             mine, theirs = self.find(a), self.find(b)
@@ -55,51 +55,51 @@ class Atoms:
             while not torch.equal(root := self._root[self._root], self._root):
                 self._root = root
 
-    def collapse(self, label: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """Atoms along these dimensions are the same channel: the label without them (size 1)."""
+    def collapse(self, ids: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Channels along these dimensions are the same one: the ids without them (size 1)."""
         for dim in dims:
-            if label.shape[dim] > 1:
-                first = label.narrow(dim, 0, 1)
-                self.join(label, first)
-                label = first
-        return label
+            if ids.shape[dim] > 1:
+                first = ids.narrow(dim, 0, 1)
+                self.join(ids, first)
+                ids = first
+        return ids
 
     def put_under(self, parts: Tensor, wholes: Tensor) -> None:
-        """Whoever keeps a part keeps its whole; element by element, of labels that broadcast."""
+        """Whoever keeps a part keeps its whole; element by element, of ids that broadcast."""
         parts, wholes = torch.broadcast_tensors(parts, wholes)
         self._under.append((parts.flatten(), wholes.flatten()))
 
-    def compact(self, label: Tensor) -> Tensor:
-        """A label of lowest atoms, of size 1 wherever it turns out not to vary."""
-        label = self.find(label)
-        for dim, size in enumerate(label.shape):
-            if size > 1 and bool((label == (first := label.narrow(dim, 0, 1))).all()):
-                label = first
-        return label
+    def compact(self, ids: Tensor) -> Tensor:
+        """Ids of the lowest channels, of size 1 wherever it turns out not to vary."""
+        ids = self.find(ids)
+        for dim, size in enumerate(ids.shape):
+            if size > 1 and bool((ids == (first := ids.narrow(dim, 0, 1))).all()):
+                ids = first
+        return ids
 
     def relate(self, a: Tensor, b: Tensor) -> tuple[bool, bool]:
-        """Whether an element's atom in a tells its atom in b, and the other way round; labels that broadcast."""
+        """Whether an element's id in a tells its id in b, and the other way round; ids that broadcast."""
         a, b = torch.broadcast_tensors(self.find(a), self.find(b))
         if torch.equal(a, b):
             return True, True
         pairs = (a * len(self._root) + b).unique().numel()
         return pairs == a.unique().numel(), pairs == b.unique().numel()
 
-    def groups(self, label: Tensor, dim: int) -> Tensor | None:
+    def groups(self, ids: Tensor, dim: int) -> Tensor | None:
         """Which group each run along a dimension is, where the runs are several, and share nothing: heads, say.
 
         Args:
-            label: e.g. (heads, channels).
+            ids: e.g. (heads, channels).
             dim: of the runs.
 
         Returns:
-            The label of the groups, of size 1 along `dim`, with the members put under it; None where all runs are the same.
+            The ids of the groups, of size 1 along `dim`, with the members put under it; None where all runs are the same.
 
         Raises:
             ValueError: runs that overlap.
         """
-        label = self.compact(label)
-        rows = label.movedim(dim, -1)
+        ids = self.compact(ids)
+        rows = ids.movedim(dim, -1)
         kinds, which = rows.reshape(-1, rows.shape[-1]).sort(-1).values.unique(dim=0, return_inverse=True)
         if len(kinds) == 1:
             return None
@@ -117,7 +117,7 @@ class Atoms:
         """What all of it comes to, once everything was seen.
 
         Returns:
-            The lowest atom of each; the whole that a (lowest) atom is under, at most one for each; which atoms are fixed.
+            The lowest id of each; the whole that a (lowest) id is under, at most one for each; which ids are fixed.
         """
         while True:
             under: dict[int, set[int]] = defaultdict(set)
@@ -143,6 +143,6 @@ class Atoms:
                 else:
                     self.join(torch.tensor([a]), torch.tensor([b]))
         fixed = torch.zeros(len(self._root), dtype=torch.bool)
-        for label in self._fixed:
-            fixed[self.find(label)] = True
+        for ids in self._fixed:
+            fixed[self.find(ids)] = True
         return self._root, {part: next(iter(wholes)) for part, wholes in under.items() if wholes}, fixed
