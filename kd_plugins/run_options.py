@@ -101,7 +101,8 @@ def parse_options(
 def keep_option_file(found: OptionFile, opt: Mapping[str, Any], folder: str) -> None:
     """Write the option file into a run's folder so that it alone repeats the run: its bases, `--force_yml` and the seed included.
 
-    A file that is complete as it stands keeps its comments.
+    So is a student that was made of the teacher: another timing would choose another one. A file that is complete as it stands
+    keeps its comments.
 
     Args:
         found: the file as it was read.
@@ -109,6 +110,8 @@ def keep_option_file(found: OptionFile, opt: Mapping[str, Any], folder: str) -> 
         folder: where a file of the same name is written.
     """
     ran = {key: opt[key] for key in ("name", "manual_seed") if str(found.opt.get(key)) != str(opt[key])}
+    if chosen := opt.get("chosen_student"):
+        ran["network_g"] = chosen["network_g"]
     given = {**found.opt, **ran}
     with open(found.file, encoding="utf-8") as stream:
         text = text_saying(given, stream.read())

@@ -62,7 +62,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
             if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
                 mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
         if opt["rank"] == 0:
-            keep_option_file(args.found, opt, opt["path"]["experiments_root"])
+            keep_option_file(args.found, model.opt, opt["path"]["experiments_root"])
         distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "train", args.warnings, held)
         tb_logger = init_tb_loggers(opt)

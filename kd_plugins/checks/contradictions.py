@@ -23,7 +23,7 @@ from kd_plugins.messages import choose, show
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.options import Path
-from kd_plugins.students.from_teacher import FACTORS, TARGETS, read_request
+from kd_plugins.students.from_teacher import read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network import main_block
 from kd_plugins.teachers.network_description import plain_network
@@ -182,7 +182,7 @@ def _check_student(findings: Findings, opt: Mapping[str, Any]) -> None:
         findings.error(path, "there is no `teacher` to make a student of")
     elif kind := next((key for key in TEACHER_KEYS if key in main_block(mapping(opt["teacher"]))), None):
         findings.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
-    if isinstance(request, Mapping) and set(request) <= {*TARGETS, *FACTORS, "tolerance"}:  # the tables have said the rest
+    if not findings.has_error(path):
         try:
             read_request(request)
         except ValueError as error:

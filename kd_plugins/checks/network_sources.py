@@ -13,7 +13,7 @@ from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.arguments import Above, AtLeast, AtMost, Count, Flag, Text, Why
 from kd_plugins.checks.block_specs import Block, Many, Named, Spec, signature_block
 from kd_plugins.options import Path
-from kd_plugins.students.from_teacher import FACTORS, TARGETS
+from kd_plugins.students.from_teacher import Request
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
 from kd_plugins.teachers.network_keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TRUST
 from kd_plugins.teachers.program_files import UNTRUSTED
@@ -77,7 +77,7 @@ def _teacher(beside: Mapping[str, Spec], tasks: Block) -> Named:
 
 
 STUDENT = _source({key: Block("a student", every=Any, refused={key: TEACHER_ONLY}) for key in TEACHER_KEYS}, {})
-_FROM_TEACHER = Block("from_teacher", dict.fromkeys((*TARGETS, *FACTORS, "tolerance"), Annotated[float, AtLeast(0)]))
+_FROM_TEACHER = replace(signature_block(Request), name="from_teacher")
 ANY_STUDENT = replace(STUDENT, cases={**STUDENT.cases, "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
 """Of an option file with a teacher, that it may be made of."""
 _OF_ONE_TASK = Block("a member", every=Any, refused={_TASKS: TASKS_AT_THE_TOP})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import yaml
 from basicsr.data import build_dataset
 from basicsr.utils import get_root_logger
+from rich.console import Console
 from torch import Tensor, nn
 
 from kd_plugins import distributed
@@ -18,17 +18,23 @@ from kd_plugins.data import TaskDataset
 from kd_plugins.messages import nearest
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import CHANNELS, first_order, inherit
-from kd_plugins.students.from_teacher import TARGETS, student_of
+from kd_plugins.students.from_teacher import student_of
+from kd_plugins.students.kept_student import kept_student
 
 INIT = {"from": "teacher", "channels": "importance", "refit": True, "batches": 16}
 """The keys of `init: {...}`, with their defaults."""
 
 
-def explicit_student(opt: Mapping[str, Any]) -> Mapping[str, Any]:
+def explicit_student(opt: dict[str, Any]) -> Mapping[str, Any]:
     """The `network_g` block; where it is `from_teacher`, the block of the student that this means, which is logged.
 
+    A run that goes on, or weights that are tested, have the student that was chosen when the run began.
+
+    Args:
+        opt: the options; with `from_teacher`, `chosen_student` is what the run's folder is to keep of it (`keep_student`).
+
     Raises:
-        ValueError: see `student_of`.
+        ValueError: see `student_of`, `kept_student`.
     """
     block = opt["network_g"]
     if "from_teacher" not in block:
@@ -37,11 +43,31 @@ def explicit_student(opt: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(
             f"network_g: {next(key for key in block if key != 'from_teacher')!r} beside `from_teacher`, expected nothing else"
         )
-    explicit, found = student_of(opt.get("teacher"), block["from_teacher"])
-    costs = ", ".join(f"{getattr(found, name):.3f} of its {name}" for name in TARGETS if not math.isnan(getattr(found, name)))
-    line = yaml.safe_dump(explicit, default_flow_style=True, sort_keys=False, width=1000).strip()
-    get_root_logger().info(f"The student made of the teacher ({costs}): network_g: {line}")
-    return explicit
+    chosen, error = None, ""
+    if distributed.rank() == 0:  # a timing comes out otherwise in each process
+        try:
+            chosen = _choose_student(opt, block["from_teacher"])
+        except ValueError as found:
+            if distributed.world_size() == 1:
+                raise
+            error = str(found)
+    chosen, error = distributed.broadcast_object((chosen, error))
+    if chosen is None:
+        raise ValueError(error)
+    line = yaml.safe_dump(chosen["network_g"], default_flow_style=True, sort_keys=False, width=1000).strip()
+    get_root_logger().info(f"The student made of the teacher ({chosen['costs']}): network_g: {line}")
+    opt["chosen_student"] = chosen
+    return chosen["network_g"]
+
+
+def _choose_student(opt: Mapping[str, Any], request: Any) -> dict[str, Any]:
+    paths = opt.get("path") or {}
+    weights = paths.get("resume_state") or paths.get("pretrain_network_g")
+    if weights and (kept := kept_student(weights, request)):
+        return kept
+    with Console(stderr=True).status("Looking for a student") as status:  # shown on terminals only
+        student = student_of(opt.get("teacher"), request, lambda line: status.update(f"Looking for a student: {line}"))
+    return {"from_teacher": dict(request), "network_g": student.block, "costs": student.said}
 
 
 def read_init(init: Any) -> dict[str, Any] | None:

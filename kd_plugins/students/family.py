@@ -36,14 +36,14 @@ class Candidate(NamedTuple):
         width: its width over the teacher's.
         depth: its blocks over the teacher's.
         params: its parameters over the teacher's.
-        flops: its FLOPs over the teacher's; nan where nobody asked.
+        flops: its FLOPs over the teacher's; nan where they are not counted.
     """
 
     changes: dict[str, Any]
     width: float
     depth: float
     params: float
-    flops: float
+    flops: float = math.nan
 
 
 class Family:
@@ -126,24 +126,26 @@ class Family:
         is_depth = not plan and (bool(kept) or self._repeats_less(changes))
         if not (is_width or is_depth):
             return "", "neither narrower nor shallower"
-        if not self._works(changes):
+        if self._working(changes) is None:
             return "", "does not answer an image as the teacher does"
         return "width" if is_width else "depth", ""
 
     def _repeats_less(self, changes: Mapping[str, Any]) -> bool:
         """Whether the same layers run fewer times: the repetitions of a recurrent network are its depth."""
-        return self._works(changes) and _calls(self.blueprint.build(changes), self.image) < self._runs
+        net = self._working(changes)
+        return net is not None and _calls(net, self.image) < self._runs
 
     @cached_property
     def _runs(self) -> int:
         return _calls(self.blueprint.build({}), self.image)
 
-    def _works(self, changes: Mapping[str, Any]) -> bool:
-        """Whether these arguments make a network that answers an image as the teacher does."""
+    def _working(self, changes: Mapping[str, Any]) -> nn.Module | None:
+        """The network of these arguments, if it answers an image as the teacher does."""
         try:
-            return _answer(self.blueprint.build(changes), self.image) == self.answer
-        except Exception:
-            return False
+            net = self.blueprint.build(changes)
+        except Exception:  # arguments that do not go together
+            return None
+        return net if _answer(net, self.image) == self.answer else None
 
     # ---------------------------------------------------------------------------------------------- candidates
 
@@ -151,8 +153,8 @@ class Family:
     def _step(self) -> tuple[int, int]:
         """The teacher's narrowest width, and by how much it can be less: heads have to divide it, say."""
         whole = min(_flat(self.widths.values()), default=1)
-        steps = (step for step in _STEPS if step <= whole // 2 and self._works(self._narrowed((whole - step) / whole)))
-        return whole, next(steps, whole)
+        steps = (step for step in _STEPS if step <= whole // 2)
+        return whole, next((step for step in steps if self._working(self._narrowed((whole - step) / whole)) is not None), whole)
 
     def width_values(self, fine: bool = False) -> list[int]:
         """The values of the narrowest width that are looked at: rising, the teacher's last; all that there are, or some of them."""
@@ -172,54 +174,28 @@ class Family:
             found.setdefault(str(self._shallower(factor)), factor)
         return list(found.values())
 
-    def candidate(self, width: float, depth: float, measured: bool = True) -> Candidate | None:
+    def candidate(self, width: float, depth: float) -> Candidate | None:
         """The network of these factors, if there is one that is built and runs.
 
         Args:
             width: of every width argument.
             depth: of every depth argument.
-            measured: whether its FLOPs are counted.
         """
         changes = {**self._narrowed(width), **self._shallower(depth)}
         changes = {name: value for name, value in changes.items() if value != self.blueprint.arguments[name]}
-        if not self._works(changes):
-            return None
-        net = self.blueprint.build(changes)
-        flops = count_flops(net, self.image) / self.flops if measured else math.nan
-        return Candidate(changes, width, self._left(depth), _count(net) / self.params, flops)
+        net = self._working(changes)
+        return None if net is None else Candidate(changes, width, self.blocks_left(depth), _count(net) / self.params)
 
-    def _left(self, depth: float) -> float:
+    def with_flops(self, candidate: Candidate) -> Candidate:
+        """The candidate with its FLOPs counted, which takes a while."""
+        if not math.isnan(candidate.flops):
+            return candidate
+        return candidate._replace(flops=count_flops(self.blueprint.build(candidate.changes), self.image) / self.flops)
+
+    def blocks_left(self, depth: float) -> float:
+        """The share of the teacher's blocks that there are at a factor of the depths."""
         blocks = sum(_flat(self.depths.values()))
         return sum(_flat(self._shallower(depth).values())) / blocks if blocks else 1.0
-
-    def near(self, target: str, share: float, fine: bool = False) -> Iterator[Candidate]:
-        """Candidates near a share of the cost: the nearest one of each depth, those first whose width shrinks as their depth does.
-
-        Args:
-            target: 'flops' or 'params'.
-            share: of the teacher's.
-            fine: whether all widths and depths are looked at.
-        """
-        widths = [value / self.width_values()[-1] for value in self.width_values(fine)]
-
-        def guess(depth: float) -> float:  # cost goes with the square of the width
-            return math.sqrt(share / self._left(depth))
-
-        for depth in sorted(self.depth_factors(fine), key=lambda depth: abs(math.log(guess(depth) / self._left(depth)))):
-            tried: dict[float, Candidate] = {}
-            width, left = min(1.0, guess(depth)), [*widths]
-            while left:
-                width = min(left, key=lambda each: abs(math.log(each / width)))
-                left.remove(width)
-                if found := self.candidate(width, depth, target == "flops"):
-                    tried[width] = found
-                    wanted = min(widths[-1], width * math.sqrt(share / getattr(found, target)))
-                    closest = min(widths, key=lambda each: abs(math.log(each / wanted)))
-                    if closest in tried or closest not in left:
-                        break
-                    width = wanted
-            if tried:
-                yield min(tried.values(), key=lambda each: abs(math.log(getattr(each, target) / share)))
 
 
 def _answer(net: nn.Module, image: Tensor) -> torch.Size | None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from kd_plugins import distributed
 from kd_plugins.randomness import random_state, set_random_state
+from kd_plugins.students.kept_student import keep_student
 from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
 from kd_plugins.teachers.network_description import described
 from kd_plugins.teachers.weight_names import named_as
@@ -59,10 +60,12 @@ class SavedModel(SRModel):
         self._random = distributed.all_gather_objects(random_state())
         error = ""
         try:
+            if distributed.rank() == 0:
+                keep_student(self.opt["path"]["experiments_root"], self.opt.get("chosen_student"))
             for label, module in self.kept_beside().items():
                 self.save_network(module, label, current_iter)
             super().save(epoch, current_iter)
-        except SaveError as found:
+        except (SaveError, OSError) as found:
             error = str(found)
         if error := distributed.broadcast_object(error):  # process 0 writes, all of them stop
             raise SaveError(error)

@@ -157,10 +157,11 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("init={from: teacher, refits: true}", "init:refits: True, init has no such key; nearest: refit"),
         ("init={from: teacher, channels: last}", "init:channels: 'last', expected one of magnitude, first, importance"),
         ("network_g={from_teacher: {flop: 0.2}}", "network_g:from_teacher:flop: 0.2, from_teacher has no such key; nearest: flops"),
-        ("network_g={from_teacher: {flops: 2}}", "network_g:from_teacher: flops: 2, expected a share of the teacher's"),
+        ("network_g={from_teacher: {ms: 20, size: big}}", "network_g:from_teacher: size: 'big', expected pixels: 256, or 512x768"),
+        ("network_g={from_teacher: {flops: 2}}", "network_g:from_teacher:flops: 2, expected a number above 0"),
         (
             "network_g={from_teacher: {flops: 0.2, params: 0.2}}",
-            "network_g:from_teacher: flops, params, expected one of flops and params, or width and depth",
+            "network_g:from_teacher: flops, params, expected one of {flops: 0.15}, {params: 0.15}, {latency: 0.25}",
         ),
         (
             "network_g={from_teacher: {flops: 0.2}, type: NAFNet}",

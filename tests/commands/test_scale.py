@@ -40,7 +40,7 @@ def test_the_option_files_own_request_is_shown(scale):
     [
         ({"techer": EDSR}, "no `teacher`; nearest key: techer"),
         ({"teacher": {"program": "a.pt"}}, "x.yml: from_teacher: the teacher is `program`"),
-        ({"teacher": EDSR, "network_g": {"from_teacher": {"flop": 0.1}}}, "expected {flops: 0.15}"),
+        ({"teacher": EDSR, "network_g": {"from_teacher": {"flop": 0.1}}}, "from_teacher:flop: no such key; nearest: flops"),
     ],
 )
 def test_what_cannot_be_scaled_is_said(scale, options, said):

@@ -9,7 +9,8 @@ from kd_plugins.metrics.complexity import count_flops
 from kd_plugins.students import inherit
 from kd_plugins.students.blueprint import Blueprint
 from kd_plugins.students.family import Family
-from kd_plugins.students.from_teacher import choose, student_of
+from kd_plugins.students.from_teacher import candidates, read_request, student_of
+from kd_plugins.students.stopwatch import Stopwatch
 from kd_plugins.teachers import build_source
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}
@@ -43,7 +44,8 @@ def test_widths_and_depths_are_found_by_trying(teacher, widths, depths):
 @pytest.mark.parametrize("target", ["params", "flops"])
 def test_a_share_is_met_within_a_tenth_by_a_student_that_can_start_from_the_teacher(teacher, target):
     before = torch.get_rng_state()
-    block, found = student_of(teacher, {target: 0.3})
+    block, found, said = student_of(teacher, {target: 0.3})
+    assert said.endswith(f"{found.params:.3f} of its params; asked for: {{{target}: 0.3}}")
     assert torch.equal(before, torch.get_rng_state())
     student, net = build_source(block, "network_g").eval(), build_source(teacher, "teacher").eval()
     if target == "params":
@@ -56,11 +58,15 @@ def test_a_share_is_met_within_a_tenth_by_a_student_that_can_start_from_the_teac
     inherit(student, net)
 
 
+def chosen(family, request):
+    return next(candidates(family, read_request(request), Stopwatch(family)))
+
+
 def test_heads_divide_the_width():
     family = Family(SWINIR)
     assert all(value % 3 == 0 for value in family.width_values(fine=True))
-    assert choose(family, {"width": 0.5}).changes == {"embed_dim": 18}
-    assert choose(family, {"width": 0.4, "depth": 0.5}).changes == {"embed_dim": 15, "depths": [1, 1]}
+    assert chosen(family, {"width": 0.5}).changes == {"embed_dim": 18}
+    assert chosen(family, {"width": 0.4, "depth": 0.5}).changes == {"embed_dim": 15, "depths": [1, 1]}
 
 
 def test_the_arguments_of_a_bundled_teacher_are_read_from_its_file():
@@ -87,12 +93,21 @@ def test_the_arguments_of_recognised_weights_are_read_from_them(tmp_path):
     [
         ({"program": "a.pt"}, {"flops": 0.2}, "the teacher is `program`, whose constructor arguments cannot be read"),
         (None, {"flops": 0.2}, "no `teacher`"),
-        (EDSR, {"flop": 0.2}, "from_teacher: {'flop': 0.2}, expected {flops: 0.15}"),
-        (EDSR, {"flops": 20}, "from_teacher:flops: 20, expected a share"),
-        (EDSR, {"flops": 0.2, "width": 0.5}, "expected one of"),
+        (EDSR, {}, "from_teacher: {}, expected {flops: 0.15}"),
+        (EDSR, {"flop": 0.2}, "from_teacher:flop: no such key; nearest: flops"),
+        (EDSR, {"flops": 20}, "from_teacher:flops: 20, expected a number above 0 and of at most 1"),
+        (EDSR, {"latency": 0}, "from_teacher:latency: 0, expected a number above 0"),
+        (EDSR, {"flops": 0.2, "width": 0.5}, "from_teacher: flops, width, expected one of"),
+        (EDSR, {"flops": 0.2, "ms": 5}, "from_teacher: flops, ms, expected one of"),
+        (EDSR, {"tolerance": 0.2}, "from_teacher: tolerance, expected one of"),
         (EDSR, {"params": 0.0001}, "no student within 10 % of it; nearest: 0.0"),
-        (EDSR, {"params": 0.2, "tolerance": 0}, "from_teacher:tolerance: 0, expected a part of the share"),
-        (EDSR, {"width": 0.5, "tolerance": 0.1}, "from_teacher:tolerance: 0.1, expected flops or params beside it"),
+        (EDSR, {"params": 0.2, "tolerance": 0}, "from_teacher:tolerance: 0, expected a number above 0"),
+        (EDSR, {"ms": 5, "tolerance": 0.1}, "from_teacher:tolerance: 0.1, expected flops or params beside it"),
+        (EDSR, {"flops": 0.2, "size": 64}, "from_teacher:size: 64, expected latency or ms beside it"),
+        (EDSR, {"ms": 5, "size": "64 x 64"}, r"from_teacher:size: '64 x 64', expected pixels: 256, or 512x768 \(height x width"),
+        (EDSR, {"ms": 60000, "size": [64]}, "from_teacher:ms: 60000, expected less than the teacher itself takes: .* at 64x64 on"),
+        (EDSR, {"ms": 5, "threads": 0}, "from_teacher:threads: 0, expected a whole number of at least 1"),
+        (EDSR, {"ms": 5, "device": "gpu"}, "from_teacher:device: 'gpu', expected cpu"),
         ({"type": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 3}, {"flops": 0.2},
          r"no argument of Conv2d was found to be a width or a depth \(in_channels: 2 tried: neither"),
         ({"type": "SRResNet", **RGB}, {"flops": 0.2}, "no architecture 'SRResNet'"),
@@ -105,10 +120,10 @@ def test_what_cannot_be_made_is_said(teacher, request_, said):
 
 def test_a_tolerance_takes_the_nearest_one():
     teacher = {**EDSR, "num_feat": 10, "num_block": 1}
-    with pytest.raises(ValueError, match=r"no student within 10 % of it; nearest: 0.*; {params: 0.32, tolerance: 0.2} takes the"):
+    with pytest.raises(ValueError, match=r"no student within 10 % of it; nearest: 0.*; {params: 0.32, tolerance: 0.15} takes the"):
         student_of(teacher, {"params": 0.32})
-    block, found = student_of(teacher, {"params": 0.32, "tolerance": 0.2})
-    assert block["num_feat"] == 6 and 0.1 < abs(found.params / 0.32 - 1) <= 0.2
+    block, found, _ = student_of(teacher, {"params": 0.32, "tolerance": 0.15})
+    assert block["num_feat"] == 5 and 0.1 < abs(found.params / 0.32 - 1) <= 0.15
 
 
 def test_arguments_that_are_classes_are_left_out_where_they_are_the_usual_ones(tmp_path):
@@ -139,7 +154,7 @@ def test_the_repetitions_of_a_recurrent_network_are_its_depth(tmp_path):
         "        return images[-1], images\n"
     )
     teacher = {"file": str(tmp_path / "recurrent.py"), "class": "Recurrent", "output": 0}
-    block, found = student_of(teacher, {"flops": 0.5})
+    block, found, _ = student_of(teacher, {"flops": 0.5})
     assert block == {**teacher, "recurrent_iter": 3} and found.params == 1 and found.flops == pytest.approx(0.5)
     student, net = build_source(block, "network_g"), build_source(teacher, "teacher")
     inherit(student, net)
