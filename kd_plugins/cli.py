@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace, command: ModuleType) -> int:
     except StoppedAtStart as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         return stop.exit_code  # the others are not waited for: they may not have got here
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         if args.command in _RUNS and not isinstance(error, OptionError):
             raise  # of a step: no fault of the command line
         print(f"{name}: {error}", file=sys.stderr)

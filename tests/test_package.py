@@ -144,7 +144,7 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("kd_plugins-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    patterns = ("**/*.py", "py.typed", "weights/*.safetensors", "weights/*.md", "report/templates/*")
+    patterns = ("**/*.py", "py.typed", "weights/*.safetensors", "weights/*.md", "report/templates/*", "distill/*.jinja")
     expected = {path for pattern in patterns for path in (source / "kd_plugins").glob(pattern)}
     options = {f"kd_plugins/option_files/{path.relative_to(source / 'options')}" for path in source.glob("options/**/*.yml")}
     assert held == {path.relative_to(source).as_posix() for path in expected} | options

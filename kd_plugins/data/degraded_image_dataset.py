@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from kd_plugins.arguments import Count, Flag
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.dataset_registration import Phase, register_dataset
-from kd_plugins.data.photos import find_photos, load_image, luma
+from kd_plugins.data.photos import find_photos, listed_photos, load_image, luma
 
 
 @register_dataset
@@ -81,9 +81,7 @@ class DegradedImageDataset(Dataset):
         if self.backend["type"] == "lmdb":
             self.backend.update(db_paths=[str(root)], client_keys=["lq"])
             return [(key, f"{key}.png") for key in paths_from_lmdb(str(root))]
-        lines = Path(meta_info_file).expanduser().read_text(encoding="utf-8").splitlines() if meta_info_file else []
-        names = [line.split(" ")[0] for line in lines if line.strip()]
-        photos = find_photos([root / name for name in names] if meta_info_file else root, key="dataroot_lq")
+        photos = listed_photos(root, meta_info_file, "dataroot_lq") if meta_info_file else find_photos(root, key="dataroot_lq")
         return [(photo.path, str(Path(photo.path).with_name(f"{photo.name}{Path(photo.path).suffix}"))) for photo in photos]
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from kd_plugins.arguments import Count, Flag
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.dataset_registration import Phase, register_dataset
 from kd_plugins.data.degradations import build_degradation
-from kd_plugins.data.photos import Photo, find_photos, luma
+from kd_plugins.data.photos import Photo, find_photos, listed_photos, luma
 
 
 @register_dataset
@@ -33,6 +34,7 @@ class DegradedPhotoDataset(Dataset):
         photos: ``builtin``, a folder (with its sub-folders), or a list of folders and files.
         degradation: ``{type: rain | noise | blur | defocus | downsample, <arguments>}`` or a list of these, applied in order. What
             it makes smaller must be the ``scale``.
+        meta_info_file: The photos of the folder to take, a line each, by their path in it. Default: all.
         split: ``train`` or ``val``, for ``builtin`` only. Default: by the phase.
         gt_size: Side of a training crop of the clean photo in pixels.
         use_hflip: Random flips.
@@ -64,6 +66,7 @@ class DegradedPhotoDataset(Dataset):
         self,
         photos: str | Sequence[str],
         degradation: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        meta_info_file: str | os.PathLike[str] | None = None,
         split: Literal["train", "val", None] = None,
         gt_size: Count = None,
         use_hflip: Flag = False,
@@ -90,7 +93,12 @@ class DegradedPhotoDataset(Dataset):
         self.gt_size = size if self.train else 0
         self.channels = 1 if color == "y" else 3
         self.name, self.skips = name, on_bad_image == "skip"
-        self.photos: list[Photo] = find_photos(photos, split or ("train" if self.train else "val"))
+        if meta_info_file is None:
+            self.photos: list[Photo] = find_photos(photos, split or ("train" if self.train else "val"))
+        elif isinstance(photos, str) and photos != "builtin":
+            self.photos = listed_photos(photos, meta_info_file)
+        else:
+            raise ValueError(f"meta_info_file is {str(meta_info_file)!r}; expected photos to be a folder, it is {photos!r}")
         # Seeded anew for each item; kept, since making one costs as much as a crop of rain.
         self._rng = np.random.RandomState(0)
         self._decoded: list[np.ndarray] | None = None

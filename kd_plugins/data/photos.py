@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import path as osp
@@ -76,6 +77,22 @@ def find_photos(source: str | Path | Sequence[str | Path], split: str | None = N
     else:
         raise TypeError(f"photos is {source!r}; expected builtin, a folder, or a list of folders and files")
     return [Photo(n, str(path), partial(load_image, path)) for n, path in zip(_unique_names(paths), paths, strict=True)]
+
+
+def listed_photos(root: str | Path, file: str | os.PathLike[str], key: str = "photos") -> list[Photo]:
+    """The photos of a folder that a file lists, a line each, by their path in the folder; as BasicSR's `meta_info_file`.
+
+    Args:
+        root: The folder.
+        file: The list; a line ends at its first space.
+        key: The option that names the folder, for messages.
+
+    Raises:
+        FileNotFoundError: If the list or a photo in it does not exist.
+        ValueError: If the list is empty.
+    """
+    lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+    return find_photos([Path(root) / line.split(" ")[0] for line in lines if line.strip()], key=key)
 
 
 def load_image(path: str | Path) -> np.ndarray:

@@ -96,7 +96,7 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
     place = find_device(device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    block = _block(source)
+    block = source_block(source)
     name = Path(str(block.get("checkpoint") or block.get("program") or block.get("type") or "ensemble")).stem
     if isinstance(source, str) and source.lower().endswith(".onnx"):
         if precision != "fp32":
@@ -124,7 +124,12 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _block(source: str | Mapping[str, Any]) -> Mapping[str, Any]:
+def source_block(source: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model's source as a block of an option file, see `load_model`.
+
+    Raises:
+        ValueError: it begins as a block in YAML does, and is none.
+    """
     if isinstance(source, Mapping):
         return source
     if not source.lstrip().startswith("{"):

@@ -35,7 +35,7 @@ def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu
     """
     place = find_device(device)
     runs = [Run(folder, place) for folder in folders]
-    output = output or runs[0].folder / "report.html"
+    output = output or runs[0].home / "report.html"
     family = []
     for run in runs:
         with option_errors(str(run.file)):
@@ -69,7 +69,7 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
         except ValueError as error:
             run.notes.append(f"{file.name} was not scored: {error}.")
     comparisons = compare(run.opt, restorers(run, teacher, networks), images, shown, run.device)
-    found = Findings(run.name, _relative(run.folder, base), read_course(run.folder), comparisons, {}, notes=run.notes)
+    found = Findings(run.name, _relative(run.home, base), read_course(run.folder), comparisons, {}, notes=run.notes)
     side = max(_SIDE // student.scale, 8)
     x = torch.full((1, student.channels, side, side), 0.5, device=run.device)
     roles = {"student": student.net, **({"teacher": teacher.net} if teacher else {})}

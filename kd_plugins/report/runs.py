@@ -23,6 +23,8 @@ from kd_plugins.teachers import Teacher, build_teacher
 from kd_plugins.teachers.network import build_source
 from kd_plugins.teachers.network_description import explicit_block
 
+DISTILLED = "student"
+"""The name of the run in the folder of a distillation."""
 _SAVED = re.compile(r"net_g_(\d+)\.pth")
 
 
@@ -47,10 +49,12 @@ class Run:
     """A finished or stopped run of `basicsr train`.
 
     Args:
-        folder: its folder, or its name in experiments/.
+        source: its folder, its name in experiments/, or the folder of a distillation.
         device: where its networks run.
 
     Attributes:
+        home: the folder that was named: exported files are looked for there, and the page is written there.
+        folder: that of the run.
         opt: the completed options.
         file: the option file in the folder.
         checkpoint: of the student: the latest one.
@@ -59,12 +63,13 @@ class Run:
         OptionError: no such folder, or none of a run: no option file, no student.
     """
 
-    def __init__(self, folder: str, device: torch.device) -> None:
-        self.folder, self.device = find_run(folder), device
+    def __init__(self, source: str, device: torch.device) -> None:
+        self.home, self.device = find_folder(source), device
+        self.folder = distilled if (distilled := self.home / "experiments" / DISTILLED).is_dir() else self.home
         self.file = _option_file(self.folder)
         # relative paths in the file are from the folder that `basicsr train` was called in
         self.opt = parse_options(str(self.folder.parent.parent), False, ["-opt", str(self.file)])[0]
-        self.name = self.folder.name
+        self.name = self.home.name
         self.checkpoint = _latest(self.folder / "models")
         self.notes: list[str] = []
 
@@ -92,7 +97,7 @@ class Run:
 
     def exported(self) -> list[Path]:
         """The exported files that lie in the folder."""
-        return sorted(self.folder.glob("*.onnx"))
+        return sorted(self.home.glob("*.onnx"))
 
 
 def measure_costs(networks: Mapping[str, nn.Module], x: Tensor, scale: int) -> tuple[dict[str, Cost], str, str]:
@@ -114,7 +119,7 @@ def measure_costs(networks: Mapping[str, nn.Module], x: Tensor, scale: int) -> t
     return costs, "x".join(map(str, x.shape[-2:])), timed_at
 
 
-def find_run(source: str) -> Path:
+def find_folder(source: str) -> Path:
     """The folder of a run: a path, or a name in experiments/.
 
     Raises:

@@ -223,3 +223,13 @@ def test_withheld_photos_leave_the_degraded_ones_as_they_are():
         given, withheld = (build_dataset(options(phase, unlabelled=flag)).seeded_item(1, 7) for flag in (False, True))
         assert set(withheld) == {"lq", "lq_path"}
         assert torch.equal(given["lq"], withheld["lq"]) and given["lq_path"] == withheld["lq_path"]
+
+
+def test_a_list_says_which_photos_of_a_folder_are_taken(tmp_path):
+    for name in ("one", "two", "three"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((40, 40, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("two.png\none.png\n")
+    listed = {"meta_info_file": str(tmp_path / "list.txt"), "degradation": {"type": "noise"}}
+    assert [photo.name for photo in build_dataset(options("val", photos=str(tmp_path), **listed)).photos] == ["two", "one"]
+    with pytest.raises(ValueError, match="meta_info_file"):
+        build_dataset(options("val", **listed))

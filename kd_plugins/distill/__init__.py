@@ -1,0 +1,1 @@
+"""One command from a teacher to a student on a device: an option file, a training, exports, a page."""
