@@ -67,9 +67,9 @@ def _show(role: str, net: nn.Module, everything: bool) -> Stages | None:
     except ValueError as error:  # the other network's layers are still worth reading
         print(f"\n{title}: {error}")
     if top:
-        marks = stages.marks() if stages else {}
-        runs = {run.name: run for run in top.walk() if everything or run in top.inner or run.name in marks}
-        rows = [[run.name, run.kind, _output(run), marks.get(run.name, "")] for run in runs.values() if run.name]
+        roles = stages.roles() if stages else {}
+        runs = {run.name: run for run in top.walk() if everything or run in top.inner or run.name in roles}
+        rows = [[run.name, run.kind, _output(run), roles.get(run.name, "")] for run in runs.values() if run.name]
         shape = "" if stages is None else ", flat" if stages.flat else ", U-shaped"
         print(render_table(title + shape, ["layer", "class", "output", "stage"], rows))
     return stages

@@ -1,4 +1,4 @@
-"""Images that cannot be read while a run goes on: named in one sentence, or passed over where the option file says so."""
+"""Images that cannot be read during a run: the run ends with one sentence, or skips them where the option file says so."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 from kd_plugins.errors import BadData, RunStopped
 
 SKIPPED = "skipped"
-"""The key of an item under which a training dataset that skips bad images names those it passed over, a line each."""
+"""The key of an item that lists the bad images which a training dataset skipped before it, a line each."""
 IN_A_ROW = 100
-"""How many bad images in a row end a run that skips them: then it is the disk, not an image."""
+"""So many bad images in a row end a run that skips them: the disk is at fault then, not an image."""
 
 
 class ReadableItems(Dataset):
@@ -55,20 +55,20 @@ class ReadableItems(Dataset):
             raise IndexError(f"index {index} of {len(self.dataset)}")
         wrong: list[str] = []
         for step in range(min(len(self.dataset), IN_A_ROW) if self.train and self.skips else 1):
-            place = (index + step) % len(self.dataset)
+            candidate = (index + step) % len(self.dataset)
             try:
-                item = get(place)
-                self._compare(place)
+                item = get(candidate)
+                self._compare(candidate)
             except RunStopped:
                 raise
             except Exception as error:
-                wrong.append(f"dataset {self.opt.get('name')!r}: {what_is_wrong(self.dataset, place, error)}")
+                wrong.append(f"dataset {self.opt.get('name')!r}: {what_is_wrong(self.dataset, candidate, error)}")
                 if not self.skips or isinstance(error, MemoryError):
                     raise BadData(wrong[-1]) from error
             else:
                 if not (self.train and self.skips):
                     return item
-                return {**item, SKIPPED: "\n".join([*wrong, *([item[SKIPPED]] if item.get(SKIPPED) else [])])}
+                return {**item, SKIPPED: "\n".join(filter(None, [*wrong, item.get(SKIPPED)]))}
         if self.train:
             raise BadData(f"{len(wrong)} images in a row cannot be used; the first: {wrong[0]}")
         if wrong[0] not in self._passed:
@@ -77,7 +77,7 @@ class ReadableItems(Dataset):
         return None
 
     def _compare(self, index: int) -> None:
-        """In validation BasicSR cuts a larger clean image to the size of the degraded one, whatever is in it; looked at once."""
+        """Compare the sizes of a validation pair, once: BasicSR crops a larger clean image without a word."""
         if self.train or index in self._compared:
             return
         self._compared.add(index)
@@ -87,7 +87,7 @@ class ReadableItems(Dataset):
 
 
 def what_is_wrong(dataset: Any, index: int, error: Exception) -> str:
-    """Say why an item cannot be had: the file, and what is the matter with it.
+    """Say why an item cannot be read: the file, and what is wrong with it.
 
     Args:
         dataset: one of BasicSR's that keeps its files in `paths`, or any other.
@@ -142,7 +142,7 @@ def _sizes(dataset: Any, files: Mapping[str, str]) -> dict[str, tuple[int, int]]
 
 
 def _size_fault(files: Mapping[str, str], sizes: Mapping[str, tuple[int, int]], opt: Mapping[str, Any]) -> str:
-    """What is wrong with the sizes of a pair: in training it has to fit to the pixel, else but for a rest below the scale."""
+    """What is wrong with the sizes of a pair: in training they fit to the pixel, else up to a remainder below the scale."""
     scale, crop = opt.get("scale") or 1, opt.get("gt_size")
     train = opt.get("phase") == "train"
     if {"gt", "lq"} <= sizes.keys():

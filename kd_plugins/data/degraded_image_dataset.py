@@ -94,25 +94,25 @@ class DegradedImageDataset(Dataset):
 
     def seeded_item(self, index: int, seed: int) -> dict[str, Any]:
         """Return one image; in training its crop is a function of the seed (its lowest 32 bits)."""
-        place, name = self.images[index]
-        image = self._read(place)
+        path, name = self.images[index]
+        image = self._read(path)
         if self.channels == 1:
             image = np.ascontiguousarray(luma(np.ascontiguousarray(image))[..., :1])
         if self.train:
             height, width = image.shape[:2]
             if min(height, width) < self.size:
-                raise ValueError(f"image '{place}' is {width}x{height}; expected at least {self.size} on each side, as a crop has")
+                raise ValueError(f"image '{path}' is {width}x{height}; expected at least {self.size} on each side, as a crop has")
             image = random_window(image, self.size, np.random.RandomState(seed % 2**32), self.hflip, self.rot)
         return {"lq": to_tensor(image.astype(np.float32) * np.float32(1 / 255)), "lq_path": name}
 
-    def _read(self, place: str) -> np.ndarray:
+    def _read(self, path: str) -> np.ndarray:
         if self.backend["type"] == "disk":
-            return load_image(place)
+            return load_image(path)
         if self._client is None:
             options = dict(self.backend)
             self._client = FileClient(options.pop("type"), **options)
-        content = self._client.get(place, "lq")
+        content = self._client.get(path, "lq")
         image = None if content is None else imfrombytes(content)
         if image is None:
-            raise ValueError(f"image {place!r}, which the meta_info.txt of {str(self.root)!r} names, cannot be read")
+            raise ValueError(f"image {path!r}, which the meta_info.txt of {str(self.root)!r} names, cannot be read")
         return image[..., ::-1]

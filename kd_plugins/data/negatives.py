@@ -63,7 +63,8 @@ class NegativeInputs:
         Returns:
             (J * N, C, h, w): x itself first, where it is among them, then the copies.
         """
-        return torch.cat([*([lq] if self.own else []), *(self._degraded(lq) for _ in range(self.count))])
+        copies = [self._degraded(lq) for _ in range(self.count)]
+        return torch.cat([lq, *copies] if self.own else copies)
 
     @property
     def total(self) -> int:

@@ -63,13 +63,13 @@ class TaskDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Return one item of one task."""
-        task, place = self._find(index)
-        return self._named(self.datasets[task][place], task)
+        task, number = self._find(index)
+        return self._named(self.datasets[task][number], task)
 
     def _seeded_item(self, index: int, seed: int) -> dict[str, Any] | None:
         """Return one item, whose randomness is a function of the seed."""
-        task, place = self._find(index)
-        return self._named(self.datasets[task].seeded_item(place, seed), task)
+        task, number = self._find(index)
+        return self._named(self.datasets[task].seeded_item(number, seed), task)
 
     def _find(self, index: int) -> tuple[str, int]:
         """The task of an item, and its index in the task's dataset."""

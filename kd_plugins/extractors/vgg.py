@@ -20,12 +20,12 @@ _CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block; a pooling ends each
 
 
 def _published_layers() -> dict[str, int]:
-    layers = [
-        name
-        for block, count in enumerate(_CONVOLUTIONS, 1)
-        for name in (*(f"{kind}{block}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")), f"pool{block}")
-    ]
-    return {name: index for index, name in enumerate(layers)}
+    names: list[str] = []
+    for block, count in enumerate(_CONVOLUTIONS, 1):
+        for number in range(1, count + 1):
+            names += [f"conv{block}_{number}", f"relu{block}_{number}"]
+        names.append(f"pool{block}")
+    return {name: index for index, name in enumerate(names)}
 
 
 LAYERS = _published_layers()  # published name -> index in torchvision's `features`, shallow to deep

@@ -49,12 +49,12 @@ class Stages(NamedTuple):
         """The encoder without the bottleneck; all of it where there is none."""
         return self.encoder if self.flat else self.encoder[:-1]
 
-    def marks(self) -> dict[str, str]:
+    def roles(self) -> dict[str, str]:
         """What each layer is: 'encoder 1', 'bottleneck', 'decoder 2'."""
-        marks = {stage.layer: f"encoder {number}" for number, stage in enumerate(self.encoder, 1)}
+        roles = {stage.layer: f"encoder {number}" for number, stage in enumerate(self.encoder, 1)}
         if not self.flat:
-            marks[self.encoder[-1].layer] = "bottleneck"
-        return {**marks, **{stage.layer: f"decoder {number}" for number, stage in enumerate(self.decoder, 1)}}
+            roles[self.encoder[-1].layer] = "bottleneck"
+        return roles | {stage.layer: f"decoder {number}" for number, stage in enumerate(self.decoder, 1)}
 
 
 class _Step(NamedTuple):

@@ -134,7 +134,7 @@ def plan_labels(student: nn.Module, teacher: nn.Module) -> Plan:
         if wider := [dim for dim in differ if mine[name].shape[dim] > tensor.shape[dim]]:
             raise ValueError(f"inherit: the student is wider: {shapes}, expected at most that along dimension {wider[0]}")
         if differ and name in grouped and tensor.dim() > 2 and tensor.shape[1] > 1:
-            plan[name] = [*([(0,)] if 0 in differ else []), (0, 1)]
+            plan[name] = [(0,), (0, 1)] if 0 in differ else [(0, 1)]
         elif differ:
             plan[name] = [(dim,) for dim in differ]
     return plan

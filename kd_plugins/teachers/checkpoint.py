@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.program_files import program_kind
-from kd_plugins.teachers.weight_names import below, listed, named_as, unwrapped
+from kd_plugins.teachers.weight_names import listed, named_as, unwrapped, without_prefix
 
 BUNDLED = Path(__file__).parent.parent / "weights"
 _AVERAGE = "params_ema"
@@ -90,7 +90,7 @@ def read_checkpoint(
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, param_key, first)
     network = network_in(path)
     try:
-        weights = below(unwrapped(weights), prefix) if prefix else unwrapped(weights)
+        weights = without_prefix(unwrapped(weights), prefix) if prefix else unwrapped(weights)
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from None
     if sparse := [key for key, value in weights.items() if value.layout != torch.strided]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 _MODELS = ("model", "net", "network", "net_g", "netG", "generator", "student")
-"""Under which training frameworks hold the network that is trained."""
+"""The attributes in which training frameworks hold the network that they train."""
 _DERIVED = ("attn_mask",)
 """Buffers that a network makes of its arguments and makes anew for an image of another size: SwinIR's, of its `img_size`."""
 
@@ -26,7 +26,7 @@ def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found if len(found) == len(weights) else dict(weights)
 
 
-def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The weights whose names begin with a prefix, without it.
 
     Raises:
@@ -35,12 +35,12 @@ def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     start = prefix if prefix.endswith(".") else f"{prefix}."
     found = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
     if not found:
-        raise ValueError(f"no name begins with prefix {prefix!r}; they begin with {listed(firsts(weights))}")
+        raise ValueError(f"no name begins with prefix {prefix!r}; they begin with {listed(first_parts(weights))}")
     return unwrapped(found)
 
 
-def firsts(names: Iterable[str]) -> list[str]:
-    """What names begin with, up to their first dot."""
+def first_parts(names: Iterable[str]) -> list[str]:
+    """The parts of names up to their first dot."""
     return list(dict.fromkeys(f"{name.partition('.')[0]}." if "." in name else name for name in names))
 
 
@@ -52,9 +52,9 @@ def listed(names: Iterable[object], most: int = 8) -> str:
 
 def candidates(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """By prefix, the parts of weights that may be a whole network, though nothing is known of that network."""
-    starts = firsts(weights)
+    starts = first_parts(weights)
     prefixes = starts if len(starts) == 1 else [start for start in starts if start.removesuffix(".") in _MODELS]
-    return {prefix: below(weights, prefix) for prefix in prefixes if prefix.endswith(".")}
+    return {prefix: without_prefix(weights, prefix) for prefix in prefixes if prefix.endswith(".")}
 
 
 def named_as(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def named_as(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[s
             raise ValueError(
                 f"the network's names stand behind several prefixes; name one of them: `prefix: {fitting[0]}` ({listed(fitting)})"
             )
-        found = below(found, *fitting) if fitting else below(found, *whole) if len(whole) == 1 else found
+        found = without_prefix(found, *fitting) if fitting else without_prefix(found, *whole) if len(whole) == 1 else found
     found = {names.get(name, name): value for name, value in found.items() if name in names or not _is_derived(name)}
     derived = {name: value for name, value in own.items() if _is_derived(name)}
     return found | {name: value for name, value in derived.items() if getattr(found.get(name), "shape", None) != value.shape}

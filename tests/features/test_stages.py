@@ -124,9 +124,9 @@ def test_stages(network, encoder, decoder):
     assert [stage.depth for stage in (*stages.encoder, *stages.decoder)][-1] == 1
     assert stages.flat == (network is Tuples)
     assert stages.above_bottleneck == (stages.encoder if stages.flat else stages.encoder[:-1])
-    marks = stages.marks()
-    assert marks[encoder.split()[0]] == "encoder 1" and marks[decoder.split()[0]] == "decoder 1"
-    assert ("bottleneck" in marks.values()) == (not stages.flat)
+    roles = stages.roles()
+    assert roles[encoder.split()[0]] == "encoder 1" and roles[decoder.split()[0]] == "decoder 1"
+    assert ("bottleneck" in roles.values()) == (not stages.flat)
     assert all(stage.shape[0] == 1 and len(stage.shape) == 4 for stage in (*stages.encoder, *stages.decoder))
 
 
