@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from runs import Results, markdown, my_share, scored, spread, train
+
+from kd_plugins.options import read_option_file
 
 AXES = ("seeds", "starts", "variants")
 COLUMNS = ("start", "variant", "seed", "metric", "value", "seconds")
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{axis}", nargs="+", help=f"only these {axis}")
     args = parser.parse_args(argv)
 
-    plan = yaml.safe_load(args.file.read_text())
+    plan = read_option_file(str(args.file)).opt
     args.out.mkdir(parents=True, exist_ok=True)
     results = Results(args.out / "runs.csv", COLUMNS)
     chosen = ([item for item in plan[axis] if str(item) in (getattr(args, axis) or map(str, plan[axis]))] for axis in AXES)

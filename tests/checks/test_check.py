@@ -16,7 +16,11 @@ from kd_plugins.cli import main
 from kd_plugins.options import OptionError, read_option_file
 
 ROOT = Path(__file__).parents[2]
-FILES = [file for file in sorted((ROOT / "options").rglob("*.yml")) if not file.stem.startswith(("ablation", "study"))]
+FILES = [
+    file
+    for file in sorted((ROOT / "options").rglob("*.yml"))
+    if not file.stem.startswith(("ablation", "study")) and file.parent.name != "tasks"
+]
 GOOD = (ROOT / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 
 

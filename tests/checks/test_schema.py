@@ -13,7 +13,11 @@ from kd_plugins.cli import main
 from kd_plugins.options import read_options
 
 FOLDER = Path(__file__).parents[2] / "options"
-FILES = [file for file in sorted(FOLDER.rglob("*.yml")) if not file.stem.startswith(("ablation", "study"))]
+FILES = [
+    file
+    for file in sorted(FOLDER.rglob("*.yml"))
+    if not file.stem.startswith(("ablation", "study")) and file.parent.name != "tasks"
+]
 
 
 @pytest.fixture(scope="module")

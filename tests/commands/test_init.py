@@ -4,6 +4,7 @@ import pytest
 
 from kd_plugins.cli import main
 from kd_plugins.option_library import bundled_option_files
+from kd_plugins.options import read_options
 
 
 def test_a_copy_is_what_is_bundled_and_an_existing_file_is_kept(tmp_path, monkeypatch, capsys):
@@ -14,6 +15,14 @@ def test_a_copy_is_what_is_bundled_and_an_existing_file_is_kept(tmp_path, monkey
     assert main(["init", "slkd_derain"]) == 2
     assert "there already" in capsys.readouterr().err
     assert (tmp_path / "slkd_derain.yml").read_text() == "mine"
+
+
+def test_a_copy_of_a_file_with_bases_stands_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "skd_denoise", "-o", "mine.yml"]) == 0
+    text = (tmp_path / "mine.yml").read_text()
+    assert "_base_" not in text and text.startswith("# Distil a small Restormer for colour denoising")
+    assert read_options("mine.yml") == read_options(str(bundled_option_files()["skd_denoise"]))
 
 
 def test_the_names_are_listed(capsys):
