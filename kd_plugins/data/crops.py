@@ -43,5 +43,5 @@ def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, C) as a tensor (C, H, W) with memory of its own order."""
+    """Copy (H, W, C) into a contiguous tensor (C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,4 +1,4 @@
-"""What the option block of a dataset says of its items."""
+"""What the option block of a dataset tells about its items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLOURED = ("DegradedPhotoDataset", "DegradedImageDataset", "PairedImageDataset
 
 
 def task_blocks(block: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The blocks of the datasets inside a `TaskDataset`, by their tasks, as far as they are blocks; of any other dataset none."""
+    """The blocks of the datasets inside a `TaskDataset`, by task; empty for any other dataset."""
     tasks = block.get("tasks") if block.get("type") == "TaskDataset" else None
     if not isinstance(tasks, Mapping):
         return {}
@@ -19,7 +19,7 @@ def task_blocks(block: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def is_unlabelled(block: Mapping[str, Any]) -> bool:
-    """Whether items of a dataset have no ground truth, as far as its option block says.
+    """Whether the items of a dataset lack ground truth, judging by its option block.
 
     BasicSR's SingleImageDataset, a `DegradedPhotoDataset` with ``unlabelled: true``, and classes with an attribute
     ``unlabelled = True`` (a user's own may have it) have none; a `TaskDataset` has none where one of its tasks has none.
@@ -28,7 +28,7 @@ def is_unlabelled(block: Mapping[str, Any]) -> bool:
 
 
 def channels_of(block: Mapping[str, Any]) -> int | None:
-    """How many channels the images of a dataset have, as far as its option block says; None where it does not.
+    """How many channels the images of a dataset have; None where its option block does not tell.
 
     Args:
         block: of a dataset; of a `TaskDataset` the tasks' have to agree.

@@ -1,4 +1,4 @@
-"""What is done to a clean photo: noise here, the rest in files of their own, and how an option block names them."""
+"""Degradations of clean photos: their base class, noise, and how an option block is built. The others have files of their own."""
 
 from __future__ import annotations
 

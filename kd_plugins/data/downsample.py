@@ -1,4 +1,4 @@
-"""Bicubic resizing as MATLAB's: the degradation of super-resolution, and what a restored image is compared with."""
+"""MATLAB's bicubic resizing: the degradation of super-resolution, and the baseline that a restored image is compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kd_plugins.data.degradations import Degradation, register, to_8bit
 
 
 def enlarge(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """MATLAB's bicubic to a size, as the benchmarks' tables have it; rounded to 8 bits.
+    """Enlarge an image by MATLAB's bicubic, as in the benchmarks' tables; rounded to 8 bits.
 
     Args:
         image: (h, w, 3) or (h, w), uint8.

@@ -1,4 +1,4 @@
-"""The order and the randomness of training data, such that a run can go on in the middle of an epoch."""
+"""Training data whose order and randomness depend on seed and position alone, so that a run can resume within an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kd_plugins.randomness import kept_randomness, seed_generators, seed_of
 
 _LONGEST_EPOCH = 10**8  # its order is a list in memory
 STOPPED = "stopped"
-"""The key under which a batch says why it cannot be had: raised in a worker or a thread, it would come early and in other words."""
+"""The key under which a batch says why it could not be read. A worker's or thread's exception would come too early, reworded."""
 
 
 class Item(NamedTuple):
@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 class ResumableSampler(Sampler):
-    """A sampler that can begin in the middle of an epoch, without a look at what came before.
+    """A sampler that can start in the middle of an epoch without reading what came before.
 
     Args:
         sampler: BasicSR's EnlargedSampler: its order is a function of the epoch.
@@ -48,7 +48,7 @@ class ResumableSampler(Sampler):
         self.epoch = self.first = 0
 
     def set_epoch(self, epoch: int, first: int = 0) -> None:
-        """Choose the epoch, and how many of its items (of this process) are left out."""
+        """Choose the epoch, and how many of this process's items in it to skip."""
         self.epoch, self.first = epoch, first
         self.sampler.set_epoch(epoch)
 
@@ -64,7 +64,7 @@ class ResumableSampler(Sampler):
 
 
 class SeededItems(Dataset):
-    """A dataset whose items are random by (seed, epoch, position) alone: not by what was drawn before, nor by the worker.
+    """A dataset whose random items depend on (seed, epoch, position) alone, not on earlier draws or on the worker.
 
     The generators of the process stay as they were. A dataset with a method `seeded_item(index, seed)` is asked through it.
 
@@ -101,7 +101,7 @@ class SeededItems(Dataset):
 
 
 def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple[TrainingBatches, ResumableSampler, str]:
-    """Build BasicSR's training loader anew, over seeded items and a sampler that can begin in the middle of an epoch.
+    """Rebuild BasicSR's training loader with seeded items and a sampler that can start in the middle of an epoch.
 
     Args:
         loader: BasicSR's, for its dataset.
@@ -145,7 +145,7 @@ def _collate(items: list[Any]) -> Any:
 
 
 class TrainingBatches:
-    """A training loader that tells what goes wrong as its last batch (`STOPPED`).
+    """A training loader whose last batch says what went wrong, if anything did (`STOPPED`).
 
     Args:
         loader: any loader.
@@ -185,7 +185,7 @@ def _start_worker(number: int) -> None:
 
 
 class Share(Dataset):
-    """The items of a validation dataset that are this process's to score: every so many-th, so that all have equally many rounds.
+    """This process's share of a validation dataset: every n-th item of n processes, with equally many rounds for each.
 
     Attributes:
         opt: the dataset's.
@@ -204,7 +204,7 @@ class Share(Dataset):
 
 
 def readable_loader(loader: Any) -> DataLoader:
-    """A validation loader that names what cannot be read, or leaves it out (`ReadableItems`).
+    """A validation loader that reports images that cannot be read, or skips them (`ReadableItems`).
 
     Raises:
         ValueError: there is nothing to read.
@@ -221,7 +221,7 @@ class _Present(DataLoader):
 
 
 def shared_loader(loader: Any) -> Any:
-    """A validation loader over this process's share of another's dataset; None stands for a round in which it has nothing to do."""
+    """A validation loader over this process's share of a dataset; it yields None in a round that has no item for the process."""
     if isinstance(loader.dataset, Share):
         return loader
     return DataLoader(Share(loader.dataset), batch_size=1, collate_fn=_one_or_none)

@@ -1,4 +1,4 @@
-"""Degraded copies of a batch of inputs, which a model restores into negatives: on tensors, on their device."""
+"""Degraded copies of a batch, which a model restores into negatives; computed on the batch's device."""
 
 from __future__ import annotations
 

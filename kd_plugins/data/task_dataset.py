@@ -1,4 +1,4 @@
-"""Several tasks in one dataset: the data of each, and the name of its task with every item."""
+"""Several tasks in one dataset; every item carries the name of its task."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TaskDataset(Dataset):
 
 
 def _completed(block: Mapping[str, Any], task: str, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """The block of a task's dataset with what BasicSR fills into one that stands alone."""
+    """The block of a task's dataset, completed as BasicSR completes that of a single dataset."""
     filled = {key: whole[key] for key in ("phase", "scale", "on_bad_image") if key in whole}
     roots = {key: osp.expanduser(block[key]) for key in DATA_PATHS if isinstance(block.get(key), str)}
     return {"name": f"{whole.get('name')}, {task}", **block, **filled, **roots}

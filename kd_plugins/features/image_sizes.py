@@ -1,4 +1,4 @@
-"""The sizes of images that a network takes: found by trying it, and padded to."""
+"""Find by trial the image sizes that a network accepts, and pad other images to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SMALLEST = 33
 
 
 def fit_sizes(net: nn.Module, channels: Sequence[int], key: str) -> Sizes | None:
-    """Find the sizes that a network takes, and pad images of any other size to them, from now on.
+    """Find the sizes that a network accepts, and let it pad images of any other size from now on.
 
     Args:
         net: unwrapped; taps on it hear nothing, its modes stay as they are.
@@ -52,7 +52,7 @@ def fit_sizes(net: nn.Module, channels: Sequence[int], key: str) -> Sizes | None
 
 
 def _find(net: nn.Module, like: Tensor) -> Sizes | None:
-    """The smallest requirement under which the network takes images of the channels of `like`; None where there is none."""
+    """The weakest size requirement under which the network accepts images with the channels of `like`; None where there is none."""
     answered = _tried(net, like, *_sides(1))
     if answered:
         return Sizes()
@@ -65,7 +65,7 @@ def _find(net: nn.Module, like: Tensor) -> Sizes | None:
 
 
 def _holds(net: nn.Module, like: Tensor, sizes: Sizes) -> bool:
-    """Whether the network takes two images of such sizes: one may be the only one that it takes."""
+    """Whether the network accepts two different images of such sizes: a single one may be the only size that it accepts."""
     first, second = _sides(sizes.multiple)
     third = second + sizes.multiple
     pairs = ((first, first), (second, second)) if sizes.square else ((first, second), (second, third))
@@ -73,7 +73,7 @@ def _holds(net: nn.Module, like: Tensor, sizes: Sizes) -> bool:
 
 
 def _sides(multiple: int) -> tuple[int, int]:
-    """Two multiples, neighbours: whatever divides both divides `multiple`."""
+    """Two neighbouring multiples: what divides both divides `multiple`."""
     times = -(-_SMALLEST // multiple)
     return times * multiple, (times + 1) * multiple
 
@@ -93,7 +93,7 @@ def _tried(net: nn.Module, like: Tensor, height: int, width: int) -> bool | None
 
 
 def _in_proportion(mine: Sequence[int], given: Sequence[int]) -> bool:
-    """Whether an image is of a whole number of times another one's size, or the other way round."""
+    """Whether one image's size is a whole multiple of the other's."""
     (height, width), (high, wide) = mine, given
     return height * wide == width * high and (height % high == 0 or high % height == 0)
 

@@ -1,4 +1,4 @@
-"""What the layers of a network return, seen in one pass over a small image."""
+"""Record what the layers of a network return in one pass over a small image."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Run:
         return type(self.module).__name__
 
     def walk(self) -> Iterator[Run]:
-        """Everything inside of it and then itself, in the order in which they ended."""
+        """The calls inside it, then itself, in the order in which they ended."""
         for run in self.inner:
             yield from run.walk()
         yield self
@@ -59,7 +59,7 @@ class Run:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradient; its modes are given back, one by one: parts of it may be frozen."""
+    """Run a network in eval mode without gradient, then restore the mode of each module: parts of it may be frozen."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -71,7 +71,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def example_channels(net: nn.Module) -> list[int]:
-    """How many channels an image may have that the network takes: most likely the first of these."""
+    """The numbers of channels that the network's input may have, the likeliest first."""
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     count = first.in_channels if first else 3
     # a noise level beside the image, pixels unshuffled into channels, or several images
@@ -79,14 +79,14 @@ def example_channels(net: nn.Module) -> list[int]:
 
 
 def example_images(net: nn.Module, height: int, width: int, device: torch.device) -> list[Tensor]:
-    """Random images (1, C, height, width), one of which the network takes: most likely the first."""
+    """Random images (1, C, height, width) with these numbers of channels, the likeliest first."""
     # its own generator: looking at a network leaves the run's random numbers as they are
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(1, count, height, width, generator=generator).to(device) for count in example_channels(net)]
 
 
 def measure(net: nn.Module) -> Run:
-    """Run a network once on a small image, in eval mode and without gradient, and see what its modules return.
+    """Run a network once on a small image, in eval mode and without gradient, and record what its modules return.
 
     Args:
         net: the network, unwrapped. Its modes stay as they are, and taps on it hear nothing.

@@ -1,4 +1,4 @@
-"""Pairs: which layer of the student answers which layer of the teacher."""
+"""Pairs of layers: which layer of the student corresponds to which layer of the teacher."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def find_pairs(opt: Mapping[str, Any] | str | None, student: nn.Module, teacher:
 
 
 def propose_pairs(student: nn.Module, teacher: nn.Module, stages: tuple[Stages, Stages] | None = None) -> dict[str, list[Pair]]:
-    """Pair the stages of two networks: those of two Us by their size, others by their depth.
+    """Pair the stages of two networks: U-shaped ones by size, others by depth.
 
     Args:
         student: the student network, unwrapped.

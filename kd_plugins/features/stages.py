@@ -1,4 +1,4 @@
-"""Stages: the encoder and the decoder of a network, found in what its layers return [ours]."""
+"""Find the encoder and decoder stages of a network from what its layers return [ours]."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def find_stages(net: nn.Module, top: Run | None = None) -> Stages:
 
 
 def _main_line(top: Run) -> Iterator[Run]:
-    """The network, and what it only wraps: the module that holds most of its weights, and so on inwards."""
+    """The network, then the module that holds most of its weights, and so on inwards: it may be a mere wrapper."""
     level: Run | None = top
     while level is not None:
         yield level
@@ -173,7 +173,7 @@ def _stage(step: _Step, top: Run, depth: float) -> Stage:
 
 
 def _repeated(steps: list[_Step]) -> list[_Step]:
-    """Those of the class, and of the width, that most of them have; none where no two are alike."""
+    """The steps of the most common class and width; none where no two are alike."""
     looks = [(step.run.kind, *(step.tap.shape or ())[1:2]) for step in steps]
     alike, count = max(Counter(looks).items(), key=lambda item: item[1], default=(None, 0))
     return [step for step, look in zip(steps, looks, strict=True) if look == alike] if count > 1 else []
@@ -206,7 +206,7 @@ def _steps(runs: Sequence[Run], group: str | None = None) -> Iterator[_Step]:
 
 
 def _tap(run: Run) -> Run | None:
-    """The call whose map stands for a module."""
+    """The call whose map represents a module."""
     if run.shape and run.calls == 1:
         return run
     for inner in reversed(run.inner):
@@ -235,7 +235,7 @@ def _weights(module: nn.Module) -> int:
 
 
 def pair_stages(student: Sequence[Stage], teacher: Sequence[Stage], by_size: bool) -> list[tuple[str, str]]:
-    """Say which stage answers which; what has no partner is left out.
+    """Match stages; those without a partner are left out.
 
     Args:
         student: stages of one group.

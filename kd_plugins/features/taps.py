@@ -15,7 +15,7 @@ _ALL = "@all"
 
 
 def refuse_untappable(net: nn.Module) -> None:
-    """Say so where a network has no layers that could be tapped: a program, an ensemble.
+    """Raise an error for a network that has no layers to tap: a program, an ensemble.
 
     Raises:
         ValueError: it has none.
@@ -25,7 +25,7 @@ def refuse_untappable(net: nn.Module) -> None:
 
 
 class TapError(ValueError):
-    """A layer that was named does not return one map in a pass."""
+    """A named layer does not return exactly one map in a pass."""
 
 
 _NOBODY = object()
@@ -110,7 +110,7 @@ class FeatureTaps:
         return _listener is None
 
     def _kept(self) -> None:
-        """A feature was kept; nothing else to do here."""
+        """Called after a feature was kept."""
 
     def collect(self) -> dict[str, Tensor]:
         """The features of the last forward pass, by layer name; the taps are empty afterwards.
@@ -183,7 +183,7 @@ class EarlyStop(FeatureTaps):
 
 
 def _parse_layer(layer: str) -> tuple[str, int | None]:
-    """The module that a layer names, and which of its runs counts; None for all that there are."""
+    """The module that a layer names, and which of its runs counts; None for all of them."""
     name, at, run = layer.rpartition("@")
     if not at or layer.endswith(_ALL):
         return (name if at else layer), None
@@ -193,7 +193,7 @@ def _parse_layer(layer: str) -> tuple[str, int | None]:
 
 
 def _joined(layer: str, maps: list[Tensor]) -> Tensor:
-    """What a layer's runs returned, as channels of one map."""
+    """Concatenate the outputs of a layer's runs along channels."""
     if len({(*each.shape[:1], *each.shape[2:]) for each in maps}) > 1:
         raise TapError(
             f"features: layer {layer!r} returns {', '.join(str(tuple(each.shape)) for each in maps)}, expected maps of one size"

@@ -18,7 +18,7 @@ from kd_plugins.features.taps import EarlyStop, refuse_untappable
 @EXTRACTOR_REGISTRY.register()
 @checked
 class TeacherExtractor(nn.Module):
-    """What layers of the teacher's network say of an image: a feature space of the task's own domain, without a download.
+    """Features of an image in layers of the teacher's network: a feature space of the task's own domain, without a download.
 
     Each call runs the network as far as the last of the layers, on images padded as the network does it itself. It has no weights
     of its own, and the teacher is no submodule of it: nothing of it is saved, optimized, moved or switched with this extractor.

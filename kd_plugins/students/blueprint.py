@@ -1,4 +1,4 @@
-"""The class of a teacher and the arguments it was made with: what another network of its family is made from."""
+"""The class of a teacher and its constructor arguments, from which other networks of its family are built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_ARGUMENTS = "whose constructor arguments cannot be read; name the student's 
 
 
 class Blueprint:
-    """How networks of a teacher's family are built.
+    """Builds networks of a teacher's class with other arguments.
 
     Args:
         teacher: the teacher's block of an option file; of teachers for several tasks, the first one counts.
@@ -47,11 +47,11 @@ class Blueprint:
         self.arguments: dict[str, Any] = {**defaults, **given}
 
     def block(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """The block of an option file of a network with other arguments."""
+        """The option block of a network with changed arguments."""
         return {**self._block, **changes}
 
     def build(self, changes: Mapping[str, Any]) -> nn.Module:
-        """That network, on the CPU, with random weights; the run's random numbers stay as they are.
+        """Build that network on the CPU with random weights, without touching the run's random numbers.
 
         Raises:
             ValueError: arguments that do not go together.
@@ -60,7 +60,7 @@ class Blueprint:
             return build_source(self.block(changes), "network_g").eval()
 
     def outline(self, changes: Mapping[str, Any]) -> nn.Module:
-        """That network, of which only the shapes matter: without memory where the class allows it.
+        """Build that network for its shapes alone: on the meta device where the class allows it.
 
         Raises:
             ValueError: arguments that do not go together.

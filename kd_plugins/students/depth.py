@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 Kept = dict[str, list[int]]
-"""For each container, by the student's name, which of the teacher's modules are the student's."""
+"""For each container, by its name in the student: the indices of the teacher's modules that the student keeps."""
 
 
 def even_blocks(count: int, of: int) -> list[int]:
@@ -46,7 +46,7 @@ def kept_blocks(student: nn.Module, teacher: nn.Module, name: str = "") -> Kept:
 
 @contextmanager
 def without_others(teacher: nn.Module, kept: Kept) -> Iterator[None]:
-    """The teacher without the blocks that are not kept, the others numbered anew: for as long as this lasts."""
+    """Within this context the teacher lacks the blocks that are not kept; the others are renumbered."""
     whole: list[tuple[nn.Module, dict[str, Any]]] = []
     try:
         for name in sorted(kept, key=lambda name: name.count(".")):  # from outside in: the names are the student's
@@ -83,7 +83,7 @@ def _of_a_run(mine: Sequence[nn.Module], theirs: Sequence[nn.Module], name: str)
 
 
 def _runs(likeness: Sequence[Any]) -> list[tuple[int, int, int]]:
-    """Repetitions: (start, period, count), the longest first, of these the shortest period."""
+    """Repetitions as (start, period, count): the longest first, and among these the shortest period."""
     total = len(likeness)
     found = [(0, 1, 1)] if total == 1 else []
     for period in range(1, total // 2 + 1):

@@ -1,6 +1,6 @@
 """A student that starts from its teacher's weights [ours]: which blocks and channels it keeps, and at what scale.
 
-Nothing here knows a network: which layers share channels is read off one forward pass (`trace.py`).
+Nothing here knows a network: which layers share channels is found in one forward pass (`trace.py`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def inherit(
 
 @contextmanager
 def _restored(tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """After an error they are as they were."""
+    """Restore the tensors after an error."""
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     try:
         yield
@@ -112,7 +112,7 @@ def _restored(tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def plan_labels(student: nn.Module, teacher: nn.Module) -> Plan:
-    """Which dimensions of which tensors differ between two networks of one structure.
+    """Find the dimensions in which the tensors of two networks of one structure differ.
 
     Raises:
         ValueError: other tensors, or a wider student.
@@ -141,7 +141,7 @@ def plan_labels(student: nn.Module, teacher: nn.Module) -> Plan:
 
 
 def _trace_both(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Tensor, tuple[Graph, Graph]]:
-    """An image that both take, and what they do with it."""
+    """Find an image that both networks accept, and trace both on it."""
     parameters = [next(net.parameters()) for net in (student, teacher)]
     failed: Exception | None = None
     for size in _SIZES:
@@ -171,7 +171,7 @@ def _trace_both(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Ten
 
 
 def _prove(teacher: nn.Module, plan: Plan, graph: Graph, order: Tensor, image: Tensor) -> None:
-    """Reorder the channels of the teacher, which must not change its image."""
+    """Shuffle the teacher's channels and check that its image stays the same."""
     with taps_off(), evaluating(teacher):
         tensors = teacher.state_dict()  # in eval mode: some networks fuse weights when they are set to it
         shuffled = {name: take(tensors[name], name, layers, (graph, graph), order, scaled=False) for name, layers in plan.items()}

@@ -1,4 +1,4 @@
-"""PyTorch's operations, and the rule (`propagation.py`) of each."""
+"""Which rule (`propagation.py`) applies to which of PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ Find = Callable[[Any], ChannelInfo]
 def apply(
     rules: ChannelRules, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any], of: Find
 ) -> list[ChannelInfo]:
-    """What is known of the outputs of an operation.
+    """Tell the channels of an operation's outputs.
 
     Args:
-        rules: what was learnt so far; learns more.
+        rules: the rules, with what is known so far; updated.
         func: the operation.
         args: its arguments.
         kwargs: those by name.
         outputs: what it returned.
-        of: what is known of a tensor.
+        of: tells what is known of a tensor.
 
     Raises:
-        ValueError: it is not understood; the message goes on where its name ends.
+        ValueError: there is no rule for it; the message continues a sentence that starts with the operation's name.
     """
     name = func._schema.name.removeprefix("aten::").rstrip("_") or func._schema.name
     given = {argument.name: argument.default_value for argument in func._schema.arguments if argument.has_default_value()}
@@ -130,7 +130,7 @@ def _cat(rules: ChannelRules, name: str, tensors: list[Tensor], dim: int, of: Fi
 def _positions(
     rules: ChannelRules, name: str, x: Tensor, given: dict[str, Any], outputs: list[Any], info: ChannelInfo
 ) -> list[ChannelInfo]:
-    """Positions are mixed, channels are not."""
+    """An operation that mixes positions but not channels."""
     if name == "constant_pad_nd":
         pad = given["pad"]
         dims = tuple(x.dim() - 1 - index // 2 for index in range(0, len(pad), 2) if pad[index] or pad[index + 1])
@@ -167,7 +167,7 @@ def _reduced(rules: ChannelRules, x: Tensor, info: ChannelInfo, given: dict[str,
 
 
 def _norm(rules: ChannelRules, name: str, x: Tensor, given: dict[str, Any], of: Find) -> ChannelInfo:
-    """A norm, whose weights are one for each channel."""
+    """A normalisation with one weight for each channel."""
     info = of(x)
     weights = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     if name in ("native_layer_norm", "_fused_rms_norm"):

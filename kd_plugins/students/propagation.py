@@ -1,4 +1,4 @@
-"""What an operation says of channels: which of its inputs' are the same ones, and which its output has.
+"""How operations propagate channels: which channels of the inputs are tied together, and which ones the output has.
 
 A tensor has labels: a weight has one for its rows and one for its columns, an attention map of channels one for queries and one for
 keys. Only dimensions that differ between student and teacher are labelled at all.
@@ -46,10 +46,10 @@ class ChannelInfo:
 
 @dataclass
 class ChannelRules:
-    """What operations do to labels.
+    """The effect of operations on labels.
 
     Attributes:
-        channels: which are the same ones.
+        channels: which channels are the same.
         sums: labels of the state dict's tensors that a sum runs over, except over means.
     """
 
@@ -59,7 +59,7 @@ class ChannelRules:
     # ---------------------------------------------------------------------------------------------- pieces
 
     def merge(self, labels: Iterable[Label]) -> tuple[Label, ...]:
-        """Layers of one element: two that tell each other are the same channels, one that is told by another is its whole."""
+        """Merge labels: those that determine each other are the same channels; one that another determines is its whole."""
         found: list[Label] = []
         for new in labels:
             told = False
@@ -79,15 +79,15 @@ class ChannelRules:
         return tuple(found)
 
     def along(self, labels: Iterable[Label], dim: int, size: int) -> list[Label]:
-        """Those that vary along a dimension; one that does not vary at all may do so along a dimension of size 1."""
+        """The labels that vary along a dimension; along one of size 1, those that do not vary at all."""
         return [label for label in labels if label.ids.shape[dim] > 1 or (size == 1 and label.ids.numel() == 1)]
 
     def spread(self, labels: Iterable[Label], dims: tuple[int, ...]) -> tuple[Label, ...]:
-        """After an operation that mixes positions along these dimensions."""
+        """The labels after an operation that mixes positions along these dimensions."""
         return tuple(replace(label, ids=self.channels.collapse(label.ids, dims)) for label in labels)
 
     def sum_over(self, labels: Iterable[Label], dim: int, size: int) -> tuple[Label, ...]:
-        """After a sum along a dimension, which stays, of size 1: of the channels summed over, their groups are left."""
+        """The labels after a sum along a dimension (kept, of size 1): of the channels summed over, their groups remain."""
         labels = list(labels)
         summed = self.along(labels, dim, size)
         groups = [self.channels.groups(label.ids, dim) for label in summed]
@@ -96,7 +96,7 @@ class ChannelRules:
         )
 
     def contract(self, a: ChannelInfo, b: ChannelInfo, dim: int, size: int) -> tuple[Label, ...]:
-        """After a sum of products along a dimension of a space that both are laid out in."""
+        """The labels after a sum of products along a dimension; both operands are broadcast to one shape."""
         mine, theirs = (self.along(x.labels, dim, size) for x in (a, b))
         if len(mine) > 1 or len(theirs) > 1 or len(mine) != len(theirs):
             raise ValueError("multiplies channels whose number changes by something that does not follow them")
@@ -110,14 +110,14 @@ class ChannelRules:
     # ---------------------------------------------------------------------------------------------- operations
 
     def pointwise(self, rank: int, inputs: list[ChannelInfo]) -> ChannelInfo:
-        """Values at one position, after broadcasting."""
+        """An elementwise operation, after broadcasting."""
         labels = [Label(_ranked(label.ids, rank)) for info in inputs for label in info.labels]
         return ChannelInfo(self.merge(labels), averaged=any(info.averaged for info in inputs))
 
     def move(
         self, func: Callable[..., Any], shape: torch.Size, info: ChannelInfo, rest: tuple[Any, ...], options: Any
     ) -> list[ChannelInfo]:
-        """Elements that change places: the labels do what the elements do. What is known of each output."""
+        """An operation that moves elements: it moves the ids likewise. Returns what is known of each output."""
         outputs: list[list[Label]] = []
         for label in info.labels:
             moved = func(label.ids.expand(shape), *rest, **options)
@@ -128,7 +128,7 @@ class ChannelRules:
         return [replace(info, labels=tuple(labels)) for labels in outputs]
 
     def cat(self, tensors: list[Tensor], info: list[ChannelInfo], dim: int) -> ChannelInfo:
-        """Pieces one after the other; where only some have labels, the others are channels of which none can be left out."""
+        """A concatenation; where only some pieces have labels, the channels of the others cannot be left out."""
         dim %= tensors[0].dim()
         kinds: dict[tuple[int, ...], list[Tensor | None]] = {}  # along `dim`, or else by shape
         for index, each in enumerate(info):
@@ -153,7 +153,7 @@ class ChannelRules:
         return ChannelInfo(tuple(labels), averaged=all(each.averaged for each in info))
 
     def matmul(self, a: Tensor, b: Tensor, of_a: ChannelInfo, of_b: ChannelInfo) -> ChannelInfo:
-        """(..., m, k) times (..., k, n)."""
+        """A product of matrices, (..., m, k) times (..., k, n)."""
         mine = replace(of_a, labels=tuple(replace(label, ids=label.ids.unsqueeze(-1)) for label in of_a.labels))
         theirs = replace(of_b, labels=tuple(replace(label, ids=label.ids.unsqueeze(-3)) for label in of_b.labels))
         is_mean = of_a.soft and bool(self.along(of_a.labels, a.dim() - 1, a.shape[-1]))
@@ -217,7 +217,7 @@ def _matrix(ids: Tensor) -> Tensor:
 
 
 def _ranked(ids: Tensor, rank: int, after: int | None = None) -> Tensor:
-    """With leading dimensions of size 1 up to a rank; or with trailing ones."""
+    """Add leading dimensions of size 1 up to a rank, or trailing ones."""
     if after is not None:
         return ids.reshape(*ids.shape, *[1] * (after - ids.dim()))
     return ids.reshape(*[1] * (rank - ids.dim()), *ids.shape)

@@ -1,4 +1,4 @@
-"""Least squares for what a narrower student lost: each layer answers as nearly like the teacher's as it can [ours]."""
+"""Fit each layer of a narrower student to the output of the teacher's layer by least squares [ours]."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from kd_plugins.features.taps import taps_off
 
 LAYERS = (_ConvNd, nn.Linear)
 RIDGE = 0.03
-"""Of the mean variance of what a row of weights reads: one that hardly varies gets no large weight."""
+"""The ridge, relative to the mean variance of a layer's inputs: an input that hardly varies gets no large weight."""
 SAMPLES = 8192
-"""Positions that a layer is fitted on, at most."""
+"""How many positions a layer is fitted on, at most."""
 PIXELS = 2**17
-"""How much of the images is run, at most."""
+"""How many pixels are run, at most."""
 _SAME = 1e-3  # relative: a layer answers like its teacher's already; it does what its class says
 
 
 class Source(NamedTuple):
-    """What a layer of the student is of the teacher's.
+    """Where a layer of the student comes from.
 
     Attributes:
         layer: the teacher's.
@@ -84,13 +84,13 @@ class _Fit:
         self.places = self.target = torch.empty(0)
 
     def aim(self, answer: Tensor, generator: torch.Generator) -> None:
-        """Keep what the teacher's layer answers, at some positions."""
+        """Keep the output of the teacher's layer at some positions, as the target."""
         count = answer.numel() // answer.shape[self._channels]
         self.places = torch.randperm(count, generator=generator)[:SAMPLES].to(answer.device)
         self.target = self._at(answer)[:, self.rows.to(answer.device)]
 
     def meet(self, args: tuple[Any, ...], answer: Tensor) -> Tensor | None:
-        """Fit the layer to what it was given; returns what it answers now, None for the same."""
+        """Fit the layer on its inputs. Returns its new output, or None where it stays as it is."""
         if not len(self.places) or not args:
             return None
         mine, target = self._at(answer), self.target.to(answer)
@@ -160,7 +160,7 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def _hooked(layers: Iterable[tuple[str, nn.Module]], hook: Callable[[str, tuple[Any, ...], Any], Any]) -> Iterator[None]:
-    """A hook behind each of some layers, which also learns its name."""
+    """Forward hooks on some layers; each is called with the layer's name."""
     handles = [layer.register_forward_hook(lambda _, args, answer, name=name: hook(name, args, answer)) for name, layer in layers]
     try:
         yield

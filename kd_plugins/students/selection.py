@@ -13,12 +13,12 @@ from kd_plugins.students.trace import Graph
 
 
 class Selection:
-    """For each channel of the student, the teacher's that it is.
+    """Maps each channel of the student to the teacher's channel that it is copied from.
 
     Args:
         student: its graph.
         teacher: its graph, of the same plan.
-        scores: for each tensor of the plan, the worth of its elements; channels are kept by their sum. None keeps the first ones.
+        scores: for each tensor of the plan, the score of each element; channels are kept by their sum. None keeps the first ones.
 
     Attributes:
         chosen: for each channel of the student that is the lowest of its kind, the teacher's.
@@ -73,7 +73,7 @@ class Selection:
         return sorted(best[:count])
 
     def _sum(self, scores: Mapping[str, Tensor]) -> dict[int, float]:
-        """The worth of each of the teacher's channels; that of a whole has its parts' in it."""
+        """The score of each of the teacher's channels; a whole's includes its parts'."""
         total = torch.zeros(max(self.teacher.classes, default=0) + 1, dtype=torch.float64)
         for name, all_ids in self.teacher.ids.items():
             worth = scores[name].detach().cpu().double()
@@ -90,7 +90,7 @@ class Selection:
         return 0 if whole is None else 1 + self._depth(whole)
 
     def _name(self, kind: int) -> str:
-        """Where channels of a kind are, in words."""
+        """Describe where channels of a kind are, for a message."""
         for graph in (self.student, self.teacher):
             channels = {channel for channel, number in _told_apart(graph).items() if number == kind}
             for name, all_ids in graph.ids.items():
@@ -100,7 +100,7 @@ class Selection:
 
 
 class Shuffle(Selection):
-    """All of the teacher's channels, those of some families in another order, the same each time."""
+    """All of the teacher's channels, with those of some families shuffled; the same order each time."""
 
     def __init__(self, teacher: Graph, families: Collection[int]) -> None:
         self.families, self.generator = families, torch.Generator().manual_seed(0)
@@ -112,7 +112,7 @@ class Shuffle(Selection):
 
 
 def _with_single_wholes(student: Graph, teacher: Graph) -> Graph:
-    """The student's graph with the wholes that nothing tells it of, since there is but one: an attention of one head."""
+    """The student's graph with the wholes that its own trace does not show because there is only one: a single attention head."""
     parts: dict[int, set[int]] = defaultdict(set)
     for part, whole in teacher.under.items():
         parts[whole].add(teacher.family[part])
@@ -130,7 +130,7 @@ def _with_single_wholes(student: Graph, teacher: Graph) -> Graph:
 
 
 def _told_apart(graph: Graph) -> dict[int, int]:
-    """The family of each channel, where wholes of other parts, and parts of other wholes, are of other families."""
+    """The family of each channel, refined: wholes with different parts, and parts of different wholes, differ."""
     family = graph.family
     for _ in range(3):
         parts: dict[int, set[int]] = defaultdict(set)
@@ -144,7 +144,7 @@ def _told_apart(graph: Graph) -> dict[int, int]:
 
 
 def _kinds(graph: Graph) -> dict[int, dict[int | None, list[int]]]:
-    """The channels of each family, by the whole that they are parts of; rising."""
+    """The channels of each family, by the whole that they are parts of, in rising order."""
     kinds: dict[int, dict[int | None, list[int]]] = defaultdict(lambda: defaultdict(list))
     family = _told_apart(graph)
     for channel in graph.classes:
@@ -153,10 +153,10 @@ def _kinds(graph: Graph) -> dict[int, dict[int | None, list[int]]]:
 
 
 def lookup(whole: Tensor, wanted: Tensor, name: str) -> Tensor:
-    """Where among ids the wanted ones are: of one that is there several times, the first place for the first one wanted, etc.
+    """Find the places of the wanted ids; repeated ids are matched in order.
 
     Raises:
-        ValueError: there are not just as many.
+        ValueError: they are not there equally often.
     """
     places = torch.isin(whole, wanted).nonzero().flatten()
     places = places[whole[places].argsort(stable=True)]
@@ -167,7 +167,7 @@ def lookup(whole: Tensor, wanted: Tensor, name: str) -> Tensor:
 
 
 def kept_rows(tensor: Tensor, name: str, plan: Sequence[tuple[int, ...]], graphs: tuple[Graph, Graph], chosen: Tensor) -> Tensor:
-    """Which of the teacher's along the first dimension are the student's; see `take`."""
+    """The indices along the teacher's first dimension that the student keeps; see `take`."""
     if (0,) not in plan:
         return torch.arange(len(tensor))
     mine, theirs = (graph.ids[name][list(plan).index((0,))].flatten() for graph in graphs)
@@ -182,7 +182,7 @@ def take(
     chosen: Tensor,
     scaled: bool = True,
 ) -> Tensor:
-    """The student's tensor out of the teacher's.
+    """Cut the student's tensor out of the teacher's.
 
     Args:
         tensor: the teacher's.

@@ -1,4 +1,4 @@
-"""One forward pass of a network, operation by operation: which channels of which weights are the same ones."""
+"""Trace one forward pass, operation by operation, to find which channels of which weights are tied together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Plan = Mapping[str, Sequence[tuple[int, ...]]]
 
 @dataclass
 class Graph:
-    """What a pass says of a network's channels.
+    """How the channels of a network are tied together.
 
     Attributes:
         ids: for each tensor of the state dict, the channels of its labels, in the order of the plan.
@@ -100,7 +100,7 @@ class _Trace(TorchDispatchMode):
 
     @contextmanager
     def inside_modules(self) -> Iterator[None]:
-        """Hooks that say which module runs, and what it returned."""
+        """Hooks that record which module runs, and what it returns."""
         handles = []
         try:
             for name, module in self.net.named_modules():
@@ -138,7 +138,7 @@ class _Trace(TorchDispatchMode):
         return output
 
     def _note_parts(self, key: str, whole: ChannelInfo, parts: list[ChannelInfo]) -> None:
-        """Channels of a part that was taken of a map are not like those of the other parts."""
+        """Note that channels in one part of a map differ in kind from those in the other parts."""
         counts = [_count(self.rules.channels, label) for label in whole.labels]
         for number, part in enumerate(parts):
             for label, count in zip(part.labels, counts, strict=True):
@@ -147,7 +147,7 @@ class _Trace(TorchDispatchMode):
                     self.seen.append((f"{key} {self.count[key]} {number}", label.ids))
 
     def graph(self) -> Graph:
-        """What the pass came to."""
+        """Sum up the pass."""
         root, under, fixed = self.rules.channels.settle()
         family: Counter[int] = Counter()
         for key, ids in self.seen:

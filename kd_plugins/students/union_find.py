@@ -1,4 +1,4 @@
-"""Channels of single tensors, and what a computation says of them: they are the same one, or parts of one.
+"""Ids of channels: which of them are the same channel, and which are parts of one.
 
 *Ids* are an integer tensor that says for each element of another tensor which channel it belongs to. It has as many dimensions, and
 size 1 along those that it does not vary along.
@@ -35,15 +35,15 @@ class ChannelUnionFind:
         return ids.view(shape)
 
     def fix(self, ids: Tensor) -> None:
-        """Nothing may be left out of these."""
+        """Mark channels as fixed: none of them may be left out."""
         self._fixed.append(ids.flatten())
 
     def find(self, ids: Tensor) -> Tensor:
-        """For each id, the lowest one of the same channel."""
+        """The lowest id of each channel."""
         return self._root[ids]
 
     def join(self, a: Tensor, b: Tensor) -> None:
-        """Channels whose ids broadcast are the same channels, element by element."""
+        """Join channels element by element; the ids broadcast."""
         a, b = torch.broadcast_tensors(a, b)
         while True:
             mine, theirs = self.find(a), self.find(b)
@@ -56,7 +56,7 @@ class ChannelUnionFind:
                 self._root = root
 
     def collapse(self, ids: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """Channels along these dimensions are the same one: the ids without them (size 1)."""
+        """Join all channels along these dimensions. Returns the ids with these dimensions of size 1."""
         for dim in dims:
             if ids.shape[dim] > 1:
                 first = ids.narrow(dim, 0, 1)
@@ -65,12 +65,12 @@ class ChannelUnionFind:
         return ids
 
     def put_under(self, parts: Tensor, wholes: Tensor) -> None:
-        """Whoever keeps a part keeps its whole; element by element, of ids that broadcast."""
+        """Declare parts of wholes, element by element: keeping a part keeps its whole. The ids broadcast."""
         parts, wholes = torch.broadcast_tensors(parts, wholes)
         self._under.append((parts.flatten(), wholes.flatten()))
 
     def compact(self, ids: Tensor) -> Tensor:
-        """Ids of the lowest channels, of size 1 wherever it turns out not to vary."""
+        """The lowest ids, of size 1 along dimensions in which they do not vary."""
         ids = self.find(ids)
         for dim, size in enumerate(ids.shape):
             if size > 1 and bool((ids == (first := ids.narrow(dim, 0, 1))).all()):
@@ -78,7 +78,7 @@ class ChannelUnionFind:
         return ids
 
     def relate(self, a: Tensor, b: Tensor) -> tuple[bool, bool]:
-        """Whether an element's id in a tells its id in b, and the other way round; ids that broadcast."""
+        """Whether an element's id in a determines its id in b, and the other way round; the ids broadcast."""
         a, b = torch.broadcast_tensors(self.find(a), self.find(b))
         if torch.equal(a, b):
             return True, True
@@ -86,7 +86,7 @@ class ChannelUnionFind:
         return pairs == a.unique().numel(), pairs == b.unique().numel()
 
     def groups(self, ids: Tensor, dim: int) -> Tensor | None:
-        """Which group each run along a dimension is, where the runs are several, and share nothing: heads, say.
+        """The group of each run of ids along a dimension, where there are several disjoint runs: heads, say.
 
         Args:
             ids: e.g. (heads, channels).
@@ -114,7 +114,7 @@ class ChannelUnionFind:
         return groups[which].view(rows.shape[:-1]).unsqueeze(dim)
 
     def settle(self) -> tuple[Tensor, dict[int, int], Tensor]:
-        """What all of it comes to, once everything was seen.
+        """Resolve everything at the end of a pass.
 
         Returns:
             The lowest id of each; the whole that a (lowest) id is under, at most one for each; which ids are fixed.

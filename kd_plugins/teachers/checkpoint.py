@@ -25,7 +25,7 @@ BUNDLED = Path(__file__).parent.parent / "weights"
 _AVERAGE = "params_ema"
 _PARAM_KEYS = (_AVERAGE, "params", "state_dict", "model_state_dict", "model", "net")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""What a batch norm knows of the images it was trained on."""
+"""The running statistics of a batch norm."""
 DESCRIPTION = "network.json"
 _LONGEST_DESCRIPTION = 2**20
 _NAMED = 3  # keys that a message names
@@ -101,7 +101,7 @@ def read_checkpoint(
 
 
 def network_in(path: Path) -> Any:
-    """What a file says of its network, whatever that is (see `plain_network`); None for nothing. No weight is read.
+    """The description of a network in a file, unchecked (see `plain_network`); None where there is none. No weight is read.
 
     It is the metadata `network` of a .safetensors file, and beside the weights in an archive that torch.save wrote.
 
@@ -125,7 +125,7 @@ def network_in(path: Path) -> Any:
 
 
 def describe(buffer: BytesIO, network: Any) -> None:
-    """Add to what torch.save wrote what it is to say of its network; torch.load and what it returns stay as they are."""
+    """Add the description of a network to what torch.save wrote; torch.load returns the same as before."""
     with zipfile.ZipFile(buffer, "a") as archive:
         folder = archive.namelist()[0].partition("/")[0]
         archive.writestr(zipfile.ZipInfo(f"{folder}/{DESCRIPTION}"), json.dumps(network))
@@ -180,7 +180,7 @@ def _are_weights(value: Any) -> bool:
 
 
 def _holds(content: Any) -> str:
-    """What stands at the top of a file, for a message."""
+    """Describe the top level of a file, for a message."""
     if not isinstance(content, Mapping):
         return f"it holds a {type(content).__name__}"
     sets = [key for key, value in content.items() if _are_weights(value) and len(value)]
@@ -188,7 +188,7 @@ def _holds(content: Any) -> str:
 
 
 def _missed_statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The batch norms' statistics of `params`, where those of `params_ema` stayed behind: BasicSR averages parameters alone."""
+    """The batch norms' statistics of `params`, where those of `params_ema` are stale: BasicSR averages parameters alone."""
     average, student = content[_AVERAGE], content.get("params")
     counters = [key for key in average if key.endswith("num_batches_tracked")]
     if not isinstance(student, Mapping) or not all(isinstance(student.get(key), Tensor) for key in average):
@@ -200,7 +200,7 @@ def _missed_statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def load_strictly(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights, or say how they differ from the network.
+    """Load weights; where they do not fit, the error says how they differ.
 
     Raises:
         ValueError: names or shapes differ; the message counts them, names a few, and says what likely happened.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """The weighted mean of what several networks make of an image.
+    """The weighted mean of the images that several networks restore.
 
     Args:
         nets: the members.

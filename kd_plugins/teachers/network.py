@@ -1,4 +1,4 @@
-"""A network from its block of an option file, wherever it comes from (docs/teachers.md)."""
+"""Build a network from its option block, from any source (docs/teachers.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED,
 from kd_plugins.teachers.program_files import load_program
 
 WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
-"""What classes of networks raise for arguments that they do not take, beside ValueError."""
+"""What network classes raise for arguments that they do not accept, beside ValueError."""
 TEACHER_ONLY = "can be a teacher only, expected a class: `type` or `file`"
 TASKS_AT_THE_TOP = "can stand at the top of a teacher only, expected one network"
 
@@ -84,7 +84,7 @@ def build_trained(opt: Any, key: str) -> nn.Module:
 
 
 def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its weights, if any are named, and what is known of how it is run."""
+    """The network, with its weights if any are named, and what is known about running it."""
     checkpoint, param_key, prefix = (block.pop(name, None) for name in WEIGHT_KEYS)
     if not checkpoint:
         net = _construct(block, key)
@@ -117,7 +117,7 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _construct(block: Mapping[str, Any], key: str) -> nn.Module:
-    """A network out of its class and arguments."""
+    """Build a network from its class and arguments."""
     if "file" in block:
         if "type" in block or not block.get("class"):
             raise ValueError(f"{key}: file: {block['file']!r}, expected `class: NAME` beside it, and no `type`")
@@ -175,7 +175,7 @@ def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
 
 
 def _adapt(net: nn.Module, options: dict[str, Any], key: str) -> None:
-    """Put the hooks on a network that its options ask for, and none where they ask for nothing."""
+    """Attach the hooks that a network's options ask for, if any."""
     multiple, square = options.pop("pad_to", None), options.pop("pad_square", None)
     if multiple is not None or square:
         multiple = 1 if multiple is None else multiple
@@ -191,7 +191,7 @@ def _adapt(net: nn.Module, options: dict[str, Any], key: str) -> None:
 
 
 def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
-    """Build a registered architecture, naming the nearest one where there is no such.
+    """Build a registered architecture; the error for an unknown name gives the nearest one.
 
     Args:
         opt: `type` and arguments.
@@ -208,7 +208,7 @@ def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:
 
 
 def main_block(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The block of a teacher's network; of the first task's, where each task has its own."""
+    """The block of a teacher's network; where each task has its own, that of the first task."""
     tasks = teacher.get(TASKS)
     first = next(iter(tasks.values()), None) if isinstance(tasks, Mapping) else None
     return first if isinstance(first, Mapping) else teacher
@@ -235,13 +235,13 @@ def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (name
 
 
 def student_block(opt: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A `network_g` block as BasicSR's build_network takes it: itself, or a SourcedNetwork where it is not one of BasicSR's."""
+    """A `network_g` block for BasicSR's build_network: unchanged, or wrapped in a SourcedNetwork where BasicSR does not know it."""
     if is_registered(opt.get("type")) and not any(name in opt for name in SOURCE_KEYS):
         return opt
     return {"type": SOURCED, "network": dict(opt)}
 
 
 def padded_block(opt: Mapping[str, Any], sizes: Sizes) -> Mapping[str, Any]:
-    """That of a student as BasicSR's build_network takes it, which is padded to such sizes."""
+    """The block of a student for BasicSR's build_network, with padding to such sizes."""
     block = opt["network"] if opt.get("type") == SOURCED else opt
     return student_block({**block, "pad_to": sizes.multiple, **({"pad_square": True} if sizes.square else {})})

@@ -1,4 +1,4 @@
-"""What a file of weights says of its network: a class that is registered here, and plain arguments; nothing else is built."""
+"""Descriptions of networks in files of weights: a registered class and plain arguments. Nothing else is built."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def explicit_block(block: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def recognise_part(weights: Mapping[str, Tensor], source: str) -> Recognised | None:
-    """As `recognise`, also where the weights are those of one network within a larger one, as a training framework saves it.
+    """Like `recognise`, but also finds one network within a larger one, as training frameworks save it.
 
     Raises:
         ValueError: see `recognise`; or there are several such networks.
@@ -84,7 +84,7 @@ def recognise_part(weights: Mapping[str, Tensor], source: str) -> Recognised | N
 
 
 def described(block: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a file of a network's weights is to say of it, see `plain_network`; None where it is not known."""
+    """The description to save with a network's weights, see `plain_network`; None where it is not known."""
     explicit = explicit_block(block)
     # as JSON has it: whatever else YAML has, a date say, is no argument that could be read back
     return None if explicit is None else json.loads(json.dumps(explicit, default=str))
@@ -100,7 +100,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _as_yaml(value: Any) -> Any:
-    """As YAML writes it: lists in place of tuples."""
+    """Convert tuples to lists, as YAML has no tuples."""
     if isinstance(value, Mapping):
         return {key: _as_yaml(each) for key, each in value.items()}
     return [_as_yaml(each) for each in value] if isinstance(value, (list, tuple)) else value
@@ -160,7 +160,7 @@ def _nearest(name: object) -> str:
 
 
 def _fault(value: Any, depth: int = 0) -> str:
-    """What is wrong with an argument; nothing where it is plain."""
+    """What is wrong with an argument; an empty text where it is plain."""
     if isinstance(value, list):
         return "nested too deep" if depth == _DEEPEST else next((fault for each in value if (fault := _fault(each, depth + 1))), "")
     if value is None or isinstance(value, bool):
@@ -185,7 +185,7 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def within(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """While a described network is built: it may not become much larger than its weights, nor open files or connections.
+    """Guard the building of a described network: it may not become much larger than its weights, nor open files or connections.
 
     Raises:
         ValueError: it does; before the memory is asked for.
@@ -235,7 +235,7 @@ _CODE = (".py", ".pyc", ".so", ".pyd")  # of a module that a constructor imports
 
 @cache
 def _watch() -> None:
-    """Python has one such hook for a whole process, for good."""
+    """Install the audit hook, once: Python keeps it as long as the process lives."""
     sys.addaudithook(_refuse_outside)
 
 

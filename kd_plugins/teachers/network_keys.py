@@ -1,4 +1,4 @@
-"""The keys of a network's block that are no arguments of its class."""
+"""The keys of a network's block that are not arguments of its class."""
 
 ADAPTER_KEYS = ("pad_to", "pad_square", "output", "noise_level", "value_range", "mean")
 CLASS_KEYS = ("file", "class")

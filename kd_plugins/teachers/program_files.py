@@ -13,7 +13,7 @@ UNTRUSTED = "a program can run code of whoever made it, and no scan of it can te
 
 
 class Program(nn.Module):
-    """A network out of a program file. It has an output, and no layers that could be tapped.
+    """A network loaded from a program file. It has an output but no layers to tap.
 
     Args:
         run: what the file holds.
@@ -27,12 +27,12 @@ class Program(nn.Module):
         self.untappable = f"{path.name} is a program, which has an output but no layers to compare"
 
     def train(self, mode: bool = True) -> Program:
-        """Stay as it was saved: an exported program cannot be switched."""
+        """Keep the mode in which it was saved: an exported program cannot be switched."""
         self.training = False
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the program makes of (N, C, H, W).
+        """Restore a batch (N, C, H, W).
 
         Raises:
             ValueError: it does not take a batch of this shape.
@@ -48,7 +48,7 @@ class Program(nn.Module):
 
 
 def program_kind(path: Path) -> str | None:
-    """What a file is: 'TorchScript', 'torch.export', or None: no program."""
+    """The kind of a program file: 'TorchScript' or 'torch.export'; None for any other file."""
     if not zipfile.is_zipfile(path):
         return None
     try:

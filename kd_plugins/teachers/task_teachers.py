@@ -1,4 +1,4 @@
-"""A teacher for each task, and the building of any teacher."""
+"""A teacher for each task; builds any teacher from its option block."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TaskTeachers(Teacher):
         return _joined(seen, order.argsort())
 
     def fit_sizes(self, channels: int) -> None:
-        """Of each member."""
+        """Fit the sizes of each member."""
         for member in self._members():
             member.fit_sizes(channels)
 
@@ -91,7 +91,7 @@ class TaskTeachers(Teacher):
 
 
 def _joined(seen: Mapping[Teacher, Observation], order: Tensor) -> Observation:
-    """What several teachers made of their samples, behind one another, then as `order` picks them."""
+    """Concatenate what several teachers returned for their samples, and restore the order of the batch."""
     (first, expected), *others = seen.items()
     for member, part in others:
         pairs = [("its image", part.image, expected.image)]

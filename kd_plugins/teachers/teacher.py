@@ -13,7 +13,7 @@ from kd_plugins.features import FeatureTaps, fit_sizes
 
 
 class Observation(NamedTuple):
-    """What a network made of a batch: the restored image, and its tapped features by layer name."""
+    """What a network returned for a batch: the restored images, and the tapped features by layer name."""
 
     image: Tensor
     features: dict[str, Tensor]
@@ -77,7 +77,7 @@ class Teacher(nn.Module):
         fit_sizes(self.net, [channels], self.key)
 
     def try_out(self, x: Tensor) -> Observation:
-        """Restore an example, to say before the first step what would go wrong in it.
+        """Restore an example before the first step, to report what would fail in it.
 
         Args:
             x: (N, C, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""Views that are made of a batch: transformed ones and the way back (label consistency), and crops of the clean image."""
+"""Views of a batch: transformed ones, with the inverse transform (label consistency), and crops of the clean image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = ("invert", "hflip", "vflip", "transpose")
 
 @checked
 class ViewTransform:
-    """Shows the teacher each sample inverted, flipped, transposed at random, and undoes it on what the teacher makes of it.
+    """Inverts, flips and transposes each sample at random for the teacher, and undoes it on the teacher's output.
 
     The label consistency of DUKD, as the released option files of DCKD (arXiv 2412.08939) switch it on: the student's output on
     x is compared with the teacher's opinion of the same content in another guise.
@@ -32,7 +32,7 @@ class ViewTransform:
         self._drawn: dict[str, Tensor] = {}
 
     def apply(self, x: Tensor) -> Tensor:
-        """Draw a transform for each sample, and transform.
+        """Draw a transform for each sample, and apply it.
 
         Args:
             x: (N, C, H, W) in [0, 1]; not modified.
@@ -53,7 +53,7 @@ class ViewTransform:
         return self._transform(x, _NAMES)
 
     def undo(self, x: Tensor) -> Tensor:
-        """Take back what `apply` did last, on images of the same samples; they may be larger than those it was given."""
+        """Undo the last `apply` on images of the same samples, which may be larger."""
         return self._transform(x, _NAMES[::-1])
 
     def _transform(self, x: Tensor, order: tuple[str, ...]) -> Tensor:

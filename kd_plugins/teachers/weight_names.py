@@ -1,4 +1,4 @@
-"""The names of weights against those of a network: what wrappers put in front of them, and what is no weight at all."""
+"""Match names of weights with those of a network: prefixes from wrappers, and buffers that are not weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 _MODELS = ("model", "net", "network", "net_g", "netG", "generator", "student")
 """The attributes in which training frameworks hold the network that they train."""
 _DERIVED = ("attn_mask",)
-"""Buffers that a network makes of its arguments and makes anew for an image of another size: SwinIR's, of its `img_size`."""
+"""Buffers that a network computes from its arguments, and recomputes for another image size: SwinIR's, from `img_size`."""
 
 
 def bare(name: str) -> str:
-    """A name without what DataParallel puts in front of it, and torch.compile anywhere in it."""
+    """A name without the parts that DataParallel and torch.compile add."""
     name = ".".join(part for part in name.split(".") if part != "_orig_mod")
     while name.startswith("module."):
         name = name.removeprefix("module.")
@@ -21,7 +21,7 @@ def bare(name: str) -> str:
 
 
 def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under their bare names; as they are where two would have the same."""
+    """Weights by their bare names; unchanged where two would collide."""
     found = {bare(name): value for name, value in weights.items()}
     return found if len(found) == len(weights) else dict(weights)
 
@@ -51,14 +51,14 @@ def listed(names: Iterable[object], most: int = 8) -> str:
 
 
 def candidates(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """By prefix, the parts of weights that may be a whole network, though nothing is known of that network."""
+    """The parts of weights, by prefix, that may be a whole network of unknown kind."""
     starts = first_parts(weights)
     prefixes = starts if len(starts) == 1 else [start for start in starts if start.removesuffix(".") in _MODELS]
     return {prefix: without_prefix(weights, prefix) for prefix in prefixes if prefix.endswith(".")}
 
 
 def named_as(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under a network's names, as far as they can be told.
+    """Map weights to a network's names, as far as possible.
 
     Args:
         own: the network's state dict.
