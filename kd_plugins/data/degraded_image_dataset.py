@@ -64,10 +64,10 @@ class DegradedImageDataset(Dataset):
         self.train = phase == "train"
         self.backend = dict(io_backend)
         if self.backend.get("type") not in ("disk", "lmdb"):
-            raise ValueError(f"io_backend is {io_backend!r}; expected {{type: disk}} or {{type: lmdb}}")
+            raise ValueError(f"io_backend: {io_backend!r}, expected {{type: disk}} or {{type: lmdb}}")
         size, scale = gt_size or 0, scale or 1
         if self.train and size % scale:
-            raise ValueError(f"gt_size is {size!r}; expected a multiple of the scale, {scale}")
+            raise ValueError(f"gt_size: {size}, expected a multiple of the scale, {scale}")
         self.size = size // scale
         self.channels = 1 if color == "y" else 3
         self.hflip, self.rot = bool(use_hflip), bool(use_rot)
@@ -101,7 +101,7 @@ class DegradedImageDataset(Dataset):
         if self.train:
             height, width = image.shape[:2]
             if min(height, width) < self.size:
-                raise ValueError(f"image '{path}' is {width}x{height}; expected at least {self.size} on each side, as a crop has")
+                raise ValueError(f"image '{path}' is {width}x{height}, expected at least the crop's {self.size} on each side")
             image = random_window(image, self.size, np.random.RandomState(seed % 2**32), self.hflip, self.rot)
         return {"lq": to_tensor(image.astype(np.float32) * np.float32(1 / 255)), "lq_path": name}
 

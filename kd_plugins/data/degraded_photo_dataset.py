@@ -86,9 +86,9 @@ class DegradedPhotoDataset(Dataset):
         self.degrade = build_degradation(degradation)
         factor, size = self.degrade.factor, gt_size or 0
         if factor != scale:
-            raise ValueError(f"degradation makes images {factor} times smaller; expected {scale}, the option file's scale")
+            raise ValueError(f"degradation: makes images {factor} times smaller, expected {scale}, the option file's scale")
         if self.train and size % factor:
-            raise ValueError(f"gt_size is {size}; expected a multiple of the scale, {factor}")
+            raise ValueError(f"gt_size: {size}, expected a multiple of the scale, {factor}")
         self.hflip, self.rot, self.seed, self.unlabelled = bool(use_hflip), bool(use_rot), seed, bool(unlabelled)
         self.gt_size = size if self.train else 0
         self.channels = 1 if color == "y" else 3

@@ -77,8 +77,8 @@ def _of_a_run(mine: Sequence[nn.Module], theirs: Sequence[nn.Module], name: str)
             if [type(theirs[number]) for number in numbers] == kinds:
                 return numbers
     raise ValueError(
-        f"inherit: the student has {len(mine)} modules in {name}, the teacher {len(theirs)}, and they are no run of like blocks of "
-        "which some could be left out"
+        f"inherit: the student has {len(mine)} modules in {name}, the teacher {len(theirs)}; expected a run of similar "
+        "blocks, of which some can be left out"
     )
 
 

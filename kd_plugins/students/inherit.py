@@ -179,8 +179,8 @@ def _prove(teacher: nn.Module, plan: Plan, graph: Graph, order: Tensor, image: T
     for old, new in zip(_tensors(before), _tensors(after), strict=True):
         if not torch.allclose(old, new, rtol=0, atol=1e-3 * float(old.abs().amax())):
             raise ValueError(
-                f"inherit: which channels the weights of {type(teacher).__name__} share was read off wrongly: shuffled "
-                f"accordingly, they make another image (by {float((old - new).abs().amax()):.2g}): no student can start from it"
+                f"inherit: the channels that weights of {type(teacher).__name__} share were not found: shuffling them changes "
+                f"the image (by {float((old - new).abs().amax()):.2g}), so that no student can start from it"
             )
 
 

@@ -35,7 +35,7 @@ class Selection:
         mine, theirs = (_kinds(graph) for graph in (self.student, teacher))
         if mine.keys() != theirs.keys():
             odd = next(iter(mine.keys() - theirs.keys() or theirs.keys() - mine.keys()))
-            raise ValueError(f"inherit: {self._name(odd)} go through other operations in the student than in the teacher")
+            raise ValueError(f"inherit: {self._name(odd)} pass through different operations in student and teacher")
         chosen: dict[int, int] = {}
         waiting = dict.fromkeys(mine)
         while waiting:
@@ -59,8 +59,8 @@ class Selection:
             fixed = bool(self.teacher.fixed.intersection(sources))
             if fixed and len(channels) < len(sources):
                 raise ValueError(
-                    f"inherit: {self._name(kind)}: {len(channels)} in the student, expected the teacher's {len(sources)}: they are "
-                    "not inherited channels only"
+                    f"inherit: {self._name(kind)}: {len(channels)} in the student, expected the teacher's {len(sources)}: other "
+                    "channels stand beside them"
                 )
             if len(channels) < len(sources):
                 self.narrowed.add(kind)

@@ -126,7 +126,7 @@ class _Trace(TorchDispatchMode):
             info = apply(self.rules, func, args, kwargs or {}, outputs, lambda x: self.info.get(id(x), ChannelInfo()))
         except ValueError as error:
             raise ValueError(
-                f"inherit: {module or 'the network'}: {name} {error}: which channels its weights share cannot be said"
+                f"inherit: {module or 'the network'}: {name} {error}, so that the channels which its weights share cannot be told"
             ) from None
         for tensor, each in zip(outputs, info, strict=False):
             if isinstance(tensor, Tensor) and each.labels:

@@ -72,7 +72,7 @@ def test_lmdb_holds_the_same_images(folder, tmp_path):
     ("changes", "error", "said"),
     [
         ({"gt_size": None}, ValueError, "DegradedImageDataset: gt_size: missing"),
-        ({"gt_size": 33, "scale": 2}, ValueError, "gt_size is 33; expected a multiple of the scale, 2"),
+        ({"gt_size": 33, "scale": 2}, ValueError, "gt_size: 33, expected a multiple of the scale, 2"),
         ({"io_backend": {"type": "memcached"}}, ValueError, "expected {type: disk} or {type: lmdb}"),
         ({"dataroot_lq": "nowhere"}, FileNotFoundError, "dataroot_lq names 'nowhere', which does not exist; expected a folder"),
     ],
@@ -84,7 +84,7 @@ def test_wrong_options_are_named(folder, changes, error, said):
 
 
 def test_an_image_smaller_than_a_crop_and_one_that_is_none_are_named(folder):
-    with pytest.raises(ValueError, match="a.png' is 70x60; expected at least 64 on each side"):
+    with pytest.raises(ValueError, match="a.png' is 70x60, expected at least the crop's 64 on each side"):
         build_dataset(options(folder, gt_size=64))[0]
     (folder / "b.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="b.png' cannot be decoded"):

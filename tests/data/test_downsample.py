@@ -70,9 +70,9 @@ def test_a_validation_photo_is_cut_to_a_multiple_of_the_scale():
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"scale": 2}, "4 times smaller; expected 2"),
-        ({"degradation": {"type": "rain"}}, "1 times smaller; expected 4"),
-        ({"gt_size": 50}, "gt_size is 50; expected a multiple of the scale, 4"),
+        ({"scale": 2}, "4 times smaller, expected 2"),
+        ({"degradation": {"type": "rain"}}, "1 times smaller, expected 4"),
+        ({"gt_size": 50}, "gt_size: 50, expected a multiple of the scale, 4"),
         ({"degradation": {"type": "downsample", "scale": 1.5}}, "scale: 1.5, expected a whole number"),
     ],
 )

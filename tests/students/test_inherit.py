@@ -177,7 +177,11 @@ REFUSED = {
     "wider": ("Restormer", {"dim": 16}, "wider"),
     "deeper": ("Restormer", {"num_blocks": [1, 1, 2, 4]}, "4 blocks in latent.*3"),
     "more levels": ("NAFNet", {"enc_blk_nums": [1, 1, 1], "dec_blk_nums": [1, 1, 1]}, "deeper: 3 blocks in encoders"),
-    "fewer levels": ("NAFNet", {"enc_blk_nums": [1], "dec_blk_nums": [1]}, "no run of like blocks|not in the teacher|nothing for"),
+    "fewer levels": (
+        "NAFNet",
+        {"enc_blk_nums": [1], "dec_blk_nums": [1]},
+        "a run of similar blocks|not in the teacher|nothing for",
+    ),
     "another image": ("NAFNet", {"img_channel": 1}, "intro.weight"),
     "other heads": ("Restormer", {"heads": [1, 2, 2, 2]}, "latent.0.attn.project_out.* do not|latent.0.attn.*does not follow"),
     "another norm": ("Restormer", {"LayerNorm_type": "BiasFree"}, "norm1.body.bias"),
