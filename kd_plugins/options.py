@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from kd_plugins.arguments import Path
 from kd_plugins.option_library import find_option_file, unknown_name
 from kd_plugins.yaml_loader import Loader, load
 
@@ -42,9 +43,6 @@ def option_errors(file: str) -> Iterator[None]:
     except (ValueError, KeyError, FileNotFoundError, NotADirectoryError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise OptionError(f"{file}: {text}") from error
-
-
-Path = tuple[str, ...]
 
 
 class Place(NamedTuple):

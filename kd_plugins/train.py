@@ -20,9 +20,9 @@ from basicsr.utils.options import dict2str
 
 import kd_plugins
 from kd_plugins import distributed
+from kd_plugins.arguments.traversal import no_entry
 from kd_plugins.checks import check_file
 from kd_plugins.checks.option_keys import MODELS
-from kd_plugins.checks.traversal import no_entry
 from kd_plugins.data.loading import readable_loader, resumable_loader
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionError, option_errors

@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
-from kd_plugins.checks.datasets import DATASETS, DEGRADATION
-from kd_plugins.checks.option_keys import EXTRACTOR, LOSS, METRIC, MODELS, NETWORK
+from kd_plugins.checks.datasets import DATASETS
+from kd_plugins.checks.option_keys import LOSS, METRIC, MODELS, NETWORK
+from kd_plugins.data.degradations import DEGRADATION
+from kd_plugins.extractors import EXTRACTOR
 from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS
 
 

@@ -2,6 +2,8 @@
 
 from annotated_types import Len, MinLen, MultipleOf
 
+from kd_plugins.arguments.block_specs import Block, Many, Named, Path, signature_block, spec_of
+from kd_plugins.arguments.build import build, require
 from kd_plugins.arguments.checked import checked
 from kd_plugins.arguments.type_schemas import Schema, describe, fits, refusal, schema_of, schema_of_default
 from kd_plugins.arguments.words import (
@@ -31,15 +33,19 @@ __all__ = [
     "AtMost",
     "Below",
     "Between",
+    "Block",
     "Count",
     "Flag",
     "Held",
     "Len",
+    "Many",
     "MinLen",
     "MultipleOf",
+    "Named",
     "OneName",
     "Ordered",
     "OwnName",
+    "Path",
     "Range",
     "Schema",
     "Share",
@@ -48,10 +54,14 @@ __all__ = [
     "WholeRange",
     "Why",
     "Workers",
+    "build",
     "checked",
     "describe",
     "fits",
     "refusal",
+    "require",
     "schema_of",
     "schema_of_default",
+    "signature_block",
+    "spec_of",
 ]

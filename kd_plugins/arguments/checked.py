@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import keyword
 import typing
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -62,6 +63,11 @@ def _checked(function: Any) -> Any:
 def key_of(name: str) -> str:
     """What an option file calls an argument: `from_` is `from` there, which is no name in Python."""
     return name.removesuffix("_")
+
+
+def argument_of(key: str) -> str:
+    """The argument that an option file calls so."""
+    return f"{key}_" if keyword.iskeyword(key) else key
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:

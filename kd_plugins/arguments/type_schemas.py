@@ -144,6 +144,17 @@ def fits(value: Any, schema: Schema) -> bool:
     return True
 
 
+def names_file(value: Any, schema: Schema) -> bool:
+    """Whether a value that fits is a file's name, and no word that may stand in place of one."""
+    a_word = any("enum" in option and fits(value, option) for option in options_of(schema))
+    return isinstance(value, str) and not a_word and any(option.get("format") == "path" for option in options_of(schema))
+
+
+def options_of(schema: Schema) -> list[Schema]:
+    """The schemas of which one has to hold."""
+    return schema.get("anyOf", [schema])
+
+
 def _bytes(text: str) -> float:
     try:
         return len(text.encode())
@@ -165,7 +176,7 @@ _CLASSES = {"boolean": bool, "string": str, "null": type(None), "array": (list, 
 
 def refusal(value: Any, schema: Schema) -> str:
     """What is wrong with a value that does not fit: itself, what was expected, and what is near it."""
-    choices = [choice for option in schema.get("anyOf", [schema]) for choice in option.get("enum", ())]
+    choices = [choice for option in options_of(schema) for choice in option.get("enum", ())]
     near = nearest(value, choices, count=1) if isinstance(value, str) and choices else "none is near"
     return f"{show(value)}, expected {describe(schema)}" + f"; nearest: {near}" * (near != "none is near")
 

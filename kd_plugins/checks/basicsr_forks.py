@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kd_plugins.checks.block_specs import Fork
+from kd_plugins.arguments.block_specs import Fork
 
 _PROGRESSIVE = "a size of crop and batch for each stage of training (progressive learning): the loader here has one size, "
 _BY_HAND = "train stage by stage with `gt_size` and `batch_size_per_gpu`, each resumed from the last"

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from kd_plugins.archs.spandrel_arch import spandrel_networks
+from kd_plugins.arguments import Path
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.network_sources import NETWORK
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import channels_of
 from kd_plugins.mappings import mapping
-from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network_keys import CLASS_KEYS, TEACHER_KEYS
 

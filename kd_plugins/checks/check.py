@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kd_plugins.arguments.traversal import NOTES, check_block, no_entry
 from kd_plugins.checks.contradictions import check_contradictions
 from kd_plugins.checks.evaluation import check_evaluation
 from kd_plugins.checks.findings import Findings
@@ -14,7 +15,6 @@ from kd_plugins.checks.gpus import check_gpus
 from kd_plugins.checks.network_sources import holds_itself
 from kd_plugins.checks.option_keys import MODELS, file_block
 from kd_plugins.checks.paths import check_paths
-from kd_plugins.checks.traversal import NOTES, check_block, no_entry
 from kd_plugins.checks.trial_build import try_building
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show

@@ -6,28 +6,29 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
-from kd_plugins.arguments import fits, schema_of
-from kd_plugins.checks.block_specs import house_of
+from kd_plugins.arguments import Path, fits, schema_of
+from kd_plugins.arguments.block_specs import house_of
 from kd_plugins.checks.channels import check_channels
 from kd_plugins.checks.datasets import LOADER_NEEDS, training_needs
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
 from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
 from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
-from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, SCHEDULERS, UPSTREAM
+from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import build_degradation
 from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import choose, show
 from kd_plugins.models import DistillationModel
+from kd_plugins.models.distillation_model import no_negatives
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
-from kd_plugins.options import Path
 from kd_plugins.students.from_teacher import read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network import main_block
 from kd_plugins.teachers.network_description import plain_network
 from kd_plugins.teachers.network_keys import TEACHER_KEYS
+from kd_plugins.training.optimizers import SCHEDULERS
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
     SCHEDULERS["CosineAnnealingRestartLR"]: ("periods", ()),
@@ -253,5 +254,5 @@ def _check_term(
             findings.error(path, str(error))
         else:
             if "negatives" in asks and not model.makes_negatives:
-                findings.error(path, f"{block['type']} needs negatives, which {model.__name__} does not make; DCKDModel does")
+                findings.error(path, f"{block['type']}: {no_negatives(model)}")
     return () if between == (OUTPUT,) else tuple(map(str, between))

@@ -9,13 +9,10 @@ from typing import Any, Literal
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from kd_plugins.arguments import Count, Flag, Text
+from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
-from kd_plugins.checks.block_specs import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.data import TaskDataset
 from kd_plugins.data.dataset_registration import LOADER, takes_keywords
-from kd_plugins.data.degradations import DEGRADATION_REGISTRY
-
-DEGRADATION = Named("degradation", DEGRADATION_REGISTRY, signature_block, many=True)
 
 _BACKEND = Block("io_backend", {"type": Literal["disk", "lmdb", "memcached"]}, ("type",), every=Any)
 _LOADER: dict[str, Spec] = {**LOADER, "io_backend": _BACKEND}
@@ -68,7 +65,7 @@ def training_needs(kind: object) -> tuple[str, ...]:
 def _block(cls: Callable[..., Any]) -> Block | None:
     if takes_keywords(cls):
         given = [key for key in LOADER if key != "io_backend"]  # the loader's keys stand beside a dataset's own
-        return signature_block(cls, given, {"degradation": DEGRADATION, "tasks": Many(lambda: _OF_ONE_TASK, named=True)})
+        return signature_block(cls, given, {"tasks": Many(lambda: _OF_ONE_TASK, named=True)})
     name = getattr(cls, "__name__", "")
     if name not in _KEYS_OF_BASICSR or house_of(cls) != "basicsr":
         return None

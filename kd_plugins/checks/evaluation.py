@@ -8,7 +8,7 @@ from typing import Any
 
 from basicsr.models.sr_model import SRModel
 
-from kd_plugins.checks.block_specs import house_of
+from kd_plugins.arguments.block_specs import house_of
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.network_sources import sources_of
 from kd_plugins.checks.option_keys import UPSTREAM

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kd_plugins.options import OptionError, OptionFile, Path, Place
+from kd_plugins.arguments import Path
+from kd_plugins.options import OptionError, OptionFile, Place
 
 
 class Findings:
@@ -17,6 +18,7 @@ class Findings:
         self._errors: list[tuple[Place, str]] = []
         self._warnings: list[tuple[Place, str]] = []
         self._wrong: set[Path] = set()
+        self.files: dict[Path, str] = {}
 
     def error(self, path: Path, text: str) -> None:
         """Note what keeps a run from starting."""
@@ -30,6 +32,10 @@ class Findings:
     def warning(self, path: Path, text: str) -> None:
         """Note what does not."""
         self._warnings.append(self._line(path, text))
+
+    def file(self, path: Path, name: str) -> None:
+        """Note the name of a file that has to be there, for `check_paths`."""
+        self.files[path] = name
 
     def _line(self, path: Path, text: str) -> tuple[Place, str]:
         place = self.found.place(path)

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, cast
 
 from kd_plugins.arguments import fits
-from kd_plugins.checks.block_specs import house_of, schema_of_leaf
+from kd_plugins.arguments.block_specs import house_of, schema_of_leaf
 from kd_plugins.checks.findings import Findings
-from kd_plugins.checks.option_keys import FADE, LOSS, UPSTREAM
+from kd_plugins.checks.option_keys import LOSS, UPSTREAM
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import is_unlabelled
 from kd_plugins.mappings import blocks_in, mapping
@@ -18,7 +18,7 @@ from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.models import DistillationModel
 from kd_plugins.models.supervised import nothing_to_train_by, truth_readers
 from kd_plugins.models.terms import merge_terms, truth_instead
-from kd_plugins.training.fade import Fade, read_fade
+from kd_plugins.training.fade import FADE, Fade, read_fade
 
 
 def check_ground_truth(findings: Findings, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:

@@ -10,10 +10,10 @@ from os import path as osp
 from pathlib import Path as File
 from typing import Any
 
+from kd_plugins.arguments import Path
 from kd_plugins.checks.findings import Findings
 from kd_plugins.data.photos import SUFFIXES
 from kd_plugins.messages import show
-from kd_plugins.options import Path
 
 _LQ, _GT = "dataroot_lq", "dataroot_gt"
 _PAIRED, _REAL = "PairedImageDataset", "RealESRGANPairedDataset"

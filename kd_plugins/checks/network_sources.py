@@ -10,9 +10,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
-from kd_plugins.arguments import Above, AtLeast, AtMost, Count, Flag, Text, Why
-from kd_plugins.checks.block_specs import Block, Many, Named, Spec, signature_block
-from kd_plugins.options import Path
+from kd_plugins.arguments import Above, AtLeast, AtMost, Count, Flag, Path, Text, Why
+from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, signature_block
 from kd_plugins.students.from_teacher import Request
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
 from kd_plugins.teachers.network_keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TRUST

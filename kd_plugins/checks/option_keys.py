@@ -9,23 +9,17 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
 from kd_plugins.arguments import AtLeast, AtMost, Flag, OwnName, Text, Threads
+from kd_plugins.arguments.block_specs import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block, spec_of
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
-from kd_plugins.checks.block_specs import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.network_sources import ANY_STUDENT, NETWORK, TEACHER
-from kd_plugins.data.negatives import NegativeInputs
-from kd_plugins.extractors import EXTRACTOR_REGISTRY, TokenizerExtractor
-from kd_plugins.losses.trust import Trust
-from kd_plugins.models import DistillationModel
-from kd_plugins.models.history import History
-from kd_plugins.models.terms import VIEWS
-from kd_plugins.students import CHANNELS
+from kd_plugins.models import DistillationModel, terms
+from kd_plugins.models.student_init import INIT
 from kd_plugins.teachers import ViewTransform
-from kd_plugins.training.fade import SHAPES
-from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS
+from kd_plugins.training.optimizers import OPTIMIZER, SCHEDULER
 
 Number = float | None
 NotNegative = Annotated[float, AtLeast(0)] | None
@@ -34,26 +28,8 @@ Often = Annotated[float, AtLeast(1)]
 """Every so many iterations; a whole number, that may be written 5e3."""
 OURS, UPSTREAM = "kd_plugins", "basicsr"
 
-EXTRACTOR = Named("extractor", EXTRACTOR_REGISTRY, signature_block)
 
-
-def _arguments(target: Callable[..., Any], given: tuple[str, ...] = ()) -> Block:
-    """Of a class here, an `extractor` is a block; what it is for a user's own class is not known."""
-    extractor = replace(EXTRACTOR, default=getattr(target, "default_extractor", None))
-    numbers = dict.fromkeys(("loss_weight", "eps"), float)  # BasicSR's losses have no annotations
-    nested = {OURS: {"extractor": extractor, "T_max": Often}, UPSTREAM: numbers}
-    return signature_block(target, given, nested.get(house_of(target), {}))
-
-
-LOSS = Named("loss", LOSS_REGISTRY, _arguments, renamed=RENAMED["loss"])
-FADE = Block("fade", {**dict.fromkeys(("from", "to", "start", "end"), Annotated[float, AtLeast(0)]), "shape": Literal[SHAPES]})
-_TERM_KEYS: dict[str, Spec] = {
-    "between": str | list[str],
-    "view": Literal[VIEWS],
-    "trust": signature_block(Trust),
-    "fade": FADE,
-}
-TERM = replace(LOSS, beside=_TERM_KEYS)
+LOSS, TERM = replace(terms.LOSS, renamed=RENAMED["loss"]), replace(terms.TERM, renamed=RENAMED["loss"])
 _MEASURES = partial(signature_block, given=("img", "img2"), nested={"crop_border": Annotated[int, AtLeast(0)]})
 METRIC = Named("metric", METRIC_REGISTRY, _MEASURES, beside={"better": Literal["higher", "lower", None]})
 _UPSTREAMS_SCHEDULERS = {
@@ -63,12 +39,15 @@ _UPSTREAMS_SCHEDULERS = {
 }
 
 
-def _solver(house: str) -> dict[str, Spec]:
-    optimizers = OPTIMIZERS if house == OURS else {"Adam": torch.optim.Adam}
-    schedulers = SCHEDULERS if house == OURS else _UPSTREAMS_SCHEDULERS
-    optimizer = Named("optimizer", optimizers, partial(_arguments, given=("params",)))
-    scheduler = Named("scheduler", schedulers, partial(_arguments, given=("optimizer",)), renamed=RENAMED["scheduler"])
-    return {"optim_g": optimizer, "scheduler": scheduler, **({} if house == OURS else {"optim_d": optimizer})}
+_UPSTREAMS_OPTIMIZER = replace(OPTIMIZER, registry={"Adam": torch.optim.Adam})
+_SOLVERS: dict[str, dict[str, Spec]] = {
+    OURS: {"optim_g": OPTIMIZER, "scheduler": replace(SCHEDULER, renamed=RENAMED["scheduler"])},
+    UPSTREAM: {
+        "optim_g": _UPSTREAMS_OPTIMIZER,
+        "optim_d": _UPSTREAMS_OPTIMIZER,
+        "scheduler": replace(SCHEDULER, registry=_UPSTREAMS_SCHEDULERS, renamed=RENAMED["scheduler"]),
+    },
+}
 
 
 _TRAIN: dict[str, Spec] = {
@@ -128,25 +107,12 @@ _TOP: dict[str, Spec] = {
     "network_g": NETWORK,
     "dist_params": Block("dist_params", {"backend": str, "port": int | str | None}, unknown=WARNING),
 }
-_DCKD = {
-    "variant": Literal["paper", "official", None],
-    "tokenizer": signature_block(TokenizerExtractor),
-    "history": signature_block(History, given=("net", "student")),
-    "negatives": signature_block(NegativeInputs),
-}
-_INIT = {
-    "from": Literal["teacher"],
-    "channels": Literal[CHANNELS],
-    "refit": bool,
-    "batches": Annotated[int, AtLeast(1)],
-}
 _TOP_OURS: dict[str, Spec] = {
     "network_g": ANY_STUDENT,
     "teacher": TEACHER,
     "teacher_clean": TEACHER,
-    "init": Block("init", _INIT, ("from",), words=("teacher", "random")),
+    "init": INIT,
     "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]], words=("auto",)),
-    "dckd": Block("dckd", _DCKD),
     "amp": Literal["bf16", False, None],
     "channels_last": bool,
 }
@@ -160,7 +126,11 @@ _TOP_UPSTREAM: dict[str, Spec] = {"network_d": NETWORK, **dict.fromkeys(_REAL_ES
 
 
 def file_block(
-    model: Callable[..., Any] | None, is_train: bool, is_debug: bool = False, brought: Mapping[str, Any] | None = None
+    model: Callable[..., Any] | None,
+    is_train: bool,
+    is_debug: bool = False,
+    brought: Mapping[str, Any] | None = None,
+    read: Mapping[str, Any] | None = None,
 ) -> Block:
     """The block of a whole option file.
 
@@ -169,6 +139,7 @@ def file_block(
         is_train: training, or test.
         is_debug: whether the run is one that fills in how often to log by itself.
         brought: the terms that an option file may change without naming their `type`; by default those of the model.
+        read: the further blocks at the top; by default those that the model says it reads (`option_blocks`).
 
     Returns:
         The block. What the models of this project do not read is an error, what BasicSR's do not read a warning. A user's own
@@ -179,7 +150,7 @@ def file_block(
     own = model is None or issubclass(cast(type, model), DistillationModel)
     others: dict[str, Any] = {} if house == OURS else {"misspelt": WARNING, "unknown": WARNING if known else NOTHING}
     forks = FORKS if known else {}
-    solver = _solver(house) if known else {}
+    solver = _SOLVERS.get(house, {})
     train = {**_TRAIN, **(_TRAIN_OURS if own else _TRAIN_UPSTREAM), **solver}
     brought = getattr(model, "default_terms", {}) if brought is None else brought
     if brought:
@@ -188,12 +159,14 @@ def file_block(
     val = {**_VAL, **(_VAL_OURS if own else _VAL_UPSTREAM)}
     solver_needs = ("optim_g", "scheduler", "total_iter") if solver else ("total_iter",)
     often = () if is_debug else ("print_freq", "save_checkpoint_freq")
-    blocks = {
+    blocks: dict[str, Spec] = {
         "path": Block("path", {**_PATH, **dict.fromkeys(_PATH_FILLED, Any)}, **others),
         "train": Block(named, train, solver_needs if is_train else (), forks=forks.get("train", {}), **others),
         "val": Block(named, val, ("val_freq",) if is_train and not is_debug else (), forks=forks.get("val", {}), **others),
         "logger": Block("the log", _LOGGER, (*often, "use_tb_logger") if is_train else (), unknown=WARNING),
     }
+    further: Mapping[str, Any] = getattr(model, "option_blocks", {}) if read is None else read
+    blocks.update({key: spec_of(what, key) for key, what in further.items()})
     required = ("name", "model_type", "datasets", "network_g", *(("train", "logger") if is_train else ("val",)))
     return Block(named, {**_TOP, **(_TOP_OURS if own else _TOP_UPSTREAM), **blocks}, required, **others)
 

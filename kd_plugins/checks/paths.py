@@ -7,23 +7,20 @@ from os import path as osp
 from typing import Any
 
 from kd_plugins.archs.file_arch import find_file
-from kd_plugins.checks.block_specs import house_of
+from kd_plugins.arguments import Path
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.image_files import check_images
 from kd_plugins.checks.network_sources import sources_of
-from kd_plugins.checks.option_keys import EXTRACTOR, LOSS, MODELS, OURS
+from kd_plugins.checks.option_keys import MODELS
 from kd_plugins.data import TaskDataset, task_blocks
 from kd_plugins.data.photos import find_photos
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.terms import merge_terms
-from kd_plugins.options import Path
 from kd_plugins.teachers.checkpoint import find_weights
 from kd_plugins.teachers.program_files import find_program
 
-_METRIC_FILES = {"calculate_brisque": ("model", "range_path"), "calculate_lpips": ("backbone",)}
 _SOURCE_FILES = {"checkpoint": find_weights, "file": find_file, "program": find_program}
 _ROOTS, _LISTS = ("dataroot_gt", "dataroot_lq", "dataroot_flow"), ("meta_info_file", "meta_info")
 
@@ -45,17 +42,14 @@ def check_paths(findings: Findings, opt: Mapping[str, Any], is_train: bool, resu
     for key, value in paths.items():
         if str(key).startswith("pretrain_network") and not resumes:
             _check(findings, ("path", str(key)), value, osp.isfile)
-    for name, metric in blocks_in(mapping(opt.get("val")).get("metrics")):
-        for key in _METRIC_FILES.get(str(metric.get("type")), ()):
-            _check(findings, ("val", "metrics", name, key), metric.get(key))
+    for path, name in findings.files.items():
+        if is_train or path[0] in ("val", "datasets"):
+            _check(findings, path, name)
     model = MODELS.entries.get(str(opt.get("model_type")))
-    ours = model if model is not None and issubclass(model, DistillationModel) else None
-    for path, block in sources_of(opt, is_ours=ours is not None):
+    for path, block in sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)):
         for key, find in _SOURCE_FILES.items():
             if isinstance(value := block.get(key), str):
                 _attempt(findings, (*path, key), find, value)
-    if ours is not None and is_train:
-        _check_extractors(findings, opt, ours)
 
 
 def image_datasets(opt: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
@@ -78,20 +72,6 @@ def _check_dataset(findings: Findings, path: Path, dataset: Mapping[Any, Any]) -
     if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)) and photos:
         _attempt(findings, (*path, "photos"), find_photos, photos)
     check_images(findings, path, dataset)
-
-
-def _check_extractors(findings: Findings, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:
-    """The files of the extractors of this project, in the terms that the model brings as in those of the file."""
-    shared = mapping(mapping(opt.get("dckd")).get("tokenizer")).get("weights") if model.makes_negatives else None
-    _check(findings, ("dckd", "tokenizer", "weights"), shared)
-    for name, term in blocks_in(merge_terms(model.default_terms, mapping(mapping(opt.get("train")).get("distill")))):
-        loss = LOSS.entries.get(str(term.get("type")))
-        block = {"type": getattr(loss, "default_extractor", None), **mapping(term.get("extractor"))}
-        if house_of(loss) != OURS or house_of(EXTRACTOR.entries.get(str(block["type"]))) != OURS:
-            continue
-        path, weights = ("train", "distill", name, "extractor", "weights"), block.get("weights")
-        if weights != "torchvision":  # whose file is downloaded
-            _check(findings, path, weights)
 
 
 def _is_either(path: str) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from kd_plugins.arguments import Schema
-from kd_plugins.checks.block_specs import ERROR, Block, Many, Named, Spec, house_of, schema_of_leaf
+from kd_plugins.arguments.block_specs import ERROR, Block, Many, Named, Spec, house_of, schema_of_leaf
+from kd_plugins.arguments.traversal import NOTES
 from kd_plugins.checks.option_keys import MODELS, OURS, file_block
-from kd_plugins.checks.traversal import NOTES
 
 _ALWAYS = ("name", "model_type", "datasets", "network_g")
 
@@ -24,7 +24,8 @@ def json_schema() -> Schema:
     models = MODELS.entries
     ours = [name for name, model in models.items() if house_of(model) == OURS]
     brought = {name: block for model in ours for name, block in models[model].default_terms.items()}
-    found = file_block(models[ours[0]], is_train=False, brought=brought), file_block(models["SRModel"], is_train=False)
+    read = {key: what for model in ours for key, what in models[model].option_blocks.items()}
+    found = file_block(models[ours[0]], is_train=False, brought=brought, read=read), file_block(models["SRModel"], is_train=False)
     block, other = (replace(each, required=_ALWAYS) for each in found)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from basicsr.utils.registry import Registry
 
-from kd_plugins.arguments import AtLeast, Range, checked
-from kd_plugins.messages import choose
+from kd_plugins.arguments import AtLeast, Named, Range, build, checked
 
 DEGRADATION_REGISTRY = Registry("degradation")
+DEGRADATION = Named("degradation", DEGRADATION_REGISTRY, many=True)
 """Degradation classes by the name an option file calls them. Register a class of your own to use it by name."""
 
 _T = TypeVar("_T", bound=type)
@@ -142,31 +142,18 @@ class Sequential(Degradation):
         return image
 
 
-def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Degradation:
+def build_degradation(
+    opt: Mapping[str, Any] | Sequence[Mapping[str, Any]], path: tuple[str, ...] = ("degradation",)
+) -> Degradation:
     """Build a degradation from its option block.
 
     Args:
         opt: ``{type: rain, density: [0.5, 4], ...}``, or a list of such blocks, applied in order.
+        path: The keys that lead to it, for messages.
 
     Raises:
-        KeyError: If the type is unknown.
-        TypeError: If the block is neither a mapping with ``type`` nor a list of them.
-        ValueError: If an argument is unknown or out of its range.
+        ValueError: See :func:`kd_plugins.arguments.build`.
     """
     if isinstance(opt, Sequence) and not isinstance(opt, str) and opt:
-        return Sequential(build_degradation(block) for block in opt)
-    known = [name for name, _ in DEGRADATION_REGISTRY]
-    if not isinstance(opt, Mapping) or "type" not in opt:
-        raise TypeError(
-            f"degradation is {opt!r}; expected {{type: <name>, ...}} or a list of such blocks, with a name of: " + ", ".join(known)
-        )
-    arguments = dict(opt)
-    name = arguments.pop("type")
-    if name not in known:
-        raise KeyError(f"degradation type is {name!r}; {choose(name, known)}")
-    cls = DEGRADATION_REGISTRY.get(name)
-    valid = [field.name for field in dataclasses.fields(cls) if field.init]
-    for key in arguments:
-        if key not in valid:
-            raise ValueError(f"degradation '{name}' has no argument {key!r}; {choose(key, valid)}")
-    return cls(**arguments)
+        return Sequential(build(DEGRADATION, block, (*path, str(index))) for index, block in enumerate(opt))
+    return build(DEGRADATION, opt, path)

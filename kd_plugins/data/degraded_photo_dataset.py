@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from kd_plugins.arguments import Count, Flag
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.dataset_registration import Phase, register_dataset
-from kd_plugins.data.degradations import build_degradation
+from kd_plugins.data.degradations import DEGRADATION, build_degradation
 from kd_plugins.data.photos import Photo, find_photos, listed_photos, luma
 
 
@@ -65,7 +65,7 @@ class DegradedPhotoDataset(Dataset):
     def __init__(
         self,
         photos: str | Sequence[str],
-        degradation: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        degradation: Annotated[Mapping[str, Any] | Sequence[Mapping[str, Any]], DEGRADATION],
         meta_info_file: str | os.PathLike[str] | None = None,
         split: Literal["train", "val", None] = None,
         gt_size: Count = None,

@@ -4,11 +4,12 @@ from kd_plugins.extractors.brisque_extractor import BrisqueExtractor
 from kd_plugins.extractors.brisque_image import BrisqueModel, brisque_features, brisque_score, load_brisque_model
 from kd_plugins.extractors.piqe_extractor import PiqeExtractor
 from kd_plugins.extractors.piqe_image import piqe_score
-from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY, build_extractor
+from kd_plugins.extractors.registry import EXTRACTOR, EXTRACTOR_REGISTRY, build_extractor
 from kd_plugins.extractors.tokenizer import TokenizerExtractor, load_tokenizer, save_tokenizer
 from kd_plugins.extractors.vgg import VGGExtractor
 
 __all__ = [
+    "EXTRACTOR",
     "EXTRACTOR_REGISTRY",
     "BrisqueExtractor",
     "BrisqueModel",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugins import distributed
 from kd_plugins.arguments import Above, AtLeast, MinLen, checked
-from kd_plugins.extractors import build_extractor
+from kd_plugins.extractors import EXTRACTOR, build_extractor
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.shapes import require_same_shape, same_window
 
@@ -55,7 +55,7 @@ class ContrastiveImageLoss(nn.Module):
     def __init__(
         self,
         loss_weight: float = 1.0,
-        extractor: Mapping[str, Any] | None = None,
+        extractor: Annotated[Mapping[str, Any], EXTRACTOR] | None = None,
         negatives: Negative | Annotated[Sequence[Negative], MinLen(1)] = ("own", "others"),
         count: Annotated[int, AtLeast(1)] | None = None,
         weights: Sequence[float] | None = None,

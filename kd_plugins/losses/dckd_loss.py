@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from kd_plugins import distributed
 from kd_plugins.arguments import Above, checked
+from kd_plugins.extractors import EXTRACTOR
 from kd_plugins.extractors.sharing import shared_extractor
 from kd_plugins.losses.distances import level_weights, precise, summed_distance
 from kd_plugins.losses.encodings import CODES, LEVELS, NEGATIVES, Encodings
@@ -19,6 +21,9 @@ from kd_plugins.losses.shapes import require_same_shape
 
 Variant = Literal["paper", "official"]
 _RANGES = {"paper": "symmetric", "official": "unit"}  # the range that the tokenizer is fed
+
+
+Space = Annotated[Mapping[str, Any], replace(EXTRACTOR, default="TokenizerExtractor")]
 
 
 class _InTokenizerSpace(nn.Module):
@@ -70,7 +75,7 @@ class ContrastRatioLoss(_InTokenizerSpace):
         self,
         loss_weight: float = 1.0,
         variant: Variant = "paper",
-        extractor: Mapping[str, Any] | None = None,
+        extractor: Space | None = None,
         weights: Sequence[float] | None = None,
         eps: Annotated[float, Above(0)] = 1e-7,
     ) -> None:
@@ -128,7 +133,7 @@ class CodeDistributionLoss(_InTokenizerSpace):
 
     reads = (CODES,)
 
-    def __init__(self, loss_weight: float = 1.0, variant: Variant = "paper", extractor: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, loss_weight: float = 1.0, variant: Variant = "paper", extractor: Space | None = None) -> None:
         super().__init__(loss_weight, variant, extractor)
         if not hasattr(self.extractor, "codebook"):
             raise ValueError(

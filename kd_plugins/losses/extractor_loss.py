@@ -10,9 +10,10 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins.arguments import AtLeast, checked
-from kd_plugins.extractors import build_extractor
+from kd_plugins.extractors import EXTRACTOR, build_extractor
 from kd_plugins.losses.shapes import require_same_shape, same_window
 
+ExtractorBlock = Annotated[Mapping[str, Any], EXTRACTOR]
 Window = Annotated[int, AtLeast(8)] | None
 
 
@@ -37,7 +38,7 @@ class ExtractorLoss(nn.Module):
         ValueError: the window is smaller than 8.
     """
 
-    def __init__(self, extractor: Mapping[str, Any], loss_weight: float = 1.0, window: Window = 16) -> None:
+    def __init__(self, extractor: ExtractorBlock, loss_weight: float = 1.0, window: Window = 16) -> None:
         super().__init__()
         self.extractor = build_extractor(extractor)
         self.loss_weight = loss_weight
@@ -71,7 +72,7 @@ class ExtractorLoss(nn.Module):
 class BrisqueFeatureLoss(ExtractorLoss):
     """L_NC of SLKD (arXiv 2501.09268): structure and colour of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: Window = 16) -> None:
+    def __init__(self, loss_weight: float = 1.0, extractor: ExtractorBlock | None = None, window: Window = 16) -> None:
         super().__init__(extractor or {"type": "BrisqueExtractor"}, loss_weight, window)
 
 
@@ -80,5 +81,5 @@ class BrisqueFeatureLoss(ExtractorLoss):
 class PiqeFeatureLoss(ExtractorLoss):
     """L_ET of SLKD (arXiv 2501.09268): edges and texture of a feature; the extractor's feature form is ours."""
 
-    def __init__(self, loss_weight: float = 1.0, extractor: Mapping[str, Any] | None = None, window: Window = 16) -> None:
+    def __init__(self, loss_weight: float = 1.0, extractor: ExtractorBlock | None = None, window: Window = 16) -> None:
         super().__init__(extractor or {"type": "PiqeExtractor"}, loss_weight, window)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from basicsr.archs import build_network
@@ -10,7 +10,10 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import build
 from kd_plugins.data.negatives import NegativeInputs
+from kd_plugins.extractors import TokenizerExtractor
+from kd_plugins.losses.dckd_loss import Variant
 from kd_plugins.models.distillation_model import DistillationModel
 from kd_plugins.models.history import History
 
@@ -41,18 +44,15 @@ class DCKDModel(DistillationModel):
         "ce": {"type": "CodeDistributionLoss", "between": "output", "view": "degraded", "loss_weight": 0.001},
     }
     makes_negatives = True
+    option_blocks = {
+        "dckd": {"variant": Variant | None, "tokenizer": TokenizerExtractor, "history": History, "negatives": NegativeInputs}
+    }
     history: History | None = None
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        block = opt.get("dckd") or {}
-        known = ("variant", "tokenizer", "history", "negatives")
-        unknown = [key for key in block if key not in known] if isinstance(block, Mapping) else [block]
-        if unknown:
-            raise ValueError(f"dckd: {unknown[0]!r} is no key of it, expected {', '.join(known)}")
-        if not isinstance(block.get("tokenizer") or {}, Mapping):
-            raise ValueError(f"dckd:tokenizer: {block['tokenizer']!r}, expected {{weights: FILE}}")
-        self.settings = dict(block)
-        self.negative_inputs = _build(NegativeInputs, "negatives", block)
+        self.check_option_blocks(opt)
+        self.settings = opt.get("dckd") or {}
+        self.negative_inputs = build(NegativeInputs, self.settings.get("negatives"), ("dckd", "negatives"))
         super().__init__(opt)
 
     def term_blocks(self) -> dict[str, Any]:
@@ -71,8 +71,7 @@ class DCKDModel(DistillationModel):
         if not self.wants_negatives:
             return
         net = self.precision.to_memory_format(build_network(self.opt["network_g"])).to(self.device)
-        history = _build(lambda **options: History(net, self._followed(), **options), "history", self.settings)
-        self.history = history
+        self.history = history = build(History, self.settings.get("history"), ("dckd", "history"), net, self._followed())
         first, total = history.schedule.interval(1), self.opt["train"].get("total_iter")
         if total and first > int(total):
             get_root_logger().warning(
@@ -98,13 +97,3 @@ class DCKDModel(DistillationModel):
         """As DistillationModel, and the history model (net_history_*.pth)."""
         history = {} if self.history is None else {"net_history": self.history.net}
         return {**super().kept_beside(), **history}
-
-
-def _build(make: Callable[..., Any], key: str, settings: Mapping[str, Any]) -> Any:
-    options = settings.get(key) or {}
-    try:
-        return make(**options)
-    except TypeError as error:
-        raise ValueError(f"dckd:{key}: {options!r}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"dckd:{error}") from None

@@ -12,6 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins import distributed
+from kd_plugins.arguments import require, spec_of
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
 from kd_plugins.features.layer_outputs import example_channels
 from kd_plugins.models.dry_run import compare_networks, example_input, try_student
@@ -55,8 +56,12 @@ class DistillationModel(SupervisedModel):
 
     default_terms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     makes_negatives: ClassVar[bool] = False  # whether its terms may ask for them: see `make_negatives`
+    option_blocks: ClassVar[Mapping[str, Any]] = {}
+    """The further blocks of the option file that the class reads, each as the class or function whose arguments are its keys, or
+    as a mapping of keys to type hints and such: `{"my_method": {"rate": Annotated[float, Above(0)], "history": History}}`."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
+        self.check_option_blocks(opt)
         self.precision = Precision(opt)
         self.teachers = {}
         self.terms: dict[str, Term] = {}
@@ -74,6 +79,16 @@ class DistillationModel(SupervisedModel):
             self._fit_student()
             if opt.get("teacher"):
                 self._build_teachers()
+
+    @classmethod
+    def check_option_blocks(cls, opt: Mapping[str, Any]) -> None:
+        """Hold the further blocks to what they may hold.
+
+        Raises:
+            ValueError: an unknown key, or a wrong value.
+        """
+        for key, what in cls.option_blocks.items():
+            require(spec_of(what, key), opt.get(key), (key,))
 
     # ------------------------------------------------------------------------------------------------ building
 
@@ -153,9 +168,7 @@ class DistillationModel(SupervisedModel):
         self.active = list(self.terms.values())
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
-            raise ValueError(
-                f"train:distill:{asking}: it needs negatives, which {type(self).__name__} does not make; DCKDModel does"
-            )
+            raise ValueError(f"train:distill:{asking}: {no_negatives(type(self))}")
         self.transform = self._build_transform()
         for term in self.terms.values():
             for module in term.loss.modules():
@@ -296,3 +309,9 @@ class DistillationModel(SupervisedModel):
         """The network inside DataParallel, DistributedDataParallel or torch.compile."""
         net = super().get_bare_model(net)
         return getattr(net, "_orig_mod", net)
+
+
+def no_negatives(model: type) -> str:
+    """What is wrong with a term that needs negatives, of a model that makes none."""
+    makers = [name for name, other in MODEL_REGISTRY if getattr(other, "makes_negatives", False)]
+    return f"it needs negatives, which {model.__name__} does not make, expected model_type: {' or '.join(makers)}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
@@ -14,15 +15,33 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from kd_plugins import distributed
+from kd_plugins.arguments import AtLeast, build, checked, require, signature_block
 from kd_plugins.data import TaskDataset
-from kd_plugins.messages import nearest
 from kd_plugins.randomness import kept_randomness, seed_generators
-from kd_plugins.students import CHANNELS, first_order, inherit
+from kd_plugins.students import Channels, first_order, inherit
 from kd_plugins.students.from_teacher import student_of
 from kd_plugins.students.kept_student import kept_student
 
-INIT = {"from": "teacher", "channels": "importance", "refit": True, "batches": 16}
-"""The keys of `init: {...}`, with their defaults."""
+
+@checked
+@dataclass(frozen=True)
+class Init:
+    """A start from the teacher's weights.
+
+    Attributes:
+        from_: where they come from.
+        channels: which ones (see `inherit`).
+        refit: whether the layers are then fitted to the teacher's answers.
+        batches: how many training batches both are measured on.
+    """
+
+    from_: Literal["teacher"]
+    channels: Channels = "importance"
+    refit: bool = True
+    batches: Annotated[int, AtLeast(1)] = 16
+
+
+INIT = replace(signature_block(Init), words=("teacher", "random"))
 
 
 def explicit_student(opt: dict[str, Any]) -> Mapping[str, Any]:
@@ -70,32 +89,16 @@ def _choose_student(opt: Mapping[str, Any], request: Any) -> dict[str, Any]:
     return {"from_teacher": dict(request), "network_g": student.block, "costs": student.said}
 
 
-def read_init(init: Any) -> dict[str, Any] | None:
-    """The keys of `init` with their defaults; None for a random start.
-
-    Args:
-        init: 'random', 'teacher', or a mapping: `from: teacher`, `channels` (see `inherit`), `refit`: whether the layers are then
-            fitted to the teacher's answers, and for both the number of training `batches` that this is measured on.
+def read_init(init: Any) -> Init | None:
+    """The `init` of an option file: 'random' (None), 'teacher', or a mapping of what `Init` takes.
 
     Raises:
         ValueError: something else.
     """
     if init == "random":
         return None
-    if init == "teacher":
-        return dict(INIT)
-    if not isinstance(init, Mapping) or init.get("from") != "teacher":
-        raise ValueError(f"init: {init!r}, expected 'teacher', 'random' or {{from: teacher, channels: ...}}")
-    if unknown := [key for key in init if key not in INIT]:
-        raise ValueError(f"init:{unknown[0]}: no such key; nearest: {nearest(str(unknown[0]), INIT)}")
-    found = {**INIT, **init}
-    if found["channels"] not in CHANNELS:
-        raise ValueError(f"init:channels: {found['channels']!r}, expected one of {', '.join(CHANNELS)}")
-    if not isinstance(found["refit"], bool):
-        raise ValueError(f"init:refit: {found['refit']!r}, expected true or false")
-    if isinstance(found["batches"], bool) or not isinstance(found["batches"], int) or found["batches"] < 1:
-        raise ValueError(f"init:batches: {found['batches']!r}, expected a whole number of at least 1")
-    return found
+    require(INIT, init, ("init",))
+    return Init("teacher") if init == "teacher" else build(Init, init, ("init",))
 
 
 def starts_from_weights(opt: Mapping[str, Any]) -> bool:
@@ -126,17 +129,17 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
     if opt["path"].get("pretrain_network_g"):
         get_root_logger().info("The student starts from path:pretrain_network_g, not from the teacher.")
         return {}
-    refits = init["refit"] and not opt["path"].get("resume_state")  # a resumed student gets its own weights
+    refits = init.refit and not opt["path"].get("resume_state")  # a resumed student gets its own weights
     batches, importance = [], None
-    if refits or init["channels"] == "importance":
+    if refits or init.channels == "importance":
         with kept_randomness():
-            batches = list(_batches(opt, init["batches"]))
-    if init["channels"] == "importance":
+            batches = list(_batches(opt, init.batches))
+    if init.channels == "importance":
         importance = first_order(teacher, batches)
     images = _one_size([batch["lq"] for batch in batches]) if refits else None
-    kept = inherit(student, teacher, init["channels"], importance, images)
+    kept = inherit(student, teacher, init.channels, importance, images)
     distributed.broadcast_parameters(student.parameters())  # sums that differ in their last digit could keep other channels
-    how = f"channels: {init['channels']}{', refit' if refits else ''}"
+    how = f"channels: {init.channels}{', refit' if refits else ''}"
     get_root_logger().info(f"The student starts from the teacher's weights ({how}).")
     return kept
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
-from basicsr.losses import build_loss
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Block, Named, build, signature_block
+from kd_plugins.arguments.block_specs import Spec, house_of
 from kd_plugins.extractors.sharing import sharing_extractors
 from kd_plugins.features import Pair
 from kd_plugins.losses.encodings import Encodings
 from kd_plugins.losses.trust import Trust, where_trusted
-from kd_plugins.messages import nearest
 from kd_plugins.teachers import Observation
-from kd_plugins.training.fade import Fade, read_fade
+from kd_plugins.training.fade import FADE, Fade, read_fade
 
 VIEWS = ("degraded", "clean", "transformed", "zoomed")
 IMAGE_VIEWS = ("transformed", "zoomed")  # of these the restored image alone is compared
@@ -231,6 +231,23 @@ def merge_terms(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
     return {**defaults, **{name: merged(name, block) for name, block in own.items()}}
 
 
+def _arguments(loss: Callable[..., Any]) -> Block:
+    numbers: dict[str, Spec] = dict.fromkeys(("loss_weight", "eps"), float)  # BasicSR's losses have no annotations
+    return signature_block(loss, nested=numbers if house_of(loss) == "basicsr" else {})
+
+
+LOSS = Named("loss", LOSS_REGISTRY, _arguments)
+TERM = replace(
+    LOSS,
+    beside={
+        "between": str | list[str],
+        "view": Literal["degraded", "clean", "transformed", "zoomed"],
+        "trust": signature_block(Trust),
+        "fade": FADE,
+    },
+)
+
+
 def build_terms(
     opt: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float | None = None
 ) -> dict[str, Term]:
@@ -246,42 +263,31 @@ def build_terms(
         The terms by name.
 
     Raises:
-        ValueError: a term that is not a mapping, or an unknown `between`, `view` or argument, or see `Trust` and `read_fade`.
-        KeyError: an unknown loss.
+        ValueError: an unknown `between`, or see `build`.
     """
     with sharing_extractors():
         return {name: _build_term(name, value, groups, device, total_iter) for name, value in opt.items() if value is not None}
 
 
 def _build_term(
-    name: str, value: Any, groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float | None
+    name: str, value: Mapping[str, Any], groups: Mapping[str, Sequence[Pair]], device: torch.device, total_iter: float | None
 ) -> Term:
-    key = f"train:distill:{name}"
-    if not isinstance(value, Mapping) or "type" not in value:
-        raise ValueError(f"{key}: {value!r}, expected {{type: LOSS, between: ..., view: ..., loss_weight: ...}} or ~")
-    block = dict(value)
-    between, view = compared(block), block.pop("view", "degraded")
-    block.pop("between", None)
-    trust, fade = block.pop("trust", None), block.pop("fade", None)
+    path = ("train", "distill", name)
+    loss = build(TERM, value, path).to(device)
+    between, view = compared(value), value.get("view", "degraded")
     if between != (OUTPUT,) and (not between or not set(between) <= set(groups)):
-        raise ValueError(f"{key}: between={value['between']!r}, expected {OUTPUT}, or one or more of {', '.join(groups)}")
-    if view not in VIEWS:
-        raise ValueError(f"{key}: view={view!r}, expected one of {', '.join(VIEWS)}")
-    if block["type"] not in LOSS_REGISTRY:
-        raise KeyError(f"{key}: type: no loss {block['type']!r}; nearest: {nearest(str(block['type']), LOSS_REGISTRY.keys())}")
-    trust = None if trust is None else _read_trust(trust, key)
+        raise ValueError(f"{':'.join(path)}:between: {value['between']!r}, expected {OUTPUT}, or some of {', '.join(groups)}")
+    trust, fade = value.get("trust"), value.get("fade")
+    pairs = [pair for group in between for pair in groups.get(group, ())]
     try:
-        fade = None if fade is None else read_fade(fade, total_iter)
-        pairs = [pair for group in between for pair in groups.get(group, ())]
-        return Term(name, build_loss(block).to(device), between, view, pairs, trust, fade)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{key}: {block['type']}: {error}") from None
-
-
-def _read_trust(value: Any, key: str) -> Trust:
-    try:
-        return Trust(**value)
-    except TypeError:
-        raise ValueError(f"{key}: trust: {value!r}, expected {{window: 7}}, {{window: 7, tau: 0.02}} or {{}}") from None
+        return Term(
+            name,
+            loss,
+            between,
+            view,
+            pairs,
+            trust=None if trust is None else Trust(**trust),
+            fade=None if fade is None else read_fade(fade, total_iter),
+        )
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+        raise ValueError(f"{':'.join(path)}: {error}") from None

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from kd_plugins.arguments import checked
 from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.features.taps import refuse_untappable, taps_off
 from kd_plugins.students.depth import kept_blocks, without_others
@@ -19,15 +21,16 @@ from kd_plugins.students.refit import LAYERS, Source, refit
 from kd_plugins.students.selection import Selection, Shuffle, kept_rows, lookup, take
 from kd_plugins.students.trace import Graph, Plan, trace
 
-CHANNELS = ("magnitude", "first", "importance")
+Channels = Literal["magnitude", "first", "importance"]
 _SIZES = ((32, 32), (64, 64), (48, 48), (56, 56), (128, 128))  # squares: some networks take nothing else
 
 
 @torch.no_grad()
+@checked
 def inherit(
     student: nn.Module,
     teacher: nn.Module,
-    channels: str = "magnitude",
+    channels: Channels = "magnitude",
     importance: Mapping[str, Tensor] | None = None,
     images: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -59,8 +62,6 @@ def inherit(
             out of the teacher (image channels, number of levels, kind of norm), or the network does to channels what is
             not understood (module and operation are named). The student is then as it was.
     """
-    if channels not in CHANNELS:
-        raise ValueError(f"inherit: channels={channels!r}, expected one of {', '.join(map(repr, CHANNELS))}")
     if channels == "importance" and importance is None:
         raise ValueError("inherit: channels='importance' without `importance`, expected that of each of the teacher's parameters")
     if type(student) is not type(teacher):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
-from kd_plugins.messages import nearest
+from kd_plugins.arguments import AtLeast, build, checked, signature_block
 
-SHAPES = ("cosine", "linear")
-DEFAULTS: Mapping[str, Any] = {"from": 1.0, "to": 0.0, "start": 0, "end": 1.0, "shape": "cosine"}
-"""The keys of `fade: {...}`, with their defaults."""
+NotNegative = Annotated[float, AtLeast(0)]
 
 
 class Fade(NamedTuple):
@@ -40,34 +38,43 @@ class Fade(NamedTuple):
         return self.first + (self.last - self.first) * done
 
 
-def read_fade(block: Any, total_iter: float | None) -> Fade:
-    """Read a `fade` block.
+@checked
+def make_fade(
+    total_iter: float | None,
+    /,
+    from_: NotNegative = 1.0,
+    to: NotNegative = 0.0,
+    start: NotNegative = 0,
+    end: NotNegative = 1.0,
+    shape: Literal["cosine", "linear"] = "cosine",
+) -> Fade:
+    """The fade that a `fade: {from: ..., to: ...}` block asks for.
 
     Args:
-        block: `from`, `to`: factors on the weight, from 0 up, not the same; `start`, `end`: a share of the run (a number with a
-            point, up to 1.0), or an iteration; `shape`.
         total_iter: the last iteration of the run; None where it is not known.
+        from_: the factor on the weight up to `start`.
+        to: that from `end` on, another one.
+        start: a share of the run (a number with a point, up to 1.0), or an iteration.
+        end: the same.
+        shape: see `Fade`.
 
     Raises:
-        ValueError: an unknown key, a value out of range, a fade that changes nothing, or a share of a run of unknown length.
+        ValueError: a value out of range, a fade that changes nothing, or a share of a run of unknown length.
     """
-    if not isinstance(block, Mapping):
-        raise ValueError(f"fade: {block!r}, expected {{from: 1, to: 0, start: 0.5, end: 1.0}} or some of these")
-    if unknown := [key for key in block if key not in DEFAULTS]:
-        raise ValueError(f"fade: {unknown[0]!r} is no key of it; nearest: {nearest(str(unknown[0]), DEFAULTS)}")
-    found = {**DEFAULTS, **block}
-    for key in ("from", "to", "start", "end"):
-        value = found[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ValueError(f"fade: {key}: {value!r}, expected a number from 0 up")
-    if found["shape"] not in SHAPES:
-        raise ValueError(f"fade: shape: {found['shape']!r}, expected one of {', '.join(SHAPES)}")
-    if found["from"] == found["to"]:
-        raise ValueError(f"fade: from {found['from']!r} to {found['to']!r} is no change, expected two different numbers")
-    start, end = (_iteration(key, found[key], total_iter) for key in ("start", "end"))
-    if not start < end:
-        raise ValueError(f"fade: from iteration {start:g} to {end:g}, expected `start` before `end`")
-    return Fade(found["from"], found["to"], start, end, found["shape"])
+    if from_ == to:
+        raise ValueError(f"from {from_!r} to {to!r} is no change, expected two different numbers")
+    first, last = (_iteration(key, value, total_iter) for key, value in (("start", start), ("end", end)))
+    if not first < last:
+        raise ValueError(f"from iteration {first:g} to {last:g}, expected `start` before `end`")
+    return Fade(from_, to, first, last, shape)
+
+
+FADE = signature_block(make_fade)
+
+
+def read_fade(block: Any, total_iter: float | None) -> Fade:
+    """Read a `fade` block; see `make_fade`, `build`."""
+    return build(make_fade, block, ("fade",), total_iter)
 
 
 def is_share(value: float) -> bool:
@@ -78,12 +85,12 @@ def is_share(value: float) -> bool:
 def _iteration(key: str, value: float, total_iter: float | None) -> float:
     if is_share(value):
         if total_iter is None:
-            raise ValueError(f"fade: {key}: {value!r} is a share of `train: total_iter`, which is missing; expected an iteration")
+            raise ValueError(f"{key}: {value!r} is a share of `train: total_iter`, which is missing; expected an iteration")
         return value * total_iter
     if value != int(value):
-        raise ValueError(f"fade: {key}: {value!r}, expected an iteration (a whole number), or a share of the run up to 1.0")
+        raise ValueError(f"{key}: {value!r}, expected an iteration (a whole number), or a share of the run up to 1.0")
     if key == "end" and value == 1:
-        raise ValueError("fade: end: 1 is the first iteration, expected a later one, or 1.0 for the end of the run")
+        raise ValueError("end: 1 is the first iteration, expected a later one, or 1.0 for the end of the run")
     return value
 
 

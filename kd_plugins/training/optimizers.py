@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from basicsr.models import lr_scheduler as upstream
 from torch import nn
 
-from kd_plugins.messages import nearest
+from kd_plugins.arguments import AtLeast, Named, build, signature_block
 
 
 class MultiStepRestartLR(upstream.MultiStepRestartLR):
@@ -43,6 +44,10 @@ SCHEDULERS: dict[str, Any] = {
     "TrueCosineAnnealingLR": CosineAnnealingLR,  # NAFNet's name for it
 }
 
+OPTIMIZER = Named("optimizer", OPTIMIZERS, partial(signature_block, given=("params",)))
+_WRITTEN_5E3 = {"T_max": Annotated[float, AtLeast(1)]}
+SCHEDULER = Named("scheduler", SCHEDULERS, partial(signature_block, given=("optimizer",), nested=_WRITTEN_5E3))
+
 
 def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Build `train: optim_g`: any optimizer of torch.optim that takes steps from gradients alone, and its arguments.
@@ -50,7 +55,7 @@ def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter]) 
     Raises:
         ValueError: no such optimizer, or arguments that it does not take.
     """
-    return _build("train:optim_g", opt, OPTIMIZERS, list(parameters))
+    return build(OPTIMIZER, opt, ("train", "optim_g"), list(parameters))
 
 
 def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:
@@ -59,20 +64,9 @@ def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Op
     Raises:
         ValueError: no such scheduler, or arguments that it does not take.
     """
-    return [_build("train:scheduler", opt, SCHEDULERS, optimizer) for optimizer in optimizers]
+    return [build(SCHEDULER, opt, ("train", "scheduler"), optimizer) for optimizer in optimizers]
 
 
 def gradient_bound(train_opt: Mapping[str, Any]) -> float:
     """The bound on the gradient's norm, 0 for none. Forks write `use_grad_clip: true` and mean 0.01."""
     return float(train_opt.get("grad_clip") or (0.01 if train_opt.get("use_grad_clip") else 0.0))
-
-
-def _build(key: str, opt: Mapping[str, Any], known: Mapping[str, Any], target: Any) -> Any:
-    arguments = dict(opt)
-    name = arguments.pop("type", None)
-    if name not in known:
-        raise ValueError(f"{key}: type: {name!r}, expected one of {', '.join(known)}; nearest: {nearest(str(name), known)}")
-    try:
-        return known[name](target, **arguments)
-    except TypeError as error:
-        raise ValueError(f"{key}: {name}: {error}") from None

@@ -5,7 +5,7 @@ import math
 import pytest
 from basicsr.utils.registry import LOSS_REGISTRY
 
-from kd_plugins.checks.block_specs import house_of, signature_block
+from kd_plugins.arguments.block_specs import house_of, signature_block
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY
 from kd_plugins.data.negatives import NegativeInputs
 from kd_plugins.extractors import EXTRACTOR_REGISTRY

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kd_plugins.checks.block_specs import Named
+from kd_plugins.arguments.block_specs import Named
 from kd_plugins.checks.network_sources import _ADAPTER, STUDENT, TEACHER
 from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS
 from kd_plugins.training.checkpoint_files import write

@@ -5,13 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
-from kd_plugins.arguments import fits, refusal
-from kd_plugins.checks.block_specs import ERROR, NOTHING, Block, Fork, Many, Named, Spec, schema_of_leaf
-from kd_plugins.checks.findings import Findings
+from kd_plugins.arguments.block_specs import ERROR, NOTHING, Block, Fork, Many, Named, Path, Spec, schema_of_leaf
+from kd_plugins.arguments.type_schemas import fits, names_file, refusal
 from kd_plugins.messages import choose, is_misspelt, show
-from kd_plugins.options import Path
+
+
+class Findings(Protocol):
+    """Where faults go: all of them are reported by a check, the first is raised where something is built."""
+
+    def error(self, path: Path, text: str) -> None:
+        """Take what keeps a run from starting."""
+
+    def warning(self, path: Path, text: str) -> None:
+        """Take what does not."""
+
+    def file(self, path: Path, name: str) -> None:
+        """Take the name of a file that has to be there."""
+
 
 NOTES = ("x-", "_")
 """How the keys at the top begin that are a user's own, for instance to hold what anchors stand for."""
@@ -32,6 +44,8 @@ def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
         _check_many(findings, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):
         findings.error(path, refusal(value, schema))
+    elif names_file(value, schema):
+        findings.file(path, value)
 
 
 def check_block(findings: Findings, path: Path, block: Mapping[Any, Any], spec: Block) -> None:
