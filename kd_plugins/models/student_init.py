@@ -41,7 +41,7 @@ class Init:
     batches: Annotated[int, AtLeast(1)] = 16
 
 
-INIT = replace(signature_block(Init), words=("teacher", "random"))
+INIT = replace(signature_block(Init), name="init", words=("teacher", "random"))
 
 
 def explicit_student(opt: dict[str, Any]) -> Mapping[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
-from kd_plugins.arguments import AtLeast, build, checked, signature_block
+from kd_plugins.arguments import AtLeast, build, checked, require, signature_block
 
 NotNegative = Annotated[float, AtLeast(0)]
 
@@ -69,11 +70,12 @@ def make_fade(
     return Fade(from_, to, first, last, shape)
 
 
-FADE = signature_block(make_fade)
+FADE = replace(signature_block(make_fade), name="fade")
 
 
 def read_fade(block: Any, total_iter: float | None) -> Fade:
     """Read a `fade` block; see `make_fade`, `build`."""
+    require(FADE, block, ("fade",))
     return build(make_fade, block, ("fade",), total_iter)
 
 

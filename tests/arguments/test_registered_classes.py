@@ -42,7 +42,7 @@ def test_what_does_not_fit_a_signature_is_refused_in_python_and_by_the_check(tar
     block = signature_block(target)
     names = {key_of(name): name for name in inspect.signature(target).parameters}
     for key, spec in block.keys.items():
-        spec = dict if isinstance(spec, Named) else spec
+        spec = dict | None if isinstance(spec, Named) else spec
         for value in [value for value in VALUES if not fits(value, schema_of_leaf(spec))]:
             with pytest.raises(ValueError, match=rf"{key}: .*, expected "):
                 called(target, **{names[key]: value})

@@ -214,7 +214,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ),
         (
             "train:distill:x={type: ContrastRatioLoss, extractor: {weights: a.yml}}",
-            "ContrastRatioLoss needs negatives, which SLKDModel",
+            "ContrastRatioLoss: it needs negatives, which SLKDModel does not make, expected model_type: DCKDModel",
         ),
         ("train:distill:x={type: ContrastiveImageLoss, between: encoder}", "the loss needs 'lq'; here it can have raw, stride"),
         ("train:distill:x={type: ExtractorLoss, between: encoder}", "train:distill:x:extractor: missing, ExtractorLoss needs it"),
@@ -241,8 +241,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("val:metrics:psnr:better=best", "val:metrics:psnr:better: 'best', expected one of higher, lower, nothing"),
         ("val:panel=2", "val:panel: 2, SLKDModel has no such key; nearest: panels"),
         ("logger:use_tb_loger=true", "logger:use_tb_loger: True, the log has no such key; nearest: use_tb_logger"),
-        ("dckd={histry: {}}", "dckd:histry: {}, dckd has no such key; nearest: history"),
-        ("dckd={negatives: {count: few}}", "dckd:negatives:count: 'few', expected a whole number"),
+        ("dckd={}", "dckd: {}, SLKDModel has no such key"),
         ("chanels_last=true", "chanels_last: True, SLKDModel has no such key; nearest: channels_last"),
         ("scale=0", "scale: 0, expected a whole number from 1 up"),
         ("train=~", "train: missing, SLKDModel needs it"),
@@ -286,11 +285,16 @@ def test_a_pipe_a_device_or_a_folder_is_no_file(check, tmp_path, key, odd):
 
 
 def test_files_of_what_is_not_built_are_not_asked_for(check):
-    unused = ("dckd={tokenizer: {weights: none.ckpt}}", "train:distill:kl=~")
-    assert check(GOOD, *unused, code=0)
     plain = ("model_type=SRModel", "teacher:checkpoint=none.pth", "train:scheduler={type: MultiStepLR, milestones: [1]}")
     assert check(GOOD, *plain, code=0)
-    assert "dckd:tokenizer:weights: 'none.ckpt'" in check(GOOD, *unused, "model_type=DCKDModel")[0]
+
+
+def test_the_blocks_that_a_method_reads_are_checked(check):
+    block = "dckd={histry: {}, negatives: {count: few}, tokenizer: {weights: none.ckpt}}"
+    lines = "\n".join(check(GOOD, "model_type=DCKDModel", "train:distill={kl: ~}", block))
+    assert "dckd:histry: {}, dckd has no such key; nearest: history" in lines
+    assert "dckd:negatives:count: 'few', expected a whole number" in lines
+    assert "dckd:tokenizer:weights: 'none.ckpt', no such file or folder" in lines
 
 
 def test_a_run_that_resumes_needs_no_pretrained_file(check, tmp_path):

@@ -1,13 +1,15 @@
 """`basicsr check` of what a user brings: classes of their own, known by their signatures."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 import torch
-from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from kd_plugins.arguments import AtLeast, Count
+from kd_plugins.arguments import AtLeast, Between, Count
 from kd_plugins.data import Phase, register_dataset
 from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
@@ -108,3 +110,34 @@ def test_degradations_of_a_users_own_are_known(check, monkeypatch):
     monkeypatch.setitem(DEGRADATION_REGISTRY._obj_map, "fog", Fog)
     assert check(GOOD, "datasets:train:degradation={type: fog, haze: 0.1}", code=0)
     assert "Fog has no such key; nearest: haze" in check(GOOD, "datasets:train:degradation={type: fog, hazy: 0.1}")[0]
+
+
+def test_a_users_own_method_says_which_blocks_it_reads(check, register):
+    class Memory:
+        def __init__(self, net, /, size: Annotated[int, AtLeast(1)] = 8, file: str | os.PathLike[str] | None = None):
+            pass
+
+    class MineMethod(DistillationModel):
+        option_blocks = {"mine": {"rate": Annotated[float, Between(0, 1)], "memory": Memory}}
+
+    register(MODEL_REGISTRY, MineMethod)
+    mine = "mine={rate: 2, memry: {}, memory: {size: 0, net: 3, file: nowhere.pth}}"
+    lines = "\n".join(check(GOOD, "model_type=MineMethod", mine))
+    assert "mine:rate: 2, expected a number from 0 to 1" in lines
+    assert "mine:memry: {}, mine has no such key; nearest: memory" in lines
+    assert "mine:memory:size: 0, expected a whole number of at least 1" in lines
+    assert "mine:memory:net: 3, Memory has no such key" in lines
+    assert "mine:memory:file: 'nowhere.pth', no such file or folder" in lines
+    check(GOOD, "model_type=MineMethod", "mine={rate: 0.5, memory: {size: 3}}", code=0)
+    with pytest.raises(ValueError, match="mine:rate: 2, expected a number from 0 to 1"):
+        MineMethod.check_option_blocks({"mine": {"rate": 2}})
+
+
+def test_an_argument_that_is_a_file_has_to_be_there(check, register):
+    def calculate_mine(img, img2, model: str | os.PathLike[str] = "", **kwargs):
+        return 0.0
+
+    register(METRIC_REGISTRY, calculate_mine)
+    said = "val:metrics:m:model: 'nowhere.pth', no such file or folder"
+    assert any(said in line for line in check(GOOD, "val:metrics={m: {type: calculate_mine, model: nowhere.pth}}"))
+    check(GOOD, "val:metrics={m: {type: calculate_mine, model: images/a.png}}", code=0)

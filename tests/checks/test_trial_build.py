@@ -16,7 +16,7 @@ DCKD = (ROOT / "options" / "dckd_derain.yml").read_text(encoding="utf-8")
         (
             GOOD,
             "train:distill:x={type: PiqeFeatureLoss, extractor: {type: PiqeExtractor, edge_weight: 0, texture_weight: 0}}",
-            "train:distill:x: PiqeExtractor: every weight is 0",
+            "train:distill:x: extractor: PiqeExtractor: every weight is 0",
         ),
         (GOOD, "train:optim_g:lr=-1", "train:optim_g: Invalid learning rate: -1"),
         (GOOD, "train:optim_g={type: SGD, lr: 0.1, nesterov: true}", "train:optim_g: Nesterov momentum requires a momentum"),

@@ -122,24 +122,24 @@ def test_a_users_own_degradation_is_found_by_name():
 
 
 @pytest.mark.parametrize(
-    "block, error, words",
+    "block, words",
     [
-        ({"type": "rian"}, KeyError, ["'rian'", "nearest: rain"]),
-        ({"type": "rain", "denssity": 3}, ValueError, ["'rain'", "'denssity'", "nearest: density"]),
-        ({"type": "rain", "density": [5, 1]}, ValueError, ["density", "[5, 1]", "lo <= hi"]),
-        ({"type": "rain", "layers": 1.5}, ValueError, ["layers", "1.5", "whole"]),
-        ({"type": "rain", "clip": "no"}, ValueError, ["clip", "'no'", "true or false"]),
-        ({"type": "noise", "sigma": -1}, ValueError, ["sigma", "-1", "at least 0"]),
-        ({"type": "noise", "sigma": "25"}, ValueError, ["sigma", "'25'", "number"]),
-        ({"type": "blur", "length": [1, 2, 3]}, ValueError, ["length", "[1, 2, 3]", "[lo, hi]"]),
-        ({"type": "defocus", "radius": float("nan")}, ValueError, ["radius", "nan"]),
-        ({"sigma": 3}, TypeError, ["sigma", "type", "noise"]),
-        ("rain", TypeError, ["'rain'", "type"]),
-        ([], TypeError, ["[]", "type"]),
+        ({"type": "rian"}, ["'rian'", "nearest: rain"]),
+        ({"type": "rain", "denssity": 3}, ["degradation:denssity", "Rain", "nearest: density"]),
+        ({"type": "rain", "density": [5, 1]}, ["density", "[5, 1]", "lo <= hi"]),
+        ({"type": "rain", "layers": 1.5}, ["layers", "1.5", "whole"]),
+        ({"type": "rain", "clip": "no"}, ["clip", "'no'", "true or false"]),
+        ({"type": "noise", "sigma": -1}, ["sigma", "-1", "at least 0"]),
+        ({"type": "noise", "sigma": "25"}, ["sigma", "'25'", "number"]),
+        ({"type": "blur", "length": [1, 2, 3]}, ["length", "[1, 2, 3]", "[lo, hi]"]),
+        ({"type": "defocus", "radius": float("nan")}, ["radius", "nan"]),
+        ({"sigma": 3}, ["type: missing", "noise"]),
+        ("rain", ["'rain'", "type"]),
+        ([], ["[]", "type"]),
     ],
 )
-def test_a_wrong_option_block_is_refused_by_name(block, error, words):
-    with pytest.raises(error) as caught:
+def test_a_wrong_option_block_is_refused_by_name(block, words):
+    with pytest.raises(ValueError) as caught:
         build_degradation(block)
     for word in words:
         assert word in str(caught.value)

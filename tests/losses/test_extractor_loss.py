@@ -95,13 +95,13 @@ def test_bf16_features_are_compared_in_float32(loss):
 
 
 def test_wrong_extractors_are_one_clear_error():
-    with pytest.raises(ValueError, match="extractor BrisqueExtractor: unknown argument 'scale' .*did you mean 'scales'"):
+    with pytest.raises(ValueError, match="extractor:scale: 2, BrisqueExtractor has no such key; nearest: scales"):
         ExtractorLoss({"type": "BrisqueExtractor", "scale": 2})
-    with pytest.raises(ValueError, match="extractor PiqeExtractor: unknown argument 'scales'"):
+    with pytest.raises(ValueError, match="extractor:scales: 1, PiqeExtractor has no such key"):
         PiqeFeatureLoss(extractor={"type": "PiqeExtractor", "scales": 1})
-    with pytest.raises(KeyError, match="no extractor is called 'BrisqeExtractor'; nearest: BrisqueExtractor"):
+    with pytest.raises(ValueError, match="'BrisqeExtractor', no registered extractor; nearest: BrisqueExtractor"):
         ExtractorLoss({"type": "BrisqeExtractor"})
-    with pytest.raises(KeyError, match="'type' is missing"):
+    with pytest.raises(ValueError, match="extractor:type: missing"):
         ExtractorLoss({"scales": 2})
     with pytest.raises(ValueError, match="expected a mapping"):
         ExtractorLoss("BrisqueExtractor")

@@ -101,30 +101,30 @@ def test_upstreams_own_losses_are_terms_too():
     "between", ["encodr", "outputs", None, "latent", [], ["encoder", "output"], ["encoder", "latent"]], ids=str
 )
 def test_an_unknown_between_lists_the_known(between):
-    message = f"train:distill:nc: between={between!r}, expected output, or one or more of encoder, decoder"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    message = f"train:distill:nc:between: {between!r}, expected "
+    with pytest.raises(ValueError, match=re.escape(message) + "(output, or some of encoder, decoder|text or a list)"):
         build(nc={"type": "BrisqueFeatureLoss", "between": between})
 
 
 @pytest.mark.parametrize("view", ["dirty", None, "gt"], ids=str)
 def test_an_unknown_view_lists_the_known(view):
-    with pytest.raises(ValueError, match=rf"train:distill:nc: view={view!r}, expected one of degraded, clean"):
+    with pytest.raises(ValueError, match=rf"train:distill:nc:view: {view!r}, expected one of degraded, clean"):
         build(nc={"type": "BrisqueFeatureLoss", "between": "encoder", "view": view})
 
 
 @pytest.mark.parametrize("value", [0.5, "SpatialKLLoss", {"loss_weight": 1.0}, [], {}], ids=repr)
 def test_what_is_no_term_says_what_one_looks_like(value):
-    with pytest.raises(ValueError, match=r"train:distill:kl: .*expected \{type: LOSS, between: .*or ~"):
+    with pytest.raises(ValueError, match=r"train:distill:kl.*: (.*expected \{type: a registered loss|missing)"):
         build(kl=value)
 
 
 def test_an_unknown_loss_names_the_nearest():
-    with pytest.raises(KeyError, match="train:distill:kl: type: no loss 'SpatialKLLos'; nearest: SpatialKLLoss"):
+    with pytest.raises(ValueError, match="train:distill:kl:type: 'SpatialKLLos', no registered loss; nearest: SpatialKLLoss"):
         build(kl={"type": "SpatialKLLos"})
 
 
 def test_an_argument_that_the_loss_does_not_take():
-    with pytest.raises(ValueError, match="train:distill:kl: SpatialKLLoss: .*'temperature'"):
+    with pytest.raises(ValueError, match="train:distill:kl:temperature: "):
         build(kl={"type": "SpatialKLLoss", "temperature": 1.0})
 
 
@@ -311,17 +311,17 @@ def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):
 @pytest.mark.parametrize(
     ("block", "said"),
     [
-        ({"trust": True}, "trust: True, expected {window: 7}"),
-        ({"trust": {"widnow": 7}}, "trust: {'widnow': 7}, expected {window: 7}"),
-        ({"trust": {"window": 0}}, "Trust: window: 0, expected a whole number from 1 to 16"),
+        ({"trust": True}, "trust: True, expected a mapping"),
+        ({"trust": {"widnow": 7}}, "trust:widnow: 7, Trust has no such key; nearest: window"),
+        ({"trust": {"window": 0}}, "trust:window: 0, expected a whole number from 1 to 16"),
         ({"trust": {}, "view": "zoomed"}, "trust: view: zoomed has no clean image to measure by, expected another view"),
         ({"fade": {"from": 0}}, "fade: from 0 to 0.0 is no change"),
-        ({"fade": 0.5}, "fade: 0.5, expected {from: 1"),
+        ({"fade": 0.5}, "fade: 0.5, expected a mapping"),
         ({"type": "GatedWaveletLoss", "view": "zoomed"}, "the loss needs 'gt'; here it can have lq, encodings"),
         ({"type": "GatedWaveletLoss", "between": "encoder"}, "the loss needs 'gt'; here it can have raw, stride"),
     ],
     ids=str,
 )
 def test_trust_and_fades_that_make_no_sense_are_refused_by_the_terms_name(block, said):
-    with pytest.raises(ValueError, match=f"train:distill:a: .*{re.escape(said)}"):
+    with pytest.raises(ValueError, match=f"train:distill:a: ?.*{re.escape(said)}"):
         build(a={"type": "L1Loss", **block})

@@ -33,7 +33,7 @@ def test_adamw_decays_weights_apart_from_the_gradient(parameters):
 
 @pytest.mark.parametrize("name", ["Optimizer", "adam", "Adan", None, "lr_scheduler", "LBFGS", "SparseAdam"], ids=str)
 def test_an_optimizer_that_is_unknown_or_could_take_no_step_lists_the_known(name, parameters):
-    with pytest.raises(ValueError, match=rf"train:optim_g: type: {name!r}, expected one of .*AdamW.*; nearest: "):
+    with pytest.raises(ValueError, match=rf"train:optim_g:type: ({name!r}, no registered optimizer; |missing, expected .*AdamW)"):
         build_optimizer({"type": name, "lr": 0.1}, parameters)
 
 
@@ -43,7 +43,7 @@ def test_the_nearest_optimizer_is_named(parameters):
 
 
 def test_arguments_that_an_optimizer_does_not_take(parameters):
-    with pytest.raises(ValueError, match=r"train:optim_g: Adam: .*momentum"):
+    with pytest.raises(ValueError, match=r"train:optim_g:momentum: 0.9, Adam has no such key"):
         build_optimizer({"type": "Adam", "lr": 0.1, "momentum": 0.9}, parameters)
 
 
@@ -118,13 +118,13 @@ def test_after_a_warm_up_the_rate_is_the_schedules(opt, parameters):
 
 def test_wrong_schedulers_are_one_clear_error(parameters):
     optimizers = [build_optimizer({"type": "Adam"}, parameters)]
-    with pytest.raises(ValueError, match=r"train:scheduler: type: 'CosineLR', expected one of MultiStepLR, .*nearest: Cosine"):
+    with pytest.raises(ValueError, match=r"train:scheduler:type: 'CosineLR', no registered scheduler; nearest: Cosine"):
         build_schedulers({"type": "CosineLR"}, optimizers)
-    with pytest.raises(ValueError, match=r"train:scheduler: type: None"):
+    with pytest.raises(ValueError, match=r"train:scheduler:type: missing"):
         build_schedulers({"T_max": 5}, optimizers)
-    with pytest.raises(ValueError, match=r"train:scheduler: CosineAnnealingLR: .*T_max"):
+    with pytest.raises(ValueError, match=r"train:scheduler:T_max: missing"):
         build_schedulers({"type": "CosineAnnealingLR"}, optimizers)
-    with pytest.raises(ValueError, match=r"train:scheduler: MultiStepLR: .*step_size"):
+    with pytest.raises(ValueError, match=r"train:scheduler:step_size: 3, MultiStepRestartLR has no such key"):
         build_schedulers({"type": "MultiStepLR", "milestones": [1], "step_size": 3}, optimizers)
 
 
