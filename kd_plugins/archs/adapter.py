@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kd_plugins.arguments import Above, Between, Count, Flag, MinLen, checked
 
 
 class Sizes(NamedTuple):
@@ -40,6 +41,7 @@ class AdapterError(ValueError):
     """What an adapter was told does not go with the network, or with the image."""
 
 
+@checked
 class Adapter:
     """Hooks on a network: its layers keep their names, its class and its checkpoint stay what they are.
 
@@ -49,6 +51,8 @@ class Adapter:
         noise_level: a further input channel of this value, of 255.
         value_range: what the network's values are of, where it is not 1: 255.
         mean: what is taken from an image in [0, 1] and given back to what the network makes of it: one number, or one a channel.
+        pad_to: in place of `sizes`: images are padded to multiples of it.
+        pad_square: and to squares.
 
     Raises:
         ValueError: a value that an option does not take.
@@ -58,19 +62,15 @@ class Adapter:
         self,
         sizes: Sizes | None = None,
         output: int | str | None = None,
-        noise_level: float | None = None,
-        value_range: float | None = None,
-        mean: float | Sequence[float] | None = None,
+        noise_level: Annotated[float, Between(0, 255)] | None = None,
+        value_range: Annotated[float, Above(0)] | None = None,
+        mean: Annotated[float | Sequence[float], Between(-1, 1), MinLen(1)] | None = None,
+        pad_to: Count = None,
+        pad_square: Flag = None,
     ) -> None:
-        if output is not None and (isinstance(output, bool) or not isinstance(output, (int, str))):
-            raise ValueError(f"output: {output!r}, expected a position (0 is the first) or a key")
-        if noise_level is not None and not _is_number(noise_level):
-            raise ValueError(f"noise_level: {noise_level!r}, expected a number from 0 to 255")
-        if value_range is not None and not (_is_number(value_range) and value_range > 0):
-            raise ValueError(f"value_range: {value_range!r}, expected a number above 0: 1, or 255")
-        means: list[float] = list(mean) if isinstance(mean, Sequence) else [mean or 0.0]
-        if not means or not all(_is_number(each) and abs(each) <= 1 for each in means):
-            raise ValueError(f"mean: {mean!r}, expected a number of an image in [0, 1], or one a channel")
+        if pad_to or pad_square:
+            sizes = Sizes(pad_to or 1, square=bool(pad_square))
+        means = list(mean) if isinstance(mean, Sequence) else [mean or 0.0]
         self.sizes, self.output, self.noise_level = sizes or Sizes(), output, noise_level
         self.value_range, self.mean = value_range or 1, means if any(means) else []
         self._size = (0, 0)
@@ -127,10 +127,6 @@ class Adapter:
         except (IndexError, KeyError, TypeError):
             pass
         raise AdapterError(f"output: {self.output!r}, but {describe_output(net, outputs)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def describe_output(net: nn.Module, output: object) -> str:

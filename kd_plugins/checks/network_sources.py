@@ -10,7 +10,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
-from kd_plugins.arguments import Above, AtLeast, AtMost, Count, Flag, Path, Text, Why
+from kd_plugins.arguments import AtLeast, Path, Text, Why
 from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, signature_block
 from kd_plugins.students.from_teacher import Request
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
@@ -18,15 +18,7 @@ from kd_plugins.teachers.network_keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KE
 from kd_plugins.teachers.program_files import UNTRUSTED
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
-_RANGE: Spec = Annotated[float, Above(0)]
-_MEAN: Spec = Annotated[float, AtLeast(-1), AtMost(1)]
-_ADAPTER: dict[str, Spec] = {
-    "pad_to": Count,
-    "pad_square": Flag,
-    **signature_block(Adapter, given=("sizes",)).keys,
-    "value_range": _RANGE | None,
-    "mean": _MEAN | list[_MEAN] | None,
-}
+_ADAPTER = signature_block(Adapter, given=("sizes",)).keys
 _PROGRAM, _ENSEMBLE, _TASKS = TEACHER_KEYS
 _TRUSTED = Annotated[Literal[True], Why(UNTRUSTED)]
 

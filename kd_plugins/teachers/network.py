@@ -13,7 +13,7 @@ from torch import nn
 from kd_plugins.archs.adapter import Adapter, Sizes
 from kd_plugins.archs.file_arch import import_file, import_module, networks_of
 from kd_plugins.archs.spandrel_arch import required_sizes, spandrel_networks
-from kd_plugins.arguments import checked
+from kd_plugins.arguments import build, checked
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
 from kd_plugins.teachers.ensemble import Ensemble
@@ -176,18 +176,9 @@ def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
 
 def _adapt(net: nn.Module, options: dict[str, Any], key: str) -> None:
     """Attach the hooks that a network's options ask for, if any."""
-    multiple, square = options.pop("pad_to", None), options.pop("pad_square", None)
-    if multiple is not None or square:
-        multiple = 1 if multiple is None else multiple
-        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-            raise ValueError(f"{key}: pad_to: {multiple!r}, expected a whole number of at least 1")
-        options["sizes"] = Sizes(multiple, square=bool(square))
-    if options.get("sizes", Sizes()) == Sizes() and all(options.get(name) is None for name in ADAPTER_KEYS):
-        return
-    try:
-        Adapter(**options).attach(net)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+    sizes = options.pop("sizes", None)
+    if (sizes or Sizes()) != Sizes() or any(options.get(name) is not None for name in ADAPTER_KEYS):
+        build(Adapter, options, tuple(key.split(":")), sizes).attach(net)
 
 
 def build_registered(opt: Mapping[str, Any], key: str) -> nn.Module:

@@ -10,7 +10,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from torch import nn
 
 from kd_plugins.arguments import Named, fits
-from kd_plugins.arguments.block_specs import house_of, schema_of_leaf, signature_block
+from kd_plugins.arguments.block_specs import Unannotated, house_of, schema_of_leaf, signature_block
 from kd_plugins.arguments.checked import key_of
 from kd_plugins.arguments.traversal import check_block
 from kd_plugins.checks.findings import Findings
@@ -42,6 +42,7 @@ def test_what_does_not_fit_a_signature_is_refused_in_python_and_by_the_check(tar
     block = signature_block(target)
     names = {key_of(name): name for name in inspect.signature(target).parameters}
     for key, spec in block.keys.items():
+        assert not isinstance(spec, Unannotated), key
         spec = dict | None if isinstance(spec, Named) else spec
         for value in [value for value in VALUES if not fits(value, schema_of_leaf(spec))]:
             with pytest.raises(ValueError, match=rf"{key}: .*, expected "):

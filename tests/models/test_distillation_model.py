@@ -175,11 +175,11 @@ def test_the_gradient_bound_is_kept(options, build):
     [
         ({"teacher": None}, "no `teacher` block"),
         ({"init": "techer"}, "init: 'techer'"),
-        ({"init": {"from": "teacher", "channel": "first"}}, "init:channel: no such key; nearest: channels"),
+        ({"init": {"from": "teacher", "channel": "first"}}, "init:channel: 'first', init has no such key; nearest: channels"),
         ({"init": {"from": "teacher", "channels": "importance", "batches": 0}}, "init:batches: 0"),
         ({"init": {"from": "teacher", "refit": "yes"}}, "init:refit: 'yes', expected true or false"),
         ({"features": {"encoder": [["encoder_levl1", "encoder_level1"]], "decoder": "auto"}}, "encoder_level1"),
-        ({"features": {"encoder": "auto"}}, "between='decoder'"),
+        ({"features": {"encoder": "auto"}}, "between: 'decoder'"),
         ({"amp": "fp8"}, "expected bf16"),
         ({"teacher": {"checkpoint": "restormer_deran"}}, "no bundled checkpoint"),
     ],

@@ -178,8 +178,12 @@ def test_what_can_only_teach_is_refused_as_a_student(block):
         ({"type": "no.such.Net"}, ValueError, "teacher: type: module 'no.such' cannot be imported: .*`file: FILE.py"),
         ({"type": "os.system", "command": "exit"}, KeyError, "teacher: type: no network 'system' in os"),
         ({"class": "Two"}, ValueError, "teacher: .*no `type`"),
-        ({"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "pad_to": 0}, ValueError, "teacher: pad_to: 0, expected a whole number"),
-        ({"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "output": 0.5}, ValueError, "teacher: output: 0.5, expected a position"),
+        ({"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "pad_to": 0}, ValueError, "teacher:pad_to: 0, expected a whole number"),
+        (
+            {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "output": 0.5},
+            ValueError,
+            "teacher:output: 0.5, expected a whole number",
+        ),
     ],
     ids=str,
 )
