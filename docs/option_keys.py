@@ -31,7 +31,7 @@ def write_option_keys(path: Path) -> None:
     """
     schema = json_schema()
     lines = ["# Option keys", "", "Every key that `basicsr check` knows, made from the schema that it uses.", ""]
-    top = schema["then"]
+    top = schema["else"]["then"]
     lines += ["## The file", "", *_table(top), ""]
     for name in BLOCKS:
         block = _mapping(top["properties"].get(name, {}))

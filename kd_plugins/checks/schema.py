@@ -10,6 +10,7 @@ from kd_plugins.arguments import Schema
 from kd_plugins.arguments.block_specs import ERROR, Block, Many, Named, Spec, house_of, schema_of_leaf
 from kd_plugins.arguments.traversal import NOTES
 from kd_plugins.checks.option_keys import MODELS, OURS, file_block
+from kd_plugins.options import BASE
 
 _ALWAYS = ("name", "model_type", "datasets", "network_g")
 
@@ -27,14 +28,24 @@ def json_schema() -> Schema:
     read = {key: what for model in ours for key, what in models[model].option_blocks.items()}
     found = file_block(models[ours[0]], is_train=False, brought=brought, read=read), file_block(models["SRModel"], is_train=False)
     block, other = (replace(each, required=_ALWAYS) for each in found)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "An option file of BasicSR with kd_plugins",
-        "type": "object",
+    whole = {
         "properties": {"model_type": {"enum": sorted(models)}},
         "if": {"properties": {"model_type": {"enum": ours}}},
         "then": {**_block(block, definitions), "patternProperties": {f"^({'|'.join(NOTES)})": True}},
         "else": _block(other, definitions),
+    }
+    keys = {**_block(other, {})["properties"], **_block(block, {})["properties"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An option file of BasicSR with kd_plugins",
+        "type": "object",
+        "if": {"required": [BASE]},  # its bases have what it leaves out
+        "then": {
+            "properties": {**dict.fromkeys(keys, True), BASE: {"type": ["string", "array"], "items": {"type": "string"}}},
+            "patternProperties": {f"^({'|'.join(NOTES)})": True},
+            "additionalProperties": False,
+        },
+        "else": whole,
         "$defs": definitions,
     }
 

@@ -163,7 +163,7 @@ def test_a_training_needs_no_validation(schema):
 
 
 def test_keys_of_forks_without_effect_are_deprecated(schema):
-    assert schema["then"]["properties"]["val"]["anyOf"][0]["properties"]["rgb2bgr"]["deprecated"]
+    assert schema["else"]["then"]["properties"]["val"]["anyOf"][0]["properties"]["rgb2bgr"]["deprecated"]
 
 
 def test_the_command_prints_it(schema, capsys):
@@ -185,3 +185,10 @@ def test_it_has_what_is_registered_at_the_time(schema, monkeypatch):
 
 def test_it_is_a_schema(schema):
     Draft202012Validator.check_schema(schema)
+
+
+def test_a_file_over_a_base_may_leave_out_what_the_base_has(schema):
+    assert is_valid(schema, {"_base_": ["a.yml", "tasks/denoise.yml"], "name": "mine", "train": {"total_iter": 10}})
+    assert not is_valid(schema, {"_base_": 3})
+    assert not is_valid(schema, {"_base_": "a.yml", "trian": {}})
+    assert not is_valid(schema, {"name": "mine"})

@@ -27,6 +27,17 @@ def test_a_step_under_the_bundled_teacher(name, build):
     assert not torch.equal(after[first], before)
 
 
+@pytest.mark.parametrize(
+    "name", [*(f"{method}_derain" for method in (*METHODS, "psd", "distill")), "slkd_tasks", "unlabelled_denoise"]
+)
+def test_the_students_expansion_can_be_read_back_from_weights(name):
+    """Spandrel takes it for the width of the first level's feed-forward network over that level's width."""
+    block = read_options(str(FOLDER / f"{name}.yml"))["network_g"]
+    widths = [block["dim"] * 2**level for level in range(4)]
+    hidden = [int(width * block["ffn_expansion_factor"]) for width in widths]
+    assert [int(width * (hidden[0] / widths[0])) for width in widths] == hidden
+
+
 @pytest.mark.parametrize("task", TASKS[1:])
 @pytest.mark.parametrize("method", (*METHODS, "teacher"))
 def test_tasks_differ_by_their_degradation_teacher_weights_and_metrics_alone(method, task):
