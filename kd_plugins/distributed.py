@@ -156,3 +156,9 @@ def convert_sync_batchnorm(net: nn.Module, device: torch.device) -> nn.Module:
             "expected one process, GPUs, or a network without batch norms"
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+
+
+def unwrap_model(net: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+    net = net.module if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else net
+    return getattr(net, "_orig_mod", net)

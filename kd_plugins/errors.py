@@ -17,19 +17,19 @@ class RunStopped(Exception):
 
 
 class Interrupted(RunStopped):
-    """A signal asked for the end; the same command with `--auto_resume` goes on."""
+    """A signal stopped the run; the same command with `--auto_resume` continues it."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class StoppedAtStart(KeyboardInterrupt):
-    """A signal asked for the end before the first step. Not an Exception: what tries something out is not to swallow it."""
+    """A signal stopped the run before its first step. Not an Exception: code that tries something out must not swallow it."""
 
     exit_code = Interrupted.exit_code
 
 
 class BadData(RunStopped):
-    """Data of the run cannot be read; the message names the dataset, the file, and what is wrong."""
+    """Data of the run cannot be read; the message names the dataset, the file and the fault."""
 
 
 class OutOfMemory(RunStopped):
@@ -40,5 +40,5 @@ _NO_MEMORY = re.compile("allocate memory|(not enough|out of|insufficient) memory
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether an error says that memory could not be had; PyTorch's and OpenCV's have no type of their own for it on the CPU."""
+    """Whether an error says that memory ran out; PyTorch and OpenCV have no type of their own for it on the CPU."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))

@@ -1,4 +1,4 @@
-"""A run as a process of its machine: its threads, the memory that a step frees."""
+"""Settings of the process: threads, and the memory that a step frees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # of glibc's malloc.h
 
 
 def prepare_process(opt: Mapping[str, Any]) -> None:
-    """Set what holds for the whole process.
+    """Apply the settings of a run to the process.
 
     Args:
         opt: a run's options; `num_threads` sets PyTorch's threads on the CPU.
@@ -27,8 +27,8 @@ def prepare_process(opt: Mapping[str, Any]) -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep what a step frees, for the next one.
 
-    It would give maps of some MiB back to the system, and pay for each of their pages when the next step asks for them again: a
-    sixth of a CPU's training step was seen to go there. Does nothing where the C library is another one.
+    Otherwise it returns blocks of some MiB to the system, and pays for each page when the next step asks for them again: a sixth of
+    a training step on a CPU was measured to go there. Does nothing with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

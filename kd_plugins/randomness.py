@@ -1,4 +1,4 @@
-"""The state of every random generator: kept, given back, left as it was."""
+"""The state of every random generator: saved, restored, left as it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and PyTorch's generators, of what `torch.load(weights_only=True)` reads."""
+    """The state of Python's, NumPy's and PyTorch's generators, in types that `torch.load(weights_only=True)` reads."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     state = {
         "python": random.getstate(),
@@ -26,7 +26,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Give the generators back what `random_state` returned, on whatever device it was loaded."""
+    """Restore the generators from what `random_state` returned, on whatever device it was loaded."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.asarray(keys, dtype=np.uint32), *rest))
@@ -38,7 +38,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def kept_randomness() -> Iterator[None]:
-    """What is drawn inside leaves no trace in the generators."""
+    """Restore the generators at the end: what is drawn inside leaves no trace."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     try:

@@ -1,4 +1,4 @@
-"""Training: BasicSR's loop, with what it lacks (going on where it stopped, stopping well, a progress bar, a closing table)."""
+"""Training: BasicSR's loop, with what it lacks: resuming, orderly stops, a progress bar, a closing table."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
 
 
 def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, Any, Any, list[Any], int]:
-    """Build all that a training needs; nothing is written.
+    """Build everything a training needs; nothing is written.
 
     Args:
         opt: the completed options.
-        resume_state: a state to go on from.
+        resume_state: a state to resume from.
 
     Returns:
         The model, the training loader and its sampler, the validation loaders, the last iteration.
@@ -100,13 +100,14 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     if warning:
         logger.warning(warning)
     model = build_registered_model(opt)
-    images = len(loader.dataset)
+    images, saver = len(loader.dataset), getattr(model, "saver", None)  # BasicSR's own models have none
+    progress: dict[str, int] = saver.progress if saver else {}
     if resume_state is not None:
         for change in _resume(model, resume_state, opt["path"]["resume_state"]):
             logger.warning(change)
-        if (before := getattr(model, "progress", {}).get("images", images)) != images:
-            logger.warning(f"datasets:train: {images} images, {before} before: the state's place in the epoch is another one.")
-    getattr(model, "progress", {})["images"] = images
+        if (before := progress.get("images", images)) != images:
+            logger.warning(f"datasets:train: {images} images, {before} before: the state's position in the epoch does not fit.")
+    progress["images"] = images
     return model, loader, sampler, val_loaders, total_iters
 
 
@@ -119,7 +120,7 @@ def _take_one_gpu(opt: dict[str, Any], logger: logging.Logger) -> None:
 
 
 def build_registered_model(opt: dict[str, Any]) -> Any:
-    """BasicSR's build_model, naming the nearest class where there is no such.
+    """BasicSR's build_model; an unknown class gets the nearest name.
 
     Raises:
         KeyError: the model_type is not registered.
@@ -131,7 +132,7 @@ def build_registered_model(opt: dict[str, Any]) -> Any:
 
 @contextmanager
 def held_log() -> Iterator[list[logging.LogRecord]]:
-    """Hold back what BasicSR's logger is told, for `start_log`: its file cannot be there before the run's folder is."""
+    """Keep the lines of BasicSR's log for `start_log`: its file cannot exist before the run's folder does."""
     logger, held = logging.getLogger("basicsr"), []
     before = logger.handlers, logger.level, dict(initialized_logger)
     holder = logging.Handler()
@@ -149,7 +150,7 @@ def held_log() -> Iterator[list[logging.LogRecord]]:
 
 
 def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str], held: Sequence[logging.LogRecord] = ()) -> logging.Logger:
-    """The run's log, on the terminal and in the experiment's folder: versions, options, warnings, what was held back."""
+    """The run's log, on the terminal and in the experiment's folder: versions, options, warnings, and the lines kept before it."""
     file = osp.join(opt["path"]["log"], f"{task}_{opt['name']}_{get_time_str()}.log")
     logger = get_root_logger(logger_name="basicsr", log_level=logging.INFO, log_file=file)
     logger.info(f"kd_plugins {kd_plugins.__version__}, BasicSR {basicsr.__version__}, PyTorch {torch.__version__}")
@@ -163,7 +164,7 @@ def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str], held: Seq
 
 
 def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, Any] | None:
-    """The state to go on from; upstream's needs a GPU for it, looks for it in the working folder, and takes it as it is."""
+    """The state to resume from; upstream needs a GPU to load it, looks in the working folder, and does not check it."""
     path, state = opt["path"].get("resume_state"), None
     states, models = opt["path"]["training_states"], opt["path"]["models"]
     networks = [f"net_{key.removeprefix('network_')}" for key in opt if key.startswith("network_")]
@@ -175,7 +176,7 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
         newest, bad = distributed.broadcast_object((newest, bad))
         if bad and newest is None:
             raise OptionError(
-                f"--auto_resume: no state in {states} is good; without --auto_resume a new run begins. {' '.join(bad)}"
+                f"--auto_resume: no state in {states} can be used; without --auto_resume a new run begins. {' '.join(bad)}"
             )
         path = newest or path
         warnings.extend(bad)
@@ -201,7 +202,7 @@ def _resume(model: Any, state: dict[str, Any], path: str) -> list[str]:
         changed = list(changes(model, state))
         model.resume_training(state)
         return changed
-    except Exception as error:  # whatever a state of something else makes the parts of a model raise
+    except Exception as error:  # the state of another model makes its parts raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OptionError(f"path:resume_state: {path} does not fit this run: {reason}") from error
 

@@ -165,7 +165,7 @@ class Run:
         self.names: list[str] = []
         self.log = torch.zeros(0)
         self.rate_at = self._table(learning_rates(model.opt["train"], steps))
-        parameters = [p for own in model.trained.values() for p in own]
+        parameters = [p for own in model.updater.trained.values() for p in own]
         self.optimizer, self.rate = build_adam(model.opt["train"], parameters, device)
         for term in model.terms.values():
             if term.fade is not None:
@@ -187,7 +187,7 @@ class Run:
 
     def _state(self) -> list[Tensor]:
         """All that a step changes but the optimizer's moments."""
-        nets = [*self.model._nets().values(), self.model.net_g_ema]
+        nets = [*self.model.networks().values(), self.model.net_g_ema]
         return [tensor for net in nets for tensor in net.state_dict(keep_vars=True).values()]
 
     def _step(self) -> None:
@@ -199,13 +199,13 @@ class Run:
             losses = model.compute_losses()
         total = torch.stack([value.float() for value in losses.values()]).sum()
         total.backward()
-        if model.grad_bound:
-            torch.nn.utils.clip_grad_norm_(model.net_g.parameters(), model.grad_bound)
+        if model.updater.grad_bound:
+            torch.nn.utils.clip_grad_norm_(model.net_g.parameters(), model.updater.grad_bound)
         self.rate.copy_(self.rate_at())
         self.optimizer.step()
         with torch.no_grad():
             mean, own = (list(net.parameters()) for net in (model.net_g_ema, model.net_g))
-            torch._foreach_lerp_(mean, own, 1 - model.ema_decay)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_lerp_(mean, own, 1 - model.updater.ema_decay)  # pyright: ignore[reportPrivateImportUsage]
             shares = {f"trust/{term.name}": term.share for term in model.terms.values() if term.share is not None}
             values = {**losses, **shares}
             if not self.names:

@@ -72,7 +72,8 @@ def batch(dataset: DegradedPhotoDataset, first: int, count: int) -> dict[str, Te
 def distances(model: DistillationModel, crops: dict[str, Tensor]) -> Distances:
     """d of every position, for every stage and branch, with the loss's defaults."""
     model.feed_data(crops)
-    model.net_g(model.lq)
+    with model.taps:
+        model.net_g(model.lq)
     mine, theirs = model.taps.collect(), model.teachers["degraded"](model.lq).features
     raw = {group: [mine[pair.student] for pair in pairs] for group, pairs in model.pairs.items()}
     targets = {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in model.pairs.items()}

@@ -44,7 +44,7 @@ def train(file: str, entries: Sequence[str], out: Path, name: str, resume: bool 
         model = train_pipeline(str(out), arguments)
     finally:
         close_log()
-    return model.scores, time.time() - started
+    return model.validator.scores, time.time() - started
 
 
 def close_log() -> None:

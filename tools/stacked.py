@@ -5,8 +5,8 @@ A step of a small student is a thousand small kernels, and starting them is what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,6 +104,18 @@ def _dense(weight: Tensor, x: Tensor) -> Tensor:
     return F.conv2d(x.flatten(1, 2), whole.flatten(2, 3).flatten(0, 1), padding=1).unflatten(1, (r, c_out))
 
 
+class _Taps(contextlib.nullcontext):
+    """In place of a model's taps: its part of the stack's features."""
+
+    def __init__(self, layers: Sequence[str], feature: Callable[[str], Tensor]) -> None:
+        super().__init__()
+        self.layers, self.feature = layers, feature
+
+    def collect(self) -> dict[str, Tensor]:
+        """The features by layer."""
+        return {layer: self.feature(layer) for layer in self.layers}
+
+
 class Stack:
     """Runs of one student layout and one length, a step of all of them at once.
 
@@ -127,9 +139,9 @@ class Stack:
         self.order = torch.zeros(steps, len(self.models), batch, dtype=torch.long, device=device)
         self.logs: list[list[str]] = []
         self.log = torch.zeros(0)
-        beside = [p for model in self.models for label, own in model.trained.items() if label != "net_g" for p in own]
+        beside = [p for model in self.models for label, own in model.updater.trained.items() if label != "net_g" for p in own]
         self.optimizer, self.rate = build_adam(first.opt["train"], [self.flat, *beside], device)
-        self.bound, self.decay = first.grad_bound, first.ema_decay
+        self.bound, self.decay = first.updater.grad_bound, first.updater.ema_decay
         for number, model in enumerate(self.models):
             self._bind(number, model)
         self.set_length(steps)
@@ -168,7 +180,7 @@ class Stack:
         """Let a model's losses read its part of the stack."""
         model.net_own, layers = model.net_g, list(model.taps.layers)
         model.net_g = lambda lq: self.images[:, number]
-        model.taps = SimpleNamespace(collect=lambda: {layer: self.features[layer][:, number] for layer in layers}, layers=layers)
+        model.taps = _Taps(layers, lambda layer: self.features[layer][:, number])
         model.terms_at = lambda iteration: list(model.terms.values())
         for term in model.terms.values():
             if term.fade is not None:

@@ -25,7 +25,7 @@ from runs import Results
 from stacked import Stack
 from torch import Tensor
 
-from kd_plugins.models import distillation_model
+from kd_plugins.models import building, distillation_model
 from kd_plugins.run_options import parse_options
 
 from basicsr.data import build_dataset  # isort: skip (kd_plugins comes first: it repairs what basicsr imports)
@@ -105,7 +105,7 @@ def remember_starts() -> None:
         return starts[key][0]
 
     distillation_model.start_student = remembered
-    distillation_model.compare_networks = lambda *_: None
+    building.compare_networks = lambda *_: None
 
 
 class Entry(NamedTuple):

@@ -14,6 +14,7 @@ from kd_plugins.checks.network_sources import sources_of
 from kd_plugins.checks.option_keys import UPSTREAM
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
+from kd_plugins.training.restoration_model import RestorationModel
 
 _WEIGHTS = ("checkpoint", "program")  # of a network's source
 
@@ -65,8 +66,8 @@ def check_evaluation(findings: Findings, opt: Mapping[str, Any], model: Any, is_
         findings.warning(("path", "pretrain_network_g"), f"{show(given)} is scored, where the training began, and not {latest}")
     if given or latest or _brings_weights(opt) or model is None:
         return
-    own = not (issubclass(model, SRModel) or house_of(model) == UPSTREAM)  # it may have another way to its weights
-    (findings.warning if own else findings.error)(
+    known = issubclass(model, (SRModel, RestorationModel)) or house_of(model) == UPSTREAM  # others may load their weights elsewhere
+    (findings.error if known else findings.warning)(
         ("path", "pretrain_network_g"),
         f"missing, expected the weights to score; {_path(name, root_path)}, which training would have left, is not there",
     )

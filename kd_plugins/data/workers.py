@@ -13,15 +13,15 @@ from kd_plugins._startup import SIGNALS
 
 
 def ignore_signals() -> None:
-    """In a worker process: a scheduler signals all processes of a run, and the main one still needs its batches to stop well."""
+    """Ignore signals in a worker process: a scheduler signals all processes, and the main one still needs batches to stop well."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class _Deaths:
-    """Deaths of a data loader's workers, told while its images are waited for.
+    """Reports deaths of a data loader's workers only while the main thread waits for images.
 
-    PyTorch's handler of SIGCHLD raises an error wherever the main thread is just then: between the halves of an update, or a save.
+    PyTorch's handler of SIGCHLD raises an error wherever the main thread is at that moment: half-way through an update, or a save.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class _Deaths:
         self._tell: Any = None
 
     def watch(self) -> None:
-        """Take the place of that handler, if it is there: a loader sets it when it starts its first worker."""
+        """Replace that handler, if it is set: a loader sets it when it starts its first worker."""
         number = getattr(signal, "SIGCHLD", None)
         if number is None or threading.current_thread() is not threading.main_thread():
             return
@@ -44,10 +44,10 @@ class _Deaths:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """While the main thread waits for images.
+        """Report deaths inside `with`.
 
         Raises:
-            RuntimeError: a worker died, now or before.
+            RuntimeError: a worker died, now or earlier.
         """
         if self._tell is not None:
             self._tell(signal.SIGCHLD, None)

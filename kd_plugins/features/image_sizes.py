@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import Adapter, AdapterError, Sizes
 from kd_plugins.features.layer_outputs import evaluating
-from kd_plugins.features.taps import taps_off
 
 _HALVINGS = (2, 4, 8, 16, 32, 64, 128)
 _OTHERS = (3, 5, 6, 7, 9, 10, 12, 14, 20, 24, 28, 48, 56, 96)  # windows, and windows of what was halved
@@ -83,7 +82,7 @@ def _tried(net: nn.Module, like: Tensor, height: int, width: int) -> bool | None
     generator = torch.Generator().manual_seed(0)  # its own: the run's random numbers stay as they are
     image = torch.rand(1, like.shape[1], height, width, generator=generator).to(like)
     try:
-        with taps_off(), evaluating(net):
+        with evaluating(net):
             images = net(image)
     except AdapterError:
         raise

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.features.taps import refuse_untappable, taps_off
+from kd_plugins.features.taps import refuse_untappable
 
 # twice as wide as high: a square attention matrix, or channels in the last dimension, then do not look like a map; the others are
 # for networks with windows of 6, 7 or 12, or for squares only
@@ -130,7 +130,7 @@ class _Recorder:
             for name, module in self.net.named_modules():
                 handles.append(module.register_forward_pre_hook(self._enter(name)))
                 handles.append(module.register_forward_hook(self._leave))
-            with taps_off(), evaluating(self.net):
+            with evaluating(self.net):
                 self.net(image)
         finally:
             for handle in handles:

@@ -49,13 +49,17 @@ class ScaleConversion(nn.Module):
         """Convert the student's features.
 
         Args:
-            student: (N, C_S, H_S, W_S) for each group and stage.
+            student: (N, C_S, H_S, W_S) for each group and stage; groups without a conversion may be among them.
             teacher: (N, C_T, H_T, W_T), only for their sizes.
 
         Returns:
-            (N, C_T, H_T, W_T) for each group and stage of `student`.
+            (N, C_T, H_T, W_T) for each group with a conversion, and each of its stages.
         """
-        return {group: [self._convert(group, i, f, teacher[group][i]) for i, f in enumerate(student[group])] for group in student}
+        converted = {}
+        for group in self.project:
+            pairs = zip(student[group], teacher[group], strict=True)
+            converted[group] = [self._convert(group, stage, mine, theirs) for stage, (mine, theirs) in enumerate(pairs)]
+        return converted
 
     def _convert(self, group: str, stage: int, feature: Tensor, target: Tensor) -> Tensor:
         feature = self.project[group][stage](feature)  # type: ignore[index]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +28,10 @@ class TapError(ValueError):
     """A named layer does not return exactly one map in a pass."""
 
 
-_NOBODY = object()
-_listener: object | None = None
-"""Who hears the pass that is running: None, all taps; `_NOBODY`, none; else these taps alone."""
-
-
-@contextmanager
-def taps_off(but: EarlyStop | None = None) -> Iterator[None]:
-    """Passes in which no taps keep anything.
-
-    Args:
-        but: taps that do.
-    """
-    global _listener
-    outer, _listener = _listener, but or _NOBODY
-    try:
-        yield
-    finally:
-        _listener = outer
-
-
 class FeatureTaps:
-    """Keeps what named modules of a network return, until it is collected.
+    """Keeps what named modules of a network return in a pass inside `with taps:`, until it is collected.
+
+    Passes outside are not heard: several taps may be on one network, and none keeps the features, or the graph, of another's pass.
 
     Modules with an `inplace` switch have it turned off, and a feature that is still overwritten after it was tapped (found by its
     version counter) is cloned, so that what is collected is what the module returned.
@@ -84,16 +66,18 @@ class FeatureTaps:
         self._features: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
         self._runs: Counter[str] = Counter()
         self._handles = [modules[name].register_forward_hook(self._hook(layer, run)) for layer, (name, run) in parsed.items()]
-        if self.layers:
-            self._handles.append(net.register_forward_pre_hook(self._begin))
+        self._listens = False
 
-    def _begin(self, module: nn.Module, args: object) -> None:
-        if self._listens():
-            self._features, self._runs = {}, Counter()
+    def __enter__(self) -> FeatureTaps:
+        self._features, self._runs, self._listens = {}, Counter(), True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listens = False
 
     def _hook(self, layer: str, wanted: int | None):
         def keep(module: nn.Module, args: object, output: object) -> None:
-            if not self._listens():
+            if not self._listens:
                 return
             self._runs[layer] += 1
             if wanted not in (None, self._runs[layer]):
@@ -106,14 +90,11 @@ class FeatureTaps:
 
         return keep
 
-    def _listens(self) -> bool:
-        return _listener is None
-
     def _kept(self) -> None:
         """Called after a feature was kept."""
 
     def collect(self) -> dict[str, Tensor]:
-        """The features of the last forward pass, by layer name; the taps are empty afterwards.
+        """The features of the pass, by layer name; the taps are empty afterwards.
 
         Raises:
             TapError: a layer did not run in the last pass, or several times where one run is meant, or was overwritten for the
@@ -147,11 +128,7 @@ class FeatureTaps:
 
 
 class EarlyStop(FeatureTaps):
-    """Taps with a pass of their own, which ends as soon as each layer has run.
-
-    They hear no other pass, and no other taps hear theirs: those of a teacher never keep the features, or the graph, of somebody
-    else's pass through the same network.
-    """
+    """Taps whose pass ends as soon as each layer has run."""
 
     class _Reached(Exception):  # noqa: N818 (no error)
         pass
@@ -169,13 +146,9 @@ class EarlyStop(FeatureTaps):
         Raises:
             TapError: see `collect`.
         """
-        self._features = {}
-        with taps_off(but=self), suppress(EarlyStop._Reached):
+        with self, suppress(EarlyStop._Reached):
             net(*inputs)
         return self.collect()
-
-    def _listens(self) -> bool:
-        return _listener is self
 
     def _kept(self) -> None:
         if len(self._features) == len(self.layers) and not any(layer.endswith(_ALL) for layer in self.layers):

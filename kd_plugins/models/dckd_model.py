@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from basicsr.archs import build_network
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
@@ -65,12 +64,11 @@ class DCKDModel(DistillationModel):
             for name, block in super().term_blocks().items()
         }
 
-    def init_training_settings(self) -> None:
-        """As DistillationModel; then the history model, a copy of the student that it follows."""
-        super().init_training_settings()
+    def build_state(self) -> None:
+        """Make the history model, a copy of the student that it follows."""
         if not self.wants_negatives:
             return
-        net = self.precision.to_memory_format(build_network(self.opt["network_g"])).to(self.device)
+        net = self.build_copy()
         self.history = history = build(History, self.settings.get("history"), ("dckd", "history"), net, self._followed())
         first, total = history.schedule.interval(1), self.opt["train"].get("total_iter")
         if total and first > int(total):
@@ -80,20 +78,21 @@ class DCKDModel(DistillationModel):
             )
 
     def _followed(self) -> nn.Module:
-        return self.net_g_ema if self.ema_decay > 0 else self.get_bare_model(self.net_g)
+        return self.get_bare_model(self.net_g) if self.net_g_ema is None else self.net_g_ema
 
     def make_negatives(self) -> Tensor:
         """The history model's images of x and of degraded copies of it, one batch, without gradient: (J, N, C, H, W)."""
         assert self.history is not None
         return self.history(self.negative_inputs(self.lq)).unflatten(0, (self.negative_inputs.total, -1))
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        """As DistillationModel; the history model follows at the end."""
-        super().optimize_parameters(current_iter)
-        if self.history is not None:
-            self.history.follow(self._followed(), current_iter)
-
-    def kept_beside(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """As DistillationModel, and the history model (net_history_*.pth)."""
-        history = {} if self.history is None else {"net_history": self.history.net}
-        return {**super().kept_beside(), **history}
+        networks = super().networks()
+        if self.history is not None:
+            networks["net_history"] = self.history.net
+        return networks
+
+    def after_step(self, iteration: int) -> None:
+        """The history model follows the student."""
+        if self.history is not None:
+            self.history.follow(self._followed(), iteration)

@@ -1,4 +1,4 @@
-"""A first look before the first step: what teacher and student make of a few images of the validation sets."""
+"""A sanity check before the first step: what teacher and student make of a few images of the validation sets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sanity_check(opt: Mapping[str, Any], teacher: Teacher, student: nn.Module | 
     Args:
         opt: the options of the run; the validation sets are looked at, the training data where there are none.
         teacher: of the degraded view.
-        student: unwrapped; None for one that starts from nothing, which scores nothing yet.
+        student: unwrapped; None for one that starts from nothing, which restores nothing yet.
         device: where they are.
     """
     if (opt.get("path") or {}).get("resume_state"):  # the student is not yet what it will be

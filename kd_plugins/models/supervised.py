@@ -1,20 +1,19 @@
-"""The ground truth: the losses that read it, and training data that has none."""
+"""The losses against the ground truth, and training data that has none."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
+import torch
+from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
-from kd_plugins.models.terms import Term
 from kd_plugins.options import OptionError
 from kd_plugins.training.fade import Fade, first_without
-from kd_plugins.training.updater import UpdatedModel
 
 _IMAGE_LOSSES = ("pixel_opt", "perceptual_opt")
 
@@ -24,14 +23,15 @@ def truth_readers(train_opt: Mapping[str, Any], terms: Mapping[str, str]) -> dic
 
     Args:
         train_opt: the `train` block.
-        terms: of each term what to write in place of what makes it read the truth; nothing where it reads none.
+        terms: of each term, what to write in place of what makes it read the truth; empty where it does not.
     """
-    readers = {("train", key): f"`{key}: ~`" for key in _IMAGE_LOSSES if train_opt.get(key)}
-    return {**readers, **{("train", "distill", name): instead for name, instead in terms.items() if instead}}
+    readers: dict[tuple[str, ...], str] = {("train", key): f"`{key}: ~`" for key in _IMAGE_LOSSES if train_opt.get(key)}
+    readers.update({("train", "distill", name): instead for name, instead in terms.items() if instead})
+    return readers
 
 
 def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | None]) -> str:
-    """Why a run would come to a step without any loss; nothing where it does not.
+    """Why a run would reach a step without any loss; an empty string where it would not.
 
     Args:
         train_opt: the `train` block.
@@ -46,83 +46,72 @@ def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | Non
     return "" if iteration is None else said
 
 
-class SupervisedModel(UpdatedModel):
-    """The part of a model that reads the ground truth; without one, only what compares with the teacher runs.
+def set_default_pixel_loss(opt: Mapping[str, Any], default: Mapping[str, Any] | None) -> None:
+    """Give `train: pixel_opt` a model's default where the option file does not name it, and the training data has clean images.
 
-    Where the option file's training data has none (`is_unlabelled`), the class's own pixel loss does not run, and a loss or term of
-    the file that reads it is refused. For any other dataset the first batch without `gt` tells.
+    Args:
+        opt: the options of the run; changed in place.
+        default: the model's, if it has one.
+    """
+    if not default or "pixel_opt" in opt["train"]:
+        return
+    if is_unlabelled(opt.get("datasets", {}).get("train") or {}):
+        get_root_logger().info("No clean images to train on: the model's own pixel loss is left out.")
+    else:
+        opt["train"]["pixel_opt"] = dict(default)
 
-    Attributes:
-        default_pixel: the pixel loss of an option file that names none.
+
+class SupervisedLosses:
+    """The losses between the student's image and the clean one: BasicSR's `pixel_opt` and `perceptual_opt`, either, both or none.
+
+    Args:
+        opt: the options of the run: `train`, and the dataset that is trained on.
+        terms: see `truth_readers`.
+        device: of the losses.
+
+    Raises:
+        OptionError: a loss or a term reads the ground truth, which the training data does not have (`is_unlabelled`; for any other
+            dataset the first batch tells).
     """
 
-    default_pixel: ClassVar[Mapping[str, Any] | None] = None
+    def __init__(self, opt: Mapping[str, Any], terms: Mapping[str, str], device: torch.device) -> None:
+        train_opt, data = opt["train"], (opt.get("datasets") or {}).get("train") or {}
+        self.readers = truth_readers(train_opt, terms)
+        if is_unlabelled(data):
+            self.refuse(f"datasets:train ({data['type']})")
+        pixel, perceptual = (train_opt.get(key) for key in _IMAGE_LOSSES)
+        self.pixel = build_loss(pixel).to(device) if pixel else None
+        self.perceptual = build_loss(perceptual).to(device) if perceptual else None
 
-    def init_training_settings(self) -> None:
-        """SRModel's, for any set of losses; upstream insists on a pixel or a perceptual one.
+    def refuse(self, source: str) -> None:
+        """Say that data has no clean images, if anything reads them.
 
         Raises:
-            OptionError: a loss reads the ground truth, which the training data does not have.
-            ValueError: there is no loss at all, or none at some iteration.
+            OptionError: something does.
         """
-        train_opt, data = self.opt["train"], (self.opt.get("datasets") or {}).get("train") or {}
-        unlabelled = is_unlabelled(data)
-        if self.default_pixel and "pixel_opt" not in train_opt:
-            if unlabelled:
-                get_root_logger().info("No clean images to train on: the model's own pixel loss is left out.")
-            else:
-                train_opt["pixel_opt"] = dict(self.default_pixel)
-        self.truth_readers = truth_readers(train_opt, {term.name: term.truth_instead for term in self.terms.values()})
-        if unlabelled:
-            self._refuse_without_truth(f"datasets:train ({data['type']})")
-        if reason := nothing_to_train_by(train_opt, [term.fade for term in self.terms.values()]):
-            raise ValueError(f"train: {reason}")
-        try:
-            super().init_training_settings()
-        except ValueError:
-            if not hasattr(self, "cri_perceptual") or self.cri_pix or self.cri_perceptual:
-                raise
-            self.setup_optimizers()  # upstream ends here where it finds neither of its own losses
-            self.setup_schedulers()
-
-    def terms_at(self, iteration: int) -> list[Term]:
-        """The terms that have a weight at an iteration."""
-        return [term for term in self.terms.values() if term.counts(iteration)]
-
-    def _refuse_without_truth(self, source: str) -> None:
-        if self.truth_readers:
-            texts = [f"{':'.join(path)}: expected {instead}" for path, instead in self.truth_readers.items()]
+        if self.readers:
+            texts = [f"{':'.join(path)}: expected {instead}" for path, instead in self.readers.items()]
             raise OptionError(f"{source} has no clean images, which these compare with: {'; '.join(texts)}")
 
-    def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch {lq, gt}, or {lq} alone, with `lq_path` where there are names, and `task` where there are several tasks."""
-        self.__dict__.pop("gt", None)  # of the batch before
-        self.paths = list(data.get("lq_path") or [])
-        self.tasks = list(data["task"]) if "task" in data else None
-        self.lq = self.precision.to_memory_format(data["lq"].to(self.device))
-        if "gt" in data:
-            self.gt = self.precision.to_memory_format(data["gt"].to(self.device))
+    def __call__(self, output: Tensor, gt: Tensor | None) -> dict[str, Tensor]:
+        """The losses by the name they are logged under.
 
-    def require_truth(self) -> None:
-        """Hold a batch to what is read of it.
+        Args:
+            output: the student's image, (N, C, H, W).
+            gt: the clean image, of the same shape; None where the batch has none.
 
         Raises:
-            OptionError: it has no clean images, and a loss or a term reads them.
+            OptionError: the shapes differ.
         """
-        if not hasattr(self, "gt"):
-            self._refuse_without_truth("the batch (no `gt`)")
-
-    def truth_losses(self) -> OrderedDict[str, Tensor]:
-        """The losses between the student's image and the clean one, by the name they are logged under."""
-        losses = OrderedDict()
-        if (self.cri_pix or self.cri_perceptual) and self.output.shape != self.gt.shape:  # L1 would stretch one to the other
+        if gt is None or not (self.pixel or self.perceptual):
+            return {}
+        if output.shape != gt.shape:  # L1 would stretch one to the other
             raise OptionError(
-                f"network_g: of a batch {tuple(self.lq.shape)} it makes {tuple(self.output.shape)}, the clean images are "
-                f"{tuple(self.gt.shape)}, expected the same: its scale, or its output's channels, are not the data's"
+                f"network_g: its images are {tuple(output.shape)}, the clean images are {tuple(gt.shape)}, expected the same: its "
+                "scale, or its output's channels, are not the data's"
             )
-        if self.cri_pix:
-            losses["l_pix"] = self.cri_pix(self.output, self.gt)
-        if self.cri_perceptual:
-            perceptual, style = self.cri_perceptual(self.output, self.gt)
+        losses = {"l_pix": self.pixel(output, gt)} if self.pixel else {}
+        if self.perceptual:
+            perceptual, style = self.perceptual(output, gt)
             losses.update({name: value for name, value in (("l_percep", perceptual), ("l_style", style)) if value is not None})
         return losses

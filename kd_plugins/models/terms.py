@@ -60,6 +60,7 @@ class Step:
     gt: Tensor | None = None
     iteration: int = 0
     _masks: dict[tuple[str, Trust], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _images: dict[tuple[str, Trust | None], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
     _encodings: dict[tuple[str, Trust | None], Encodings | None] = field(default_factory=dict, init=False, repr=False)
 
     def seen(self, view: str) -> Sequence[Tensor]:
@@ -71,14 +72,16 @@ class Step:
         if trust is None:
             return None
         if (view, trust) not in self._masks:
-            assert self.gt is not None  # `require_truth` has seen to it
+            assert self.gt is not None  # else the batch has been refused
             self._masks[view, trust] = trust.mask(self.output, self.targets[view].image, self.gt)
         return self._masks[view, trust]
 
     def images(self, view: str, trust: Trust | None) -> tuple[Tensor, Tensor]:
         """The student's images and the teacher's; the former as the latter where the teacher is not trusted."""
-        mine, theirs, mask = self.seen(view)[1], self.targets[view].image, self.mask(view, trust)
-        return mine if mask is None else where_trusted(mask, mine, theirs), theirs
+        if (view, trust) not in self._images:
+            mine, theirs, mask = self.seen(view)[1], self.targets[view].image, self.mask(view, trust)
+            self._images[view, trust] = mine if mask is None else where_trusted(mask, mine, theirs), theirs
+        return self._images[view, trust]
 
     def encodings(self, view: str, trust: Trust | None = None) -> Encodings | None:
         """The images of a view, and the negatives, in the spaces of the terms with that view and trust, if any."""
@@ -133,6 +136,17 @@ class Term:
     def truth_instead(self) -> str:
         """What an option file may say in place of what makes the term read the ground truth; nothing where it reads none."""
         return truth_instead(self.name, self.view, self.trust is not None, self.loss.forward)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the loss has parameters of its own that are trained."""
+        return any(p.requires_grad for p in self.loss.parameters())
+
+    def use_teacher(self, net: nn.Module) -> None:
+        """Give the teacher's network to an extractor that looks through it (`TeacherExtractor`)."""
+        for module in self.loss.modules():
+            if use := getattr(module, "use_teacher", None):
+                use(net)
 
     def counts(self, iteration: int) -> bool:
         """Whether the term has a weight at an iteration; one that has none is not computed."""
@@ -223,12 +237,11 @@ def merge_terms(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
         defaults: the class's.
         own: the option file's. A block without `type` changes single keys of the class's; one with it stands in its place.
     """
-
-    def merged(name: str, block: Any) -> Any:
+    merged = dict(defaults)
+    for name, block in own.items():
         changes = isinstance(block, Mapping) and "type" not in block
-        return {**defaults.get(name, {}), **block} if changes else block
-
-    return {**defaults, **{name: merged(name, block) for name, block in own.items()}}
+        merged[name] = {**defaults.get(name, {}), **block} if changes else block
+    return merged
 
 
 def _arguments(loss: Callable[..., Any]) -> Block:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.features.layer_outputs import evaluating
-from kd_plugins.features.taps import taps_off
 
 
 def first_order(net: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -33,7 +32,7 @@ def first_order(net: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> dict
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     generator, count = torch.Generator().manual_seed(0), 0
     for batch in batches:
-        with taps_off(), evaluating(net), torch.enable_grad():
+        with evaluating(net), torch.enable_grad():
             image = torch.func.functional_call(net, parameters, (batch["lq"].to(device),))
             if "gt" in batch:
                 loss = (image - batch["gt"].to(device)).abs().mean()

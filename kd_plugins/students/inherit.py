@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from kd_plugins.arguments import checked
 from kd_plugins.features.layer_outputs import evaluating, example_images
-from kd_plugins.features.taps import refuse_untappable, taps_off
+from kd_plugins.features.taps import refuse_untappable
 from kd_plugins.students.depth import kept_blocks, without_others
 from kd_plugins.students.refit import LAYERS, Source, refit
 from kd_plugins.students.selection import Selection, Shuffle, kept_rows, lookup, take
@@ -148,7 +148,7 @@ def _trace_both(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Ten
     for size in _SIZES:
         for image in example_images(teacher, *size, torch.device("cpu")):
             try:
-                with taps_off(), evaluating(student), evaluating(teacher):
+                with evaluating(student), evaluating(teacher):
                     student(image.to(parameters[0]))
                     teacher(image.to(parameters[1]))
             except Exception as error:  # what a network says of an image that it does not take is its own affair
@@ -173,7 +173,7 @@ def _trace_both(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Ten
 
 def _prove(teacher: nn.Module, plan: Plan, graph: Graph, order: Tensor, image: Tensor) -> None:
     """Shuffle the teacher's channels and check that its image stays the same."""
-    with taps_off(), evaluating(teacher):
+    with evaluating(teacher):
         tensors = teacher.state_dict()  # in eval mode: some networks fuse weights when they are set to it
         shuffled = {name: take(tensors[name], name, layers, (graph, graph), order, scaled=False) for name, layers in plan.items()}
         before, after = teacher(image), torch.func.functional_call(teacher, shuffled, (image,))

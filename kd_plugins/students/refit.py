@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from kd_plugins.features.layer_outputs import evaluating
-from kd_plugins.features.taps import taps_off
 
 LAYERS = (_ConvNd, nn.Linear)
 RIDGE = 0.03
@@ -57,7 +56,7 @@ def refit(student: nn.Module, teacher: nn.Module, sources: Mapping[str, Source],
     images = images.to(next(student.parameters()))[: max(1, PIXELS // (images.shape[-2] * images.shape[-1]))]
     layers = {name: layer for name, layer in student.named_modules() if isinstance(layer, LAYERS)}
     calls: Counter[str] = Counter()
-    with _hooked(layers.items(), lambda name, *_: calls.update([name])), taps_off(), evaluating(student):
+    with _hooked(layers.items(), lambda name, *_: calls.update([name])), evaluating(student):
         student(images[:1])
     owners = Counter(id(p) for layer in student.modules() for p in layer._parameters.values())
     fits = {
@@ -66,7 +65,7 @@ def refit(student: nn.Module, teacher: nn.Module, sources: Mapping[str, Source],
         if name in sources and calls[name] == 1 and _is_plain(layer) and owners[id(layer.weight)] == 1
     }
     generator = torch.Generator().manual_seed(0)
-    with taps_off(), evaluating(student), evaluating(teacher):
+    with evaluating(student), evaluating(teacher):
         with _hooked(((name, sources[name].layer) for name in fits), lambda name, _, answer: fits[name].aim(answer, generator)):
             teacher(images)
         with _hooked(((name, fit.layer) for name, fit in fits.items()), lambda name, args, answer: fits[name].meet(args, answer)):

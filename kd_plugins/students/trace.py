@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kd_plugins.features.layer_outputs import evaluating
-from kd_plugins.features.taps import taps_off
 from kd_plugins.students.operations import MOVED, apply
 from kd_plugins.students.propagation import ChannelInfo, ChannelRules, Label
 from kd_plugins.students.union_find import ChannelUnionFind
@@ -62,7 +61,7 @@ def trace(net: nn.Module, plan: Plan, image: Tensor) -> Graph:
         ValueError: an operation that is not understood does something to labelled channels; it and the module are named.
     """
     run = _Trace(net, plan)
-    with run.inside_modules(), taps_off(), evaluating(net), sdpa_kernel(SDPBackend.MATH), run:
+    with run.inside_modules(), evaluating(net), sdpa_kernel(SDPBackend.MATH), run:
         net(image)
     return run.graph()
 

@@ -67,7 +67,8 @@ class Teacher(nn.Module):
         Raises:
             ValueError: the network returns several outputs.
         """
-        image = self.net(x)
+        with self._taps:
+            image = self.net(x)
         if not isinstance(image, Tensor):
             raise ValueError(f"{self.key}: {describe_output(self.net, image)}; choose one: `output: 0`, or a key")
         return Observation(image, self._taps.collect())

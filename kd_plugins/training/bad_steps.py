@@ -1,4 +1,4 @@
-"""Steps whose numbers went wrong: found at the cost of one look, explained only when there is something to explain."""
+"""Steps with a loss or a gradient that is not finite: found with one read of the device, explained only when there is one."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def all_finite(total: Tensor, parameters: Iterable[Tensor]) -> bool:
 
 
 def keep_buffers(nets: Iterable[nn.Module]) -> Callable[[], None]:
-    """Note what a forward pass may change of networks: the buffers that are saved with them, such as a batch norm's statistics.
+    """Copy what a forward pass may change in networks: the buffers that are saved with them, such as a batch norm's statistics.
 
     Returns:
-        A function that gives them back.
+        A function that restores them.
     """
     kept = [
         (module, name, value, value.clone())
@@ -49,16 +49,16 @@ def keep_buffers(nets: Iterable[nn.Module]) -> Callable[[], None]:
     ]
 
     @torch.no_grad()
-    def give_back() -> None:
+    def restore() -> None:
         for module, name, value, before in kept:
             value.copy_(before)
             module._buffers[name] = value  # some assign a new one
 
-    return give_back
+    return restore
 
 
 def wrong_values(losses: Mapping[str, Tensor]) -> str:
-    """Say which terms of a step are not finite, or that their sum is not; nothing where all of it is.
+    """Say which terms of a step are not finite, or that their sum is not; an empty string where all are.
 
     Args:
         losses: the terms by name.
@@ -71,18 +71,18 @@ def wrong_values(losses: Mapping[str, Tensor]) -> str:
 
 
 def wrong_gradients(compute: Callable[[], Mapping[str, Tensor]], random: Mapping[str, Any], parameters: Sequence[Tensor]) -> str:
-    """Say which terms of a step have a gradient that is not finite; nothing where none has.
+    """Say which terms of a step have a gradient that is not finite; an empty string where none has.
 
     Args:
-        compute: computes the terms anew, with a graph.
+        compute: computes the terms again, with a graph.
         random: the generators' state as it was before the step.
         parameters: what is trained.
     """
     with kept_randomness():
         set_random_state(random)
-        anew = compute()
+        losses = compute()
     wrong = []
-    for name, value in anew.items():
+    for name, value in losses.items():
         gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
         if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
             wrong.append(f"the gradient of {name} is not finite")
@@ -93,7 +93,7 @@ def name_images(paths: Sequence[str], images: Sequence[Tensor]) -> str:
     """Name a step's images, and those among them that are not finite.
 
     Args:
-        paths: of the samples, as far as the batch has them.
+        paths: of the samples, where the batch has them.
         images: batches, (N, C, H, W).
     """
     broken: set[int] = set()

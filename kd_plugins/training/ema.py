@@ -1,4 +1,4 @@
-"""A network that follows another one of its layout: its weights, and the statistics that belong to them."""
+"""Exponential moving averages of a network: of its weights, and of the statistics that belong to them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ _STATISTICS = ("running_mean", "running_var")  # of every norm of PyTorch that k
 def ema_update(net: nn.Module, other: nn.Module, decay: float) -> None:
     """net <- decay * net + (1 - decay) * other, in place.
 
-    The running statistics of norms are averaged as the weights are: those of the other network alone do not fit averaged weights
-    while these still lag behind (PSNR can fall below the input's). Every other buffer is copied: counters, tables, vectors of
-    unit length.
+    The running statistics of norms are averaged like the weights: the other network's own do not fit averaged weights that still
+    lag behind (PSNR can fall below the input's). Every other buffer is copied: counters, tables, vectors of unit length.
 
     Args:
-        net: the follower.
-        other: the network to follow.
-        decay: what `net` keeps of itself.
+        net: the average.
+        other: the network that is averaged.
+        decay: how much of itself `net` keeps.
     """
     weights = dict(other.named_parameters())
     average: dict[str, tuple[Tensor, Tensor]] = {name: (mine, weights[name]) for name, mine in net.named_parameters()}
     buffers = dict(other.named_buffers())
     for name, mine in net.named_buffers():
         value = buffers.get(name)
-        if value is None or value.shape != mine.shape:  # a cache, which a network makes as it runs
+        if value is None or value.shape != mine.shape:  # a cache that the network fills as it runs
             continue
         if name.rpartition(".")[2] in _STATISTICS:
             average[name] = (mine, value)

@@ -1,4 +1,4 @@
-"""How the weight of a term goes through a run [ours]."""
+"""A schedule for the weight of a term [ours]."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NotNegative = Annotated[float, AtLeast(0)]
 class Fade(NamedTuple):
     """A factor on a term's weight: one value up to a step, another from a later step on, and a curve between them.
 
-    It is a function of the iteration alone, so a run that goes on knows it.
+    It is a function of the iteration alone, so a resumed run needs no state for it.
 
     Attributes:
         first: the factor up to `start`.

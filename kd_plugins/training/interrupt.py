@@ -17,13 +17,13 @@ _TROUBLE = 1000  # above every signal: what is told of comes before it
 
 
 class Interrupt:
-    """Notes a signal while it is entered, for the loop to look at between steps.
+    """Catches signals inside `with`, for the loop to act on between steps.
 
-    A second SIGINT raises KeyboardInterrupt, but under torchrun, which passes each on to processes that have it already. Outside
-    the main thread, where Python allows no handlers, signals do what they did; so does a SIGHUP that `nohup` has switched off.
+    A second SIGINT raises KeyboardInterrupt, except under torchrun, which sends each one twice. Outside the main thread, where
+    Python allows no handlers, signals keep their effect; so does a SIGHUP that `nohup` has switched off.
 
     Args:
-        at_once: whether a signal raises `StoppedAtStart`, where there is nothing to save yet.
+        at_once: whether a signal raises `StoppedAtStart` at once, where there is nothing to save yet.
 
     Attributes:
         received: the first signal, if any.
@@ -55,10 +55,10 @@ class Interrupt:
             _say(f"\n{self.received.name}: finishing this step, then saving; a second Ctrl-C stops at once.\n")
 
     def check(self, trouble: str = "") -> None:
-        """Between steps, in all processes.
+        """Stop the run if it is to stop. All processes call this between steps.
 
         Args:
-            trouble: why this process has no data.
+            trouble: why this process has no data; empty where it has.
 
         Raises:
             Interrupted: a signal came, to any of them.
@@ -76,9 +76,9 @@ class Interrupt:
 
 
 def _say(text: str) -> None:
-    """Write to the terminal, and leave it if it is gone: whatever is written there later would raise, before anything is saved.
+    """Write to the terminal; if it is gone, send later output nowhere: an error there would come before anything is saved.
 
-    A log's stream may be in the middle of a line: that is no place to write from a handler.
+    The log's own stream may be in the middle of a line, so a handler cannot use it.
     """
     for stream, said in ((1, ""), (2, text)):
         try:

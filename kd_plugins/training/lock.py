@@ -21,10 +21,10 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Hold a run's folder for as long as the run lasts; the kernel gives it back when the process ends, however it ends.
+    """Lock a run's folder for as long as the run lasts; the kernel releases the lock when the process ends, however it ends.
 
     Args:
-        folder: of the run, which need not be there; the lock is a file beside it, since the folder itself may be renamed.
+        folder: of the run; it need not exist. The lock is a file beside it, since the folder itself may be renamed.
 
     Raises:
         OptionError: another run holds it, on this machine or on another one that shares the folder; or it cannot be written.
@@ -51,7 +51,7 @@ def only_run(folder: str) -> Iterator[None]:
 
 
 class _Held(Exception):
-    """Somebody has the lock; the message says who."""
+    """Another process has the lock; the message says which."""
 
 
 def _take(path: str) -> IO[str]:
@@ -63,12 +63,12 @@ def _take(path: str) -> IO[str]:
             continue
         try:
             if fcntl is not None:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # workers of a data loader that outlive a run do not hold this one
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers of a data loader that outlive the run
         except (BlockingIOError, PermissionError):
             file.seek(0)
             held = file.read(200).strip()
             file.close()
-            raise _Held(held or "it says no more") from None
+            raise _Held(held or "its lock names no process") from None
         except OSError:  # a file system without locks
             pass
         if osp.exists(path) and osp.samestat(os.fstat(file.fileno()), os.stat(path)):

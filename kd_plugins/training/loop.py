@@ -1,4 +1,4 @@
-"""The loop of a training: steps, and what is due between them."""
+"""The loop of a training: steps, and what happens between them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,10 @@ from kd_plugins.randomness import kept_randomness, random_state, set_random_stat
 from kd_plugins.training.bad_steps import BadSteps
 from kd_plugins.training.checkpoint_files import SaveError
 from kd_plugins.training.interrupt import Interrupt
-from kd_plugins.training.updater import UpdatedModel
-from kd_plugins.training.validator import ValidatedModel
 
 
 class Loop:
-    """Trains a model to its last iteration: steps, log lines, saves, validations, and a good end when it is stopped.
+    """Trains a model to its last iteration: steps, log lines, saves, validations, and an orderly end when it is stopped.
 
     Args:
         opt: the options of the run.
@@ -56,11 +54,12 @@ class Loop:
         self.opt, self.model, self.tb_logger = opt, model, tb_logger
         self.loader, self.sampler, self.val_loaders = loader, sampler, val_loaders
         self.epoch, self.current_iter, self.saved_at, self.begun_at = epoch, current_iter, current_iter, current_iter
-        self.progress = getattr(model, "progress", {})  # what a state keeps of this loop; a model that is not ours keeps nothing
+        self.updater, saver = getattr(model, "updater", None), getattr(model, "saver", None)  # BasicSR's own models have no parts
+        self.progress = saver.progress if saver else {}  # what a state keeps of this loop
         self.logger, self.message_logger = get_root_logger(), MessageLogger(opt, current_iter + 1, tb_logger)
         self.interrupt = Interrupt()
-        self.is_whole = True  # what there is to save
-        self.skipped: dict[str, int] = {}  # how often a bad image was passed over
+        self.is_whole = True  # whether the model is between steps, so that its state can be saved
+        self.skipped: dict[str, int] = {}  # how often each bad image was skipped
 
     def run(self, total_iters: int) -> None:
         """Train.
@@ -73,10 +72,10 @@ class Loop:
             BadSteps: too many steps in a row had numbers that are not finite.
             BadData: an image could not be read, or a worker of the loader died.
             OutOfMemory: there was not enough memory.
-            SaveError: a checkpoint could not be written. Whatever else is raised, the state is saved first.
+            SaveError: a checkpoint could not be written. For any other error the state is saved first.
         """
         start = time.time()
-        # a bar with the time left on a terminal; elsewhere the log lines have it
+        # on a terminal; elsewhere the log lines tell the time left
         hidden = self.opt["rank"] != 0 or not sys.stderr.isatty()
         bar = tqdm(initial=self.current_iter, total=total_iters, unit="it", dynamic_ncols=True, disable=hidden)
         with logging_redirect_tqdm([self.logger]), bar, self.interrupt:
@@ -92,7 +91,7 @@ class Loop:
                 if not lacks_memory(error):
                     self._end(error)
                     raise
-                clear_frames(error.__traceback__)  # what a failed step still holds may be what there is no memory for
+                clear_frames(error.__traceback__)  # frees what the failed step still holds
                 stop = OutOfMemory(f"not enough memory: {' '.join(str(error).split())[:200]}")
                 self._end(stop)
                 raise stop from error
@@ -101,11 +100,13 @@ class Loop:
                     self.tb_logger.flush()
 
     def _end(self, error: Exception) -> None:
-        """Save what was reached, if it can be, and say why the run ends."""
-        agreed = distributed.world_size() == 1 or isinstance(error, (Interrupted, BadSteps, BadData))  # it takes all processes
+        """Save the last whole step, if possible, and log why the run ends."""
+        agreed = distributed.world_size() == 1 or isinstance(
+            error, (Interrupted, BadSteps, BadData)
+        )  # in all processes: saving takes them all
         if agreed and not isinstance(error, SaveError) and self.is_whole:
             self._save()
-        at = f"Saved at iteration {self.saved_at}; `--auto_resume` goes on from there" if self.saved_at else "Nothing was saved"
+        at = f"Saved at iteration {self.saved_at}; `--auto_resume` continues from there" if self.saved_at else "Nothing was saved"
         if isinstance(error, RunStopped) and not isinstance(error, SaveError):
             error.args = (f"{error}. {at}",)
         self.logger.error(f"Stopped: {error}." if isinstance(error, RunStopped) else f"{type(error).__name__}: {error}. {at}.")
@@ -131,7 +132,7 @@ class Loop:
 
         Args:
             data: a batch.
-            position: the epoch, and how many of its samples are used up with this batch.
+            position: the epoch, and how many of its samples are used up after this batch.
 
         Raises:
             OptionError: the first step of the run found options that do not go together: a crop too small for a loss, say.
@@ -140,20 +141,21 @@ class Loop:
         if STOPPED in data:
             raise BadData(data[STOPPED])
         self._note_skipped(data)
-        is_first, give_back = self.current_iter == self.begun_at, self._remember()
+        is_first, restore = self.current_iter == self.begun_at, self._remember()
         self.current_iter += 1
-        self.model.updating = False
+        if self.updater:
+            self.updater.updating = False
         try:
             self.model.update_learning_rate(self.current_iter, warmup_iter=self.opt["train"].get("warmup_iter", -1))
             self.model.feed_data(data)
             self.model.optimize_parameters(self.current_iter)
-        except BadSteps:  # a step that was skipped is one that was taken
+        except BadSteps:  # a skipped step counts as taken
             self._take(position)
             raise
         except Exception as error:
-            give_back()
-            # a step that ended between two weights has no state; of other models it is not known where it ended
-            self.is_whole = isinstance(self.model, UpdatedModel) and not self.model.updating
+            restore()
+            # a step that ended half-way through its update cannot be saved; other models do not tell
+            self.is_whole = self.updater is not None and not self.updater.updating
             if not is_first or not isinstance(error, ValueError) or isinstance(error, OptionError):
                 raise
             raise OptionError(f"the first step: {error}") from error
@@ -163,13 +165,13 @@ class Loop:
         self.epoch, self.progress["samples"] = position
 
     def _remember(self) -> Callable[[], None]:
-        """Note all of the run that a step changes but the networks; returns a function that gives it back."""
+        """Copy what a step changes besides the networks; returns a function that restores it."""
         iteration, generators = self.current_iter, random_state()
         schedules = [(vars(scheduler), dict(vars(scheduler))) for scheduler in self.model.schedulers]
         groups = [group for optimizer in self.model.optimizers for group in optimizer.param_groups]
         rates = [group["lr"] for group in groups]
 
-        def give_back() -> None:
+        def restore() -> None:
             self.current_iter = iteration
             set_random_state(generators)
             for schedule, before in schedules:
@@ -177,10 +179,10 @@ class Loop:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
 
-        return give_back
+        return restore
 
     def _note_skipped(self, data: Any) -> None:
-        """Log each bad image once, that another one took the place of."""
+        """Log each bad image once; another one took its place."""
         for text in itertools.chain.from_iterable(names.split("\n") for names in data.pop(SKIPPED, ())):
             if text and text not in self.skipped:
                 self.logger.warning(f"{text}; another image takes its place.")
@@ -191,10 +193,10 @@ class Loop:
         found = distributed.all_gather_objects(self.skipped)
         if names := {name for own in found for name in own}:
             times = sum(sum(own.values()) for own in found)
-            self.logger.warning(f"Bad images passed over in training: {len(names)}, {times} times in all.")
+            self.logger.warning(f"Bad images skipped in training: {len(names)}, {times} times in all.")
 
     def _batches(self) -> Iterator[tuple[tuple[int, int], Any]]:
-        """Batches without end, each with the epoch and what is used up of it then; of the first epoch that much is left out.
+        """Endless batches, each with the epoch and how many of its samples are used up; the first begins where the run stopped.
 
         Upstream counts an epoch's incomplete last batch, which the loader drops, and so may end before the last iteration.
         """
@@ -203,7 +205,7 @@ class Loop:
         while True:
             self.sampler.set_epoch(epoch, samples)
             if prefetcher is None:
-                prefetcher = _build_prefetcher(self.loader, self.opt)  # it asks for batches at once: the sampler has to know which
+                prefetcher = _build_prefetcher(self.loader, self.opt)  # it asks for batches at once, so the sampler comes first
             else:
                 prefetcher.reset()
             while (data := prefetcher.next()) is not None:
@@ -229,14 +231,14 @@ class Loop:
             self._validate()
 
     def _validate(self) -> None:
-        """Score what there is to score, once for each iteration."""
+        """Validate, once for each iteration."""
         if self.opt.get("val") is None or self.progress.get("validated", -1) == self.current_iter:
             return
-        with kept_randomness():  # a run that goes on may validate once more, or once less
+        with kept_randomness():  # a resumed run may validate once more or less
             for loader in self.val_loaders:
                 if not self.opt["dist"]:
                     loader = self.interrupt.watch(loader)
-                elif isinstance(self.model, ValidatedModel):  # of other models process 0 validates alone
+                elif self.updater:  # of other models process 0 validates alone
                     loader = self.interrupt.watch(shared_loader(loader))
                 self.model.validation(loader, self.current_iter, self.tb_logger, self.opt["val"].get("save_img", False))
         self.progress["validated"] = self.current_iter

@@ -15,7 +15,7 @@ from kd_plugins.arguments import AtLeast, Named, build, signature_block
 
 
 class MultiStepRestartLR(upstream.MultiStepRestartLR):
-    """BasicSR's, as a function of the iteration alone: it goes on from the last rate, which a warm-up has set to another one."""
+    """BasicSR's, as a function of the iteration alone: upstream's starts from the last rate, which a warm-up may have changed."""
 
     def get_lr(self) -> list[Any]:
         """The rates."""
@@ -34,6 +34,7 @@ class CosineAnnealingLR(torch.optim.lr_scheduler.CosineAnnealingLR):
         return [self.eta_min + (rate - self.eta_min) * turn for rate in self.base_lrs]
 
 
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as the parameter
 _TAKE_NO_STEP = ("Optimizer", "LBFGS", "SparseAdam")  # the second wants to compute the loss itself, the third sparse gradients
 OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name not in _TAKE_NO_STEP}
 SCHEDULERS: dict[str, Any] = {
@@ -70,3 +71,20 @@ def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Op
 def gradient_bound(train_opt: Mapping[str, Any]) -> float:
     """The bound on the gradient's norm, 0 for none. Forks write `use_grad_clip: true` and mean 0.01."""
     return float(train_opt.get("grad_clip") or (0.01 if train_opt.get("use_grad_clip") else 0.0))
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Hold a loaded optimizer to its parameters: PyTorch takes any state for them.
+
+    Raises:
+        ValueError: its moments do not fit.
+    """
+    for group in optimizer.param_groups:
+        kept = [optimizer.state[parameter].keys() for parameter in group["params"] if parameter in optimizer.state]
+        if any(keys != kept[0] for keys in kept):
+            raise ValueError("the optimizer keeps less of some parameters than of others")
+    for parameter, moments in optimizer.state.items():
+        if wrong := [key for key in moments if key in _MOMENTS and moments[key].shape != parameter.shape]:
+            raise ValueError(f"{wrong[0]} of the optimizer is {tuple(moments[wrong[0]].shape)}, not as its parameter")
+        if not float(moments.get("step", 0)) >= 0:
+            raise ValueError(f"the optimizer has taken {float(moments['step'])} steps")

@@ -1,4 +1,4 @@
-"""A state against the option file that it goes on under: what the state brings with it, whatever the file says."""
+"""Where the option file of a resumed run differs from its state: optimizer and schedule are those of the state."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def kinds(model: Any) -> dict[str, list[str]]:
 
 
 def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each argument of optimizer or schedule that is another one in the option file; those of the state hold.
+    """A sentence for each argument of optimizer or schedule that the option file changes; the state's are used.
 
     Args:
-        model: as it was built, before it goes on.
-        state: to go on from.
+        model: as it was built, before it is resumed.
+        state: to resume from.
 
     Raises:
         ValueError: the optimizer or the schedule is of another kind.
@@ -33,7 +33,7 @@ def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
                 raise ValueError(f"{key}: type: {name}, but it has {was or 'another'}; expected that, or another `name`")
             for argument in own.keys() & kept.keys():
                 if own[argument] != kept[argument]:
-                    yield f"{key}:{argument}: {own[argument]}, but the run goes on with its state's, {kept[argument]}."
+                    yield f"{key}:{argument}: {own[argument]}, but the run continues with its state's, {kept[argument]}."
 
 
 def _arguments(part: Any, content: Mapping[str, Any]) -> dict[str, Any]:

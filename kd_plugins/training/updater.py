@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,143 +11,179 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins import distributed
-from kd_plugins.models.terms import Term
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import random_state
-from kd_plugins.training.bad_steps import (
-    BadSteps,
-    all_finite,
-    bad_step_bound,
-    keep_buffers,
-    name_images,
-    wrong_gradients,
-    wrong_values,
-)
+from kd_plugins.training.bad_steps import BadSteps, all_finite, bad_step_bound, keep_buffers, wrong_gradients, wrong_values
 from kd_plugins.training.ema import ema_update
-from kd_plugins.training.optimizers import build_optimizer, build_schedulers, gradient_bound
+from kd_plugins.training.optimizers import build_optimizer, build_schedulers, check_moments, gradient_bound
+from kd_plugins.training.option_changes import kinds
 from kd_plugins.training.precision import Precision
-from kd_plugins.training.validator import ValidatedModel
+
+Losses = Mapping[str, Tensor]
+"""The terms of a sum that is minimised, each a scalar, by the name it is logged under."""
 
 
-class UpdatedModel(ValidatedModel):
-    """A model whose `compute_losses` gives the terms of a sum that is minimised.
+class Updater:
+    """Takes the steps of a training: one optimizer over all that asks for a gradient, schedules, clipping, averaged weights.
 
-    Option keys under `train`, beside SRModel's:
-        grad_clip: bound on the norm of the student's gradient (`use_grad_clip: true`, as forks write it, means 0.01); what is
-            trained beside the student has none.
-        max_bad_steps: how many skipped steps in a row end the run (see `bad_step_bound`).
+    Args:
+        train_opt: the `train` block: optim_g, scheduler, ema_decay, `grad_clip` (bound on the norm of the student's gradient;
+            `use_grad_clip: true`, as forks write it, means 0.01) and max_bad_steps (see `bad_step_bound`).
+        networks: by label; `net_g` is the student.
+        ema: the network that keeps the student's averaged weights, if any.
+        losses: modules that take part in the forward pass; what of them is trained belongs to `networks`.
+        precision: how the forward pass computes.
+        device: where.
+
+    Attributes:
+        losses: of the last step.
+        bad_steps: how many steps in a row were skipped.
+        updating: whether the current step has begun to change weights; the caller resets it before each step.
+        trained: the parameters that are trained, by the label of their network.
     """
 
-    updating = False  # whether the step under way has begun to change weights
-    precision: Precision
-    paths: list[str]  # of the batch's images, as far as there are some
-    iteration = 0  # of the step, from 1
-    terms: dict[str, Term]  # of `train: distill`
+    def __init__(
+        self,
+        train_opt: Mapping[str, Any],
+        networks: Mapping[str, nn.Module],
+        *,
+        ema: nn.Module | None,
+        losses: Iterable[nn.Module],
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        self.networks, self.ema, self.precision, self.device = networks, ema, precision, device
+        self.ema_decay, self.grad_bound = train_opt.get("ema_decay", 0), gradient_bound(train_opt)
+        self.max_bad_steps, self.bad_steps, self.updating = bad_step_bound(train_opt), 0, False
+        self.trained = {label: [p for p in net.parameters() if p.requires_grad] for label, net in networks.items()}
+        self.optimizer = build_optimizer(train_opt["optim_g"], self._parameters())
+        self.optimizers = [self.optimizer]
+        self.schedulers = build_schedulers(train_opt["scheduler"], self.optimizers)
+        self.losses: Losses = {}
+        self._modules = [*networks.values(), *losses]
 
-    def compute_losses(self) -> Mapping[str, Tensor]:
-        """Every term of the sum, by the name it is logged under."""
-        raise NotImplementedError
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for own in self.trained.values() for p in own]
 
-    def setup_optimizers(self) -> None:
-        """One optimizer over the student and what is trained beside it."""
-        self.grad_bound = gradient_bound(self.opt["train"])
-        self.bad_bound = bad_step_bound(self.opt["train"])
-        self.trained = {label: [p for p in net.parameters() if p.requires_grad] for label, net in self._nets().items()}
-        parameters = [p for own in self.trained.values() for p in own]
-        self.optimizer_g = build_optimizer(self.opt["train"]["optim_g"], parameters)
-        self.optimizers.append(self.optimizer_g)
+    def step(
+        self,
+        iteration: int,
+        compute_losses: Callable[[], Losses],
+        name_images: Callable[[], str] = str,
+        after: Callable[[int], None] = lambda iteration: None,
+    ) -> None:
+        """Forward pass, backward pass, update. The update is left out where a number is not finite.
 
-    def setup_schedulers(self) -> None:
-        """BasicSR's schedulers, and the names that forks and torch use."""
-        self.schedulers.extend(build_schedulers(self.opt["train"]["scheduler"], self.optimizers))
-
-    def _nets(self) -> dict[str, nn.Module]:
-        return {"net_g": self.net_g, **self.kept_beside()}
-
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step: student, teacher, terms, sum, backward, update. Without the update where a number is not finite.
+        Args:
+            iteration: the step's number, from 1.
+            compute_losses: the forward pass.
+            name_images: names the images of the batch, to explain a bad step.
+            after: called with the iteration once the update is made, or left out.
 
         Raises:
             BadSteps: too many such steps in a row.
             OptionError: a parameter has no gradient, which several processes cannot average.
         """
-        self.iteration = current_iter
-        self.optimizer_g.zero_grad(set_to_none=True)
-        before = random_state()
-        give_back = keep_buffers([*self._nets().values(), *(term.loss for term in self.terms.values())])
+        self.optimizer.zero_grad(set_to_none=True)
+        before, restore_buffers = random_state(), keep_buffers(self._modules)
         try:
-            total = self._gradients()
-        except Exception:  # memory, say: the run ends with the state before this step
-            give_back()
+            total = self._backward(compute_losses)
+        except Exception:  # out of memory, say: the run ends with the state before this step
+            restore_buffers()
             raise
-        trained = [p for own in self.trained.values() for p in own]
-        if distributed.all_reduce_max(not all_finite(total, trained)):
+        if distributed.all_reduce_max(not all_finite(total, self._parameters())):
             try:
-                self._skip(current_iter, before, trained)
+                self._skip(iteration, compute_losses, name_images, before)
             finally:
-                give_back()  # last: what explains a bad step takes its forward pass once more
-            return
-        self.bad_steps = 0
-        if self.grad_bound:
-            torch.nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_bound)
+                restore_buffers()  # last: explaining a bad step takes its forward pass again
+        else:
+            self._update()
         self.updating = True
-        self.optimizer_g.step()
-        if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
+        after(iteration)
 
-    def _gradients(self) -> Tensor:
+    def _backward(self, compute_losses: Callable[[], Losses]) -> Tensor:
         """Forward and backward pass; returns the sum of the losses."""
         with self.precision.autocast(self.device):
-            self.losses = self.compute_losses()
+            self.losses = compute_losses()
         total = torch.stack([value.float() for value in self.losses.values()]).sum()
         total.backward()
-        if self.opt["dist"]:
-            self._average()
+        for label, net in self.networks.items():
+            if isinstance(net, nn.parallel.DistributedDataParallel):
+                _refuse_idle_parameters(label, net)
+            else:
+                distributed.average_gradients(self.trained[label])
         return total
 
-    def model_ema(self, decay: float = 0.999) -> None:
-        """As BaseModel's, which leaves out the buffers: a batch norm's statistics follow too (see `ema_update`)."""
-        ema_update(self.net_g_ema, self.get_bare_model(self.net_g), decay)
+    def _update(self) -> None:
+        self.bad_steps = 0
+        if self.grad_bound:
+            torch.nn.utils.clip_grad_norm_(self.networks["net_g"].parameters(), self.grad_bound)
+        self.updating = True
+        self.optimizer.step()
+        if self.ema is not None:
+            ema_update(self.ema, distributed.unwrap_model(self.networks["net_g"]), self.ema_decay)
 
-    def _average(self) -> None:
-        """What DistributedDataParallel leaves to do: parameters of terms, and a word where it would stop in the next step."""
-        for label, net in self._nets().items():
-            if not isinstance(net, nn.parallel.DistributedDataParallel):
-                distributed.average_gradients(self.trained.get(label, ()))
-            elif not net.find_unused_parameters:
-                idle = [name for name, p in net.module.named_parameters() if p.requires_grad and p.grad is None]
-                if idle and any(p.grad is not None for p in net.module.parameters()):  # else it did not run: its terms have faded
-                    raise OptionError(
-                        f"{label}: {len(idle)} of its parameters have no gradient ({', '.join(idle[:3])}, ...): several processes "
-                        "need one for each, or `find_unused_parameters: true` in the option file"
-                    )
-
-    def _skip(self, current_iter: int, before: Mapping[str, Any], trained: Sequence[Tensor]) -> None:
+    def _skip(
+        self, iteration: int, compute_losses: Callable[[], Losses], name_images: Callable[[], str], before: Mapping[str, Any]
+    ) -> None:
         self.bad_steps += 1
-        text = f"iteration {current_iter}: {self._what_is_wrong(before, trained)}"
+        text = f"iteration {iteration}: {self._explain(compute_losses, name_images, before)}"
         get_root_logger().warning(f"Step skipped ({self.bad_steps} in a row), {text}.")
-        if 0 < self.bad_bound <= self.bad_steps:
+        if 0 < self.max_bad_steps <= self.bad_steps:
             raise BadSteps(f"{self.bad_steps} steps in a row had numbers that are not finite; the last, {text}")
 
-    def _what_is_wrong(self, before: Mapping[str, Any], trained: Sequence[Tensor]) -> str:
+    def _explain(self, compute_losses: Callable[[], Losses], name_images: Callable[[], str], before: Mapping[str, Any]) -> str:
+        """What was not finite, and with which images, in each process that found something."""
         wrong = wrong_values(self.losses)
-        if not distributed.all_reduce_max(bool(wrong)):  # in all processes or in none: terms may ask the others for something
-            wrong = wrong_gradients(self._losses_anew, before, trained)
-        images = name_images(self.paths, [self.lq, *([self.gt] if hasattr(self, "gt") else [])])
-        said = distributed.all_gather_objects((wrong, images))
+        if not distributed.all_reduce_max(bool(wrong)):  # in all processes or in none: terms may communicate
+            wrong = wrong_gradients(lambda: self._losses_again(compute_losses), before, self._parameters())
+        said = distributed.all_gather_objects((wrong, name_images()))
         sources = {rank: found for rank, found in enumerate(said) if found[0]} or dict(enumerate(said))
         texts = {rank: f"{wrong or 'the gradient is not finite'}; images: {images}" for rank, (wrong, images) in sources.items()}
         return " | ".join(text if len(said) == 1 else f"process {rank}: {text}" for rank, text in texts.items())
 
-    def _losses_anew(self) -> Mapping[str, Tensor]:
-        """The terms of the step, with this process's own gradients: DistributedDataParallel is not to expect a backward pass."""
+    def _losses_again(self, compute_losses: Callable[[], Losses]) -> Losses:
+        """The losses with this process's own gradients: DistributedDataParallel does not wait for a backward pass."""
         with ExitStack() as stack:
-            for net in self._nets().values():
+            for net in self.networks.values():
                 if isinstance(net, nn.parallel.DistributedDataParallel):
                     stack.enter_context(net.no_sync())
             stack.enter_context(self.precision.autocast(self.device))
-            return self.compute_losses()
+            return compute_losses()
 
-    def get_current_log(self) -> Mapping[str, float]:
-        """The terms of the last step; read from the device only when they are logged."""
-        return self.reduce_loss_dict(self.losses)
+    def state_dict(self) -> dict[str, Any]:
+        """BasicSR's `optimizers` and `schedulers`, the `kinds` (classes) of both, and `bad_steps`."""
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "kinds": kinds(self),
+            "bad_steps": self.bad_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from a state; BasicSR's own hold less.
+
+        Raises:
+            ValueError: it is that of another network.
+        """
+        for part in ("optimizers", "schedulers"):
+            for own, saved in zip(getattr(self, part), state[part], strict=True):
+                own.load_state_dict(saved)
+        for optimizer in self.optimizers:
+            check_moments(optimizer)
+        self.bad_steps = int(state.get("bad_steps", 0))
+
+
+def _refuse_idle_parameters(label: str, net: nn.parallel.DistributedDataParallel) -> None:
+    """DistributedDataParallel would stop in the next step, without a name.
+
+    Raises:
+        OptionError: a parameter has no gradient.
+    """
+    idle = [name for name, p in net.module.named_parameters() if p.requires_grad and p.grad is None]
+    ran = any(p.grad is not None for p in net.module.parameters())  # else its terms have faded
+    if idle and ran and not net.find_unused_parameters:
+        raise OptionError(
+            f"{label}: {len(idle)} of its parameters have no gradient ({', '.join(idle[:3])}, ...): several processes need one for "
+            "each, or `find_unused_parameters: true` in the option file"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from os import path as osp
 from typing import Any
@@ -16,123 +17,122 @@ from tqdm import tqdm
 
 from kd_plugins import distributed
 from kd_plugins.data.downsample import enlarge
-from kd_plugins.data.loading import shared_loader
 from kd_plugins.errors import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.options import OptionError
-from kd_plugins.tables import ROLES, score_table
-from kd_plugins.teachers import Teacher
-from kd_plugins.training.saver import SavedModel
+from kd_plugins.tables import ROLES, Scores, score_table
 
 Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
+Restore = Callable[[Mapping[str, Any], bool], Mapping[str, Tensor]]
 
 
-class ValidatedModel(SavedModel):
-    """SRModel with a validation that also scores the teacher and the input, and shows panels; with clean images or without.
+class Validator:
+    """Scores the student, beside it the teacher and the input, and shows panels; with clean images or without.
 
     Teacher and input do not change: they are restored and scored once for each dataset.
 
-    Option keys under `val`, beside SRModel's (metrics, save_img, suffix, pbar):
-        panels: how many images to show in TensorBoard (default 2), as input, student, teacher, clean side by side.
-        baselines: whether teacher and input are scored too (default true).
+    Args:
+        val_opt: the `val` block: SRModel's keys (metrics, save_img, suffix, pbar), `panels`, how many images to show in
+            TensorBoard (default 2), as input, student, teacher, clean side by side, and `baselines`, whether teacher and input are
+            scored too (default true).
+        restore: called with a batch of one image, and whether the baselines are wanted; returns images (1, C, H, W): the
+            `student`'s, the `clean` one where there is one, and the baselines, `teacher` and `input`, as far as there are such.
+        image_path: called with a dataset's name, an image's and the iteration: where a restored image is saved.
+
+    Attributes:
+        scores: by dataset, role and metric: of the last validation.
+        best: by dataset and metric: the student's best value (`val`), its iteration (`iter`) and which way is `better`.
     """
 
-    scores: dict[str, dict[str, dict[str, float]]]  # dataset, role, metric: of the last validation
-    teachers: dict[str, Teacher]  # by view
-    tasks: list[str] | None = None  # of each sample of the batch
+    def __init__(self, val_opt: Mapping[str, Any], restore: Restore, image_path: Callable[[str, str, Any], str]) -> None:
+        self.opt, self.restore, self.image_path = val_opt, restore, image_path
+        self.metrics: Mapping[str, Mapping[str, Any]] = val_opt.get("metrics") or {}
+        self.scores: dict[str, dict[str, Mapping[str, float]]] = {}
+        self.best: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """Restore and score a dataset together with the other processes, each its share; SRModel's leaves it all to process 0."""
-        self.nondist_validation(shared_loader(dataloader), current_iter, tb_logger, save_img)
+    def run(self, loader: Any, iteration: Any, tb_logger: Any, save_img: bool) -> None:
+        """Restore and score a dataset, or this process's share of it; all processes call this.
 
-    def test(self) -> None:
-        """As SRModel's, without DistributedDataParallel, which would wait for processes that have fewer images."""
-        wrapped, self.net_g = self.net_g, self.get_bare_model(self.net_g)
-        try:
-            super().test()
-        finally:
-            self.net_g = wrapped
+        Args:
+            loader: of one image at a time; None in place of a batch where other processes have one image more.
+            iteration: the step after which this is, or a name where nothing is trained.
+            tb_logger: TensorBoard's writer, or None.
+            save_img: whether the student's images are saved.
 
-    def nondist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """Restore and score a dataset; signature and saved files are SRModel's."""
-        dataset = dataloader.dataset.opt["name"]
-        val_opt = self.opt["val"]
-        metrics = val_opt.get("metrics") or {}
-        self.scores = getattr(self, "scores", {})
-        if metrics:
-            self._initialize_best_metric_results(dataset)
-        first = dataset not in self.scores and val_opt.get("baselines", True)
-        rows: list[dict[str, dict[str, float]]] = []  # for each image by role and metric
-        batches = tqdm(dataloader, unit="image", leave=False) if val_opt.get("pbar") else dataloader
-        for index, data in enumerate(batches):
-            if data is None:  # the other processes have one image more
+        Raises:
+            OptionError: a metric needs a clean image, which the dataset does not have.
+            BadData: no image of the dataset can be used.
+        """
+        dataset = loader.dataset.opt["name"]
+        with_baselines = dataset not in self.scores and self.opt.get("baselines", True)
+        rows: list[Scores] = []  # one for each image
+        for index, data in enumerate(tqdm(loader, unit="image", leave=False, disable=not self.opt.get("pbar"))):
+            if data is None:
                 continue
-            self.feed_data(data)
-            wanted = bool(tb_logger) and index < int(val_opt.get("panels", 2))
-            images = self._restore(with_teacher=first or wanted)
+            shown = bool(tb_logger) and index < int(self.opt.get("panels", 2))
+            images = _as_images(self.restore(data, with_baselines or shown))
             if "clean" not in images:
-                _refuse_references(dataset, metrics)
+                _refuse_references(dataset, self.metrics)
             name = osp.splitext(osp.basename(data["lq_path"][0]))[0]
             if save_img:
-                imwrite(images["student"], self._image_path(dataset, name, current_iter))
-            clean = {"img2": images["clean"]} if "clean" in images else {}
-            scored = [role for role in ROLES if role in images and (first or role == "student")]
-            rows.append(
-                {role: {m: calculate_metric({"img": images[role], **clean}, o) for m, o in metrics.items()} for role in scored}
-            )
-            if wanted:
+                imwrite(images["student"], self.image_path(dataset, name, iteration))
+            rows.append(self._score(images, ROLES if with_baselines else ("student",)))
+            if shown:
                 panel = np.concatenate([_in_colour(images[role]) for role in (*ROLES, "clean") if role in images], axis=1)
-                tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), current_iter, dataformats="HWC")
-        if metrics:
+                tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), iteration, dataformats="HWC")
+        if self.metrics:
             shares = zip_longest(*distributed.all_gather_objects(rows))
-            rows = [row for rows in shares for row in rows if row is not None]  # in the order of the dataset
-            if not rows:
-                raise BadData(f"dataset {dataset!r}: none of its images can be used")
-            means = {role: {m: sum(row[role][m] for row in rows) / len(rows) for m in metrics} for role in rows[0]}
+            means = self._means(dataset, [row for rows in shares for row in rows if row is not None])  # in the dataset's order
             self.scores[dataset] = {**self.scores.get(dataset, {}), **means}
-            self._report(dataset, current_iter, tb_logger)
+            self._report(dataset, iteration, tb_logger)
 
-    def _restore(self, with_teacher: bool) -> dict[str, Image]:
-        """Images of this batch by role, that of the input beside the teacher's; `clean` where there is a ground truth."""
-        self.test()
-        tensors: dict[str, Tensor] = {"student": self.output}
-        if with_teacher and self.teachers:
-            tensors["teacher"] = self.teachers["degraded"](self.lq, self.tasks).image
-        if hasattr(self, "gt"):
-            tensors["clean"] = self.gt
-        images = {role: _to_image(value) for role, value in tensors.items()}
-        height, width = images["student"].shape[:2]
-        if with_teacher and self.lq.shape[1] == self.output.shape[1]:  # else it is no such image
-            lq = _to_image(self.lq)
-            images["input"] = lq if lq.shape[:2] == (height, width) else enlarge(lq, height, width)
-        for name in ("gt", "lq", "output"):
-            if hasattr(self, name):
-                delattr(self, name)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # whole images after crops
-        return images
+    def _score(self, images: Mapping[str, Image], roles: Iterable[str]) -> Scores:
+        clean = {"img2": images["clean"]} if "clean" in images else {}
+        scored = [role for role in roles if role in images]
+        return {role: {m: calculate_metric({"img": images[role], **clean}, o) for m, o in self.metrics.items()} for role in scored}
 
-    def _image_path(self, dataset: str, image: str, current_iter: Any) -> str:
-        folder = self.opt["path"]["visualization"]
-        if self.opt["is_train"]:
-            return osp.join(folder, image, f"{image}_{current_iter}.png")
-        return osp.join(folder, dataset, f"{image}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
+    def _means(self, dataset: str, rows: list[Scores]) -> Scores:
+        if not rows:
+            raise BadData(f"dataset {dataset!r}: none of its images can be used")
+        return {role: {m: sum(row[role][m] for row in rows) / len(rows) for m in self.metrics} for role in rows[0]}
 
-    def _report(self, dataset: str, current_iter: Any, tb_logger: Any) -> None:
-        scores = self.scores[dataset]
-        for metric, value in scores["student"].items():
-            self._update_best_metric_result(dataset, metric, value, current_iter)
-        best = self.best_metric_results[dataset] if self.is_train else None
-        get_root_logger().info(score_table(f"Validation {dataset} at {current_iter}", scores, best))
+    def _report(self, dataset: str, iteration: Any, tb_logger: Any) -> None:
+        scores, best = self.scores[dataset], {}
+        if isinstance(iteration, int):
+            best = self._note_best(dataset, scores["student"], iteration)
+        get_root_logger().info(score_table(f"Validation {dataset} at {iteration}", scores, best))
         if tb_logger is None:
             return
         for metric, value in scores["student"].items():
             tag = f"metrics/{dataset}/{metric}"
-            tb_logger.add_scalar(tag, value, current_iter)
+            tb_logger.add_scalar(tag, value, iteration)
             for role in [role for role in ROLES if role in scores and role != "student"]:
-                tb_logger.add_scalar(f"{tag}_{role}", scores[role][metric], current_iter)
+                tb_logger.add_scalar(f"{tag}_{role}", scores[role][metric], iteration)
             if "teacher" in scores:
-                tb_logger.add_scalar(f"{tag}_gap", value - scores["teacher"][metric], current_iter)
+                tb_logger.add_scalar(f"{tag}_gap", value - scores["teacher"][metric], iteration)
+
+    def _note_best(self, dataset: str, scores: Mapping[str, float], iteration: int) -> Mapping[str, Mapping[str, Any]]:
+        best = self.best.setdefault(dataset, {})
+        for metric, value in scores.items():
+            better, value = self._better(metric), float(value)  # plain: a metric may return NumPy's, which a safe loader refuses
+            worst = -math.inf if better == "higher" else math.inf
+            found = best.setdefault(metric, {"better": better, "val": worst, "iter": -1})
+            if value >= found["val"] if better == "higher" else value <= found["val"]:
+                found.update(val=value, iter=iteration)
+        return best
+
+    def _better(self, metric: str) -> str:
+        return self.metrics[metric].get("better", "higher")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The `best` scores."""
+        return {"best": {dataset: {metric: dict(found) for metric, found in own.items()} for dataset, own in self.best.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from a state; metrics that the option file no longer names, or reads the other way round, are dropped."""
+        for dataset, metrics in (state.get("best") or {}).items():
+            known = {metric: dict(found) for metric, found in metrics.items() if metric in self.metrics}
+            self.best[dataset] = {metric: found for metric, found in known.items() if found["better"] == self._better(metric)}
 
 
 def _refuse_references(dataset: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
@@ -142,6 +142,17 @@ def _refuse_references(dataset: str, metrics: Mapping[str, Mapping[str, Any]]) -
                 f"val:metrics:{name}: {block['type']} compares with a clean image, which dataset {dataset!r} does not have, "
                 f"expected one of {', '.join(without_reference())}"
             )
+
+
+def _as_images(tensors: Mapping[str, Tensor]) -> dict[str, Image]:
+    """Images by role, the input at the size of the student's."""
+    images = {role: _to_image(value) for role, value in tensors.items()}
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # whole images need other blocks than crops do
+    height, width = images["student"].shape[:2]
+    if "input" in images and images["input"].shape[:2] != (height, width):
+        images["input"] = enlarge(images["input"], height, width)
+    return images
 
 
 def _to_image(batch: Tensor) -> Image:

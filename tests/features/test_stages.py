@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kd_plugins.features import FeatureTaps, find_stages, measure, propose_pairs
+from kd_plugins.features import find_stages, measure, propose_pairs
 from kd_plugins.features.stages import Stage, pair_stages
 from kd_plugins.teachers import build_teacher
 
@@ -134,15 +134,13 @@ def test_measuring_leaves_the_network_as_it_was():
     net = Classic()
     net.down1.eval()
     modes = [module.training for module in net.modules()]
-    taps, state = FeatureTaps(net, ["inc"]), torch.get_rng_state()
+    state = torch.get_rng_state()
     hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()]
     top = measure(net)
     assert [module.training for module in net.modules()] == modes
     assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()] == hooks
     assert torch.equal(torch.get_rng_state(), state)
     assert top.shape == (1, 3, 64, 128) and top.inner[0].name == "inc" and top.inner[0].shape == (1, 4, 64, 128)
-    with pytest.raises(ValueError, match="'inc' did not run"):  # the taps heard nothing
-        taps.collect()
 
 
 class OnlyWide(nn.Module):

@@ -145,7 +145,8 @@ def test_an_error_inside_the_network_passes_and_the_taps_work_again(teacher):
     extractor, taps = built(teacher.net), FeatureTaps(teacher.net, ["latent"])
     with pytest.raises(RuntimeError):
         extractor(torch.rand(1, 5, 16, 16))  # no such number of channels
-    teacher(torch.rand(1, 3, 16, 16))
+    with taps:
+        teacher(torch.rand(1, 3, 16, 16))
     assert taps.collect()["latent"].shape == (1, 128, 2, 2)
     assert len(extractor(torch.rand(1, 3, 16, 16))) == 3
 

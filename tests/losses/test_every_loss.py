@@ -113,8 +113,9 @@ def first_gradient(name, net, where, x, prepare=None):
     if prepare:
         prepare(student, teacher)
     taps = [FeatureTaps(n, [layer]) for n in (student, teacher)]
-    images = [student(x)]
-    with torch.no_grad():
+    with taps[0]:
+        images = [student(x)]
+    with torch.no_grad(), taps[1]:
         images.append(teacher(x))
     mine, theirs = (t.collect()[layer] for t in taps)
     if where == "feature":
@@ -254,7 +255,8 @@ def test_bf16_networks_and_inputs(name, net, where):
     student, teacher = make(4).bfloat16(), make(4).bfloat16()
     x = torch.rand(2, 3, 16, 16).bfloat16()
     taps = [FeatureTaps(n, [layer]) for n in (student, teacher)]
-    images = [n(x) for n in (student, teacher)]
+    with taps[0], taps[1]:
+        images = [n(x) for n in (student, teacher)]
     features = [t.collect()[layer] for t in taps]
     mine, theirs = images if where == "output" else features
     assert mine.dtype == torch.bfloat16

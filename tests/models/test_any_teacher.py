@@ -135,7 +135,7 @@ def test_dckd_in_every_family(name, checkpoint, tokenizer_file):
     block, dckd = ARCHITECTURES[name], {"tokenizer": {"weights": str(tokenizer_file)}}
     teacher = {**block, "checkpoint": checkpoint(block)}
     model = step(teacher, block, 2 if name in ENLARGING else 1, terms={}, model_type="DCKDModel", dckd=dckd)
-    assert all(model.losses[f"l_{term}"] > 0 for term in ("logits", "dcl", "ce"))
+    assert all(model.updater.losses[f"l_{term}"] > 0 for term in ("logits", "dcl", "ce"))
     assert type(model.net_g_ema) is type(model.net_g)
 
 
@@ -153,7 +153,7 @@ SLOW = ("SCUNet", "Uformer", "FFTformer")
 def test_features_are_compared_in_every_family(name, method, terms, checkpoint):
     block = {**ARCHITECTURES[name], **DEEPER.get(name, {}), **SAME_SIZE.get(name, {})}
     model = step({**block, "checkpoint": checkpoint(block)}, block, terms={}, model_type=method, features="auto")
-    assert all(model.losses[f"l_{term}"] > 0 for term in terms)
+    assert all(model.updater.losses[f"l_{term}"] > 0 for term in terms)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_slkd_finds_its_features_in_two_families(teacher, student, chosen, check
     named = {**blocks[0], "checkpoint": checkpoint(blocks[0])}
     model = step(named, blocks[1], terms={}, model_type="SLKDModel", features="auto")
     assert chosen in log()
-    assert all(model.losses[f"l_{term}"] > 0 for term in ("nc", "et"))
+    assert all(model.updater.losses[f"l_{term}"] > 0 for term in ("nc", "et"))
 
 
 def test_tokens_are_refused_as_a_feature(checkpoint):
@@ -182,7 +182,7 @@ def test_tokens_are_refused_as_a_feature(checkpoint):
 def test_weights_alone_teach_and_are_what_a_student_starts_from(checkpoint):
     file = checkpoint(ARCHITECTURES["DRUNet"])
     model = step({"checkpoint": file}, {"checkpoint": file})
-    assert model.losses["l_logits"] == 0  # before the step they were the same network
+    assert model.updater.losses["l_logits"] == 0  # before the step they were the same network
 
 
 def saved(model, folder):
@@ -213,7 +213,7 @@ def test_a_students_past_comes_from_the_same_source(checkpoint, tokenizer_file):
     file = checkpoint(ARCHITECTURES["DRUNet"])
     dckd = {"tokenizer": {"weights": str(tokenizer_file)}}
     model = step({"checkpoint": file}, {"checkpoint": file}, terms={"ce": None}, model_type="DCKDModel", dckd=dckd)
-    assert type(model.history.net) is type(model.net_g) and model.losses["l_dcl"] >= 0
+    assert type(model.history.net) is type(model.net_g) and model.updater.losses["l_dcl"] >= 0
 
 
 def test_a_padded_teacher_with_an_added_channel_is_tapped(checkpoint):
@@ -221,7 +221,7 @@ def test_a_padded_teacher_with_an_added_channel_is_tapped(checkpoint):
     terms = {"fit": {"type": "MSELoss", "between": "encoder", "view": "degraded", "loss_weight": 1.0}}
     features = {"encoder": [["body.0", "m_down1.0"]]}
     model = step({**block, "checkpoint": checkpoint(block)}, ARCHITECTURES["EDSR"] | {"upscale": 1}, 1, terms, features=features)
-    assert model.losses["l_fit"] > 0
+    assert model.updater.losses["l_fit"] > 0
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
@@ -237,7 +237,7 @@ def test_what_has_only_an_output_teaches_and_has_no_features(checkpoint, tmp_pat
         torch.jit.trace(net, torch.rand(1, 3, 8, 8)).save(program)
     members = [{"program": program, "trust": True, "weight": 1}, {"checkpoint": file, "weight": 3}]
     teacher = {"ensemble": members} if kind == "ensemble" else {"program": program, "trust": True}
-    assert step(teacher, student).losses["l_logits"] > 0
+    assert step(teacher, student).updater.losses["l_logits"] > 0
     assert f"teacher ({'Ensemble' if kind == 'ensemble' else 'Program'})" in log()
     assert "nan" not in log()
     for features in (None, {"encoder": [["model.0", "model.0"]], "decoder": [["model.2", "model.2"]]}):
@@ -311,7 +311,7 @@ def test_an_option_file_alone_trains_and_tests_a_student_of_a_class_file(options
     options["train"].update(total_iter=2, pixel_opt={"type": "L1Loss"}, distill={**LOGITS, "fit": fit})
     options["logger"]["use_tb_logger"] = False
     trained = train_pipeline(str(tmp_path), ["-opt", write(json.loads(json.dumps(options)))])
-    assert {"l_pix", "l_logits", "l_fit"} <= set(trained.losses)
+    assert {"l_pix", "l_logits", "l_fit"} <= set(trained.updater.losses)
 
     saved = str(tmp_path / "experiments/tiny/models/net_g_latest.pth")
     with pytest.raises(ValueError, match=r"by code of its own.* name it beside .*net.py, class: EDSR, output: image, width: 4}"):

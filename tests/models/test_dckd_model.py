@@ -61,7 +61,7 @@ def test_a_step_passes_each_network_once(dckd_options, build):
 def test_what_nobody_reads_is_not_made(dckd_options, build):
     dckd_options["train"]["distill"] = {"dcl": None}
     model = build(dckd_options)
-    assert model.history is None and "net_history" not in model.kept_beside()
+    assert model.history is None and "net_history" not in model.networks()
     batches = count_batches(model.terms["ce"].loss.extractor.net.encoder.conv_in)
     model.optimize_parameters(1)
     assert batches == [(2, True), (2, False)]
@@ -70,7 +70,7 @@ def test_what_nobody_reads_is_not_made(dckd_options, build):
 
 def test_nothing_but_the_student_is_trained(dckd_options, build):
     model = build(dckd_options)
-    owned = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    owned = {id(p) for group in model.updater.optimizer.param_groups for p in group["params"]}
     assert owned == {id(p) for p in model.net_g.parameters()}
 
 
@@ -170,7 +170,7 @@ def run(model, batches, first):
         model.update_learning_rate(step)
         model.feed_data(batch)
         model.optimize_parameters(step)
-        logs.append({name: value.item() for name, value in model.losses.items()})
+        logs.append({name: value.item() for name, value in model.updater.losses.items()})
     return logs
 
 

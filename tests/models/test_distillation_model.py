@@ -49,7 +49,7 @@ def test_a_step_moves_student_and_conversion_and_nothing_of_the_teacher(options,
     assert len(changed(model.net_g, before[0])) == len(before[0])
     assert changed(model.scm, before[1])
     assert not changed(teacher, before[2])
-    owned = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    owned = {id(p) for group in model.updater.optimizer.param_groups for p in group["params"]}
     assert owned == {id(p) for net in (model.net_g, model.scm) for p in net.parameters()}
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
 

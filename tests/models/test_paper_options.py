@@ -90,8 +90,8 @@ def test_a_shrunk_copy_trains_validates_saves_and_resumes(name, tokenizer_file, 
     validation_sets = {block["name"] for phase, block in options["datasets"].items() if phase != "train"}
     assert set(first.scores) == validation_sets
     assert all(np.isfinite(scores[role]["psnr"]) for scores in first.scores.values() for role in ("student", "teacher"))
-    assert list(first.losses) == ["l_pix", *(f"l_{term}" for term in options["train"]["distill"])]
-    assert all(0 < value < 1e3 for value in first.losses.values())
+    assert list(first.updater.losses) == ["l_pix", *(f"l_{term}" for term in options["train"]["distill"])]
+    assert all(0 < value < 1e3 for value in first.updater.losses.values())
     if "swinir" in name:
         assert log().count("SwinIR takes images of multiples of 8 alone: others are padded") == 2  # teacher and student
     resumed = train_pipeline(str(tmp_path), ["-opt", write(options), "--auto_resume", "--force_yml", "train:total_iter=2"])

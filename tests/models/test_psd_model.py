@@ -82,7 +82,7 @@ def test_every_term_of_a_method_may_have_it(method, precision, options, build):
     model = build(options)
     model.optimize_parameters(1)
     log = model.get_current_log()
-    assert model.bad_steps == 0 and set(log) == {"l_pix", *(f"{kind}{name}" for kind in ("l_", "trust/") for name in names)}
+    assert model.updater.bad_steps == 0 and set(log) == {"l_pix", *(f"{kind}{name}" for kind in ("l_", "trust/") for name in names)}
     assert all(0 < log[f"trust/{name}"] < 1 for name in names)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.net_g.parameters())
 

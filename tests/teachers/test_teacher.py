@@ -250,7 +250,7 @@ def test_a_model_trains_the_student_and_leaves_the_teacher_alone(tmp_path, net):
         }
     )
     teacher = model.teachers["degraded"]
-    held = {id(p) for group in model.optimizer_g.param_groups for p in group["params"]}
+    held = {id(p) for group in model.updater.optimizer.param_groups for p in group["params"]}
     assert not held & {id(p) for p in teacher.parameters()}
     assert held == {id(p) for p in [*model.net_g.parameters(), *model.scm.parameters()]}
 

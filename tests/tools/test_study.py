@@ -13,7 +13,7 @@ import torch
 import yaml
 from basicsr.metrics import calculate_psnr
 
-from kd_plugins.models import distillation_model
+from kd_plugins.models import building, distillation_model
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,8 +23,8 @@ ROWS = ("no teacher", "hint first", "PSD, L1")
 @pytest.fixture
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    for name in ("start_student", "compare_networks"):  # which the tool replaces in its own process
-        monkeypatch.setattr(distillation_model, name, getattr(distillation_model, name))
+    for module, name in ((distillation_model, "start_student"), (building, "compare_networks")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # which the tool replaces in its own process
     return {name: importlib.import_module(name) for name in ("graphed", "plot_study", "score_stack", "study")}
 
 

@@ -42,7 +42,7 @@ def steps(rank, size, folder, files):
         if getattr(model, "history", None):  # a copy of the student has no distance from it: nothing to divide by
             for parameter in model.history.net.parameters():
                 parameter.mul_(1.2)
-        nets = {label: model.get_bare_model(net) for label, net in {"net_g": model.net_g, **model.kept_beside()}.items()}
+        nets = {label: model.get_bare_model(net) for label, net in model.networks().items()}
         found = []
         for iteration in (1, 2):
             model.feed_data({key: distributed.local_batch(value) for key, value in batch.items()})
@@ -56,16 +56,14 @@ def steps(rank, size, folder, files):
         broken[1] = float("nan")  # of the second process, where there are two
         model.feed_data({key: distributed.local_batch(value) for key, value in {**batch, "lq": broken}.items()})
         model.optimize_parameters(3)
-        assert model.bad_steps == 1
+        assert model.updater.bad_steps == 1
         assert all(torch.equal(a, b) for a, b in zip(before, model.net_g.parameters(), strict=True))
         said = bad_gradient(model, batch) if "broken" in model.terms else ""
         if "val" in opt["datasets"]:
             loader = build_dataloader(build_dataset(opt["datasets"]["val"]), opt["datasets"]["val"])
             model.validation(loader, 3, None)
-            log = {
-                **log,
-                **{f"{role}/{key}": float(value) for role, own in model.scores["small"].items() for key, value in own.items()},
-            }
+            for role, scores in model.validator.scores["small"].items():
+                log = {**log, **{f"{role}/{metric}": float(value) for metric, value in scores.items()}}
         torch.save((found, log, said), f"{folder}/{Path(file).stem}_{rank}_of_{size}.pt")
     del LOSS_REGISTRY._obj_map["BrokenLoss"]
 
@@ -84,7 +82,7 @@ def bad_gradient(model, batch):
         said = str(stop)
     model.feed_data(good)
     model.optimize_parameters(5)
-    assert model.bad_steps == 0
+    assert model.updater.bad_steps == 0
     return said
 
 

@@ -114,7 +114,7 @@ def test_bad_images_are_passed_over_and_counted(pairs, write, capfd):
     assert train(write(pairs)) == 0
     said = capfd.readouterr().err
     assert said.count("dataset 'mine': image 'lq/3.png' is empty; another image takes its place.") == 1
-    assert "Bad images passed over in training: 1, 2 times in all." in said or "1, 3 times in all." in said
+    assert "Bad images skipped in training: 1, 2 times in all." in said or "1, 3 times in all." in said
 
 
 def test_bad_images_of_the_validation(pairs, with_validation, write, capfd):
@@ -164,7 +164,7 @@ def test_a_step_without_memory_ends_the_run_where_it_was_before_it(straight, pai
         patch.setattr(DistillationModel, "compute_losses", failing(DistillationModel.compute_losses, 4, error))
         assert train(write(pairs)) == 1
     said = last_line(capfd)
-    assert said.startswith("basicsr train: not enough memory") and "Saved at iteration 3; `--auto_resume` goes on" in said
+    assert said.startswith("basicsr train: not enough memory") and "Saved at iteration 3; `--auto_resume` continues" in said
     straight()
 
 
@@ -200,7 +200,8 @@ def test_a_failed_step_leaves_no_trace_in_statistics(pairs, build):
 
 
 def test_a_step_that_ends_between_two_weights_is_not_saved(pairs, write, monkeypatch, capfd):
-    monkeypatch.setattr(DistillationModel, "model_ema", lambda model, decay: model.iteration == 4 and fail(MemoryError()))
+    steps = iter(range(1, 9))
+    monkeypatch.setattr("kd_plugins.training.updater.ema_update", lambda *_: next(steps) == 4 and fail(MemoryError()))
     at_step(monkeypatch, 4, lambda: fail(RuntimeError(NO_MEMORY)), after=True)
     assert train(write(pairs)) == 1
     assert "Saved at iteration 2; " in last_line(capfd) and not Path("experiments/tiny/training_states/3.state").exists()

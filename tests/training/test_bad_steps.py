@@ -24,7 +24,7 @@ def root_loss():
 
 
 def values(model):
-    nets = [model.net_g, model.net_g_ema, *model.kept_beside().values()]
+    nets = [model.net_g_ema, *model.networks().values()]
     return copy.deepcopy([net.state_dict() for net in nets])
 
 
@@ -36,7 +36,7 @@ def test_a_bad_image_is_named_and_changes_nothing_and_good_steps_count_anew(buil
     options["train"]["max_bad_steps"] = 2
     model = build(options)
     model.optimize_parameters(1)
-    before, moments = values(model), copy.deepcopy(model.optimizer_g.state_dict()["state"])
+    before, moments = values(model), copy.deepcopy(model.updater.optimizer.state_dict()["state"])
     good = {"lq": model.lq, "gt": model.gt, "lq_path": ["a.png", "b.png"]}
     bad = {**good, "lq": good["lq"].clone()}
     bad["lq"][1, 0, 0, 0] = float("nan")
@@ -49,13 +49,13 @@ def test_a_bad_image_is_named_and_changes_nothing_and_good_steps_count_anew(buil
     assert same(before, values(model))
     assert all(
         torch.equal(moments[key][name], value[name])
-        for key, value in model.optimizer_g.state_dict()["state"].items()
+        for key, value in model.updater.optimizer.state_dict()["state"].items()
         for name in value
     )
 
     model.feed_data(good)
     model.optimize_parameters(3)
-    assert model.bad_steps == 0 and not same(before, values(model))
+    assert model.updater.bad_steps == 0 and not same(before, values(model))
     model.feed_data(bad)
     model.optimize_parameters(4)
     with pytest.raises(BadSteps, match=r"2 steps in a row .* the last, iteration 5: l_pix is nan"):

@@ -79,7 +79,7 @@ def test_a_state_with_sparse_tensors_is_none(tmp_path):
 def test_a_state_that_lacks_what_the_optimizer_keeps_of_a_parameter_is_none(options, build):
     model = build(options)
     model.optimize_parameters(1)
-    optimizer = copy.deepcopy(model.optimizer_g.state_dict())
+    optimizer = copy.deepcopy(model.updater.optimizer.state_dict())
     state = {"iter": 1, "optimizers": [optimizer], "schedulers": [each.state_dict() for each in model.schedulers]}
     del optimizer["state"][3]["exp_avg_sq"]
     with pytest.raises(ValueError, match="the optimizer keeps less of some parameters than of others"):

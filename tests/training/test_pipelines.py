@@ -55,7 +55,7 @@ def test_train_leaves_checkpoint_curves_pictures_and_tables_and_test_scores_it_a
     from kd_plugins.test import test_pipeline as run_test
 
     model = run_test(str(in_folder), ["-opt", write(options, "test.yml")])
-    assert model.scores["small"]["student"]["psnr"] == pytest.approx(student, abs=1e-4)
+    assert model.validator.scores["small"]["student"]["psnr"] == pytest.approx(student, abs=1e-4)
     assert len(list((in_folder / "results/scored/visualization/small").glob("*.png"))) == 2
 
 

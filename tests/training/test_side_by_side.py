@@ -126,10 +126,10 @@ def test_options_that_a_state_overrules_are_said_and_other_kinds_refused(short, 
     entries = ("train:optim_g:lr=0.005", "train:scheduler:T_max=50", "train:optim_g:betas=[0.5, 0.9]")
     code, said = resumed(file, capfd, *entries, f"datasets:train:photos={photo()}")
     assert code == 0 and sorted(said) == [
-        "datasets:train: 1 images, 7 before: the state's place in the epoch is another one.",
-        "train:optim_g:betas: [0.5, 0.9], but the run goes on with its state's, [0.9, 0.999].",
-        "train:optim_g:lr: 0.005, but the run goes on with its state's, 0.001.",
-        "train:scheduler:T_max: 50, but the run goes on with its state's, 100.",
+        "datasets:train: 1 images, 7 before: the state's position in the epoch does not fit.",
+        "train:optim_g:betas: [0.5, 0.9], but the run continues with its state's, [0.9, 0.999].",
+        "train:optim_g:lr: 0.005, but the run continues with its state's, 0.001.",
+        "train:scheduler:T_max: 50, but the run continues with its state's, 100.",
     ]
 
 
@@ -160,7 +160,7 @@ def test_the_same_options_and_states_of_basicsr_go_on_without_a_word(short, writ
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_while_a_run_is_built_ends_it_with_75_and_leaves_nothing(short, write, monkeypatch, capfd, number):
     before = signal.getsignal(number)
-    monkeypatch.setattr(DistillationModel, "_build_teachers", lambda model: signal.raise_signal(number))
+    monkeypatch.setattr("kd_plugins.models.building.build_teachers", lambda *_: signal.raise_signal(number))
     assert main(["train", "-opt", write(short)]) == 75
     said = capfd.readouterr().err.splitlines()[-1]
     assert said == f"basicsr train: stopped by {number.name} before the first step; the same command starts again"

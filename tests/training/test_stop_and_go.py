@@ -120,7 +120,7 @@ def test_real_signals_a_kill_then_sigterm_and_the_same_bits_at_the_end(short, wr
     error = process.communicate()[1]
     assert process.returncode == 75, error[-3000:]
     newest = max(int(state.stem) for state in states.iterdir())
-    assert f"stopped by SIGTERM. Saved at iteration {newest}; `--auto_resume` goes on" in error.splitlines()[-1]
+    assert f"stopped by SIGTERM. Saved at iteration {newest}; `--auto_resume` continues" in error.splitlines()[-1]
     assert 8 <= newest < 16 and not list(in_folder.rglob("*.part"))
 
     assert train(file, "--auto_resume") == 0
@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(short, write, 
     for path in Path("experiments/tiny/training_states").iterdir():
         path.write_bytes(b"")
     assert train(file, "--auto_resume") == 2
-    assert "is good; without --auto_resume a new run begins" in capfd.readouterr().err
+    assert "can be used; without --auto_resume a new run begins" in capfd.readouterr().err
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_there(short, write, in_folder, capfd, monkeypatch):
