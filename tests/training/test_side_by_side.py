@@ -106,7 +106,7 @@ def resumed(file, capfd, *entries):
     arguments = ["--force_yml", "train:total_iter=6", *entries]
     code = main(["train", "-opt", file, "--auto_resume", *arguments])
     return code, [
-        line.partition(": ")[2] for line in capfd.readouterr().err.splitlines() if "goes on with" in line or "place" in line
+        line.partition(": ")[2] for line in capfd.readouterr().err.splitlines() if "continues with" in line or "position" in line
     ]
 
 
