@@ -30,17 +30,18 @@ def squared_error(image: Image, reference: Image) -> np.ndarray:
     return (difference**2).mean(axis=2)
 
 
-def worst_window(error: np.ndarray, side: int) -> tuple[int, int, int, int]:
-    """The square window with the largest sum of an error map, within the image.
+def worst_window(error: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """The window with the largest sum of an error map, within the image.
 
     Args:
         error: (H, W).
-        side: of the window in pixels; less where the image is smaller.
+        height: of the window in pixels; less where the image is smaller.
+        width: likewise.
 
     Returns:
         Top, left, height, width.
     """
-    height, width = (min(side, each) for each in error.shape)
+    height, width = min(height, error.shape[0]), min(width, error.shape[1])
     sums = cv2.boxFilter(error.astype(np.float64), -1, (width, height), anchor=(0, 0), normalize=False)
     inside = sums[: error.shape[0] - height + 1, : error.shape[1] - width + 1]
     top, left = np.unravel_index(int(inside.argmax()), inside.shape)

@@ -131,8 +131,8 @@ class Plan:
             steps=steps,
             steps_note=f"                 # {note}" if note else "",
             ema=round(min(max(1 - 8 / steps, 0.5), 0.999), 4),  # averages the last eighth
-            val_freq=max(steps // 4, 1),
-            save_freq=max(min(steps // 4, 1000), 1),
+            val_freq=-(-steps // 4),
+            save_freq=min(-(-steps // 4), 1000),
             print_freq=max(min(steps // 100, 100), 1),
         )
 

@@ -71,7 +71,7 @@ def figure(example: Example, metric: str, reference: str, note: str) -> Figure:
     compared = [role for role in ("student", "teacher") if role in images and reference in images and role != reference]
     errors = {role: squared_error(images[role], images[reference]) for role in compared}
     excess = errors.get("student", np.zeros(images["student"].shape[:2], np.float32))
-    top, left, height, width = worst_window(excess - errors["teacher"] if "teacher" in errors else excess, _CROP)
+    top, left, height, width = worst_window(excess - errors["teacher"] if "teacher" in errors else excess, _CROP, _CROP)
     window = (slice(top, top + height), slice(left, left + width))  # the browser enlarges it, pixel by pixel
     rows, columns = images["student"].shape[:2]
     brightest = max((float(np.quantile(error, 0.995)) for error in errors.values()), default=0.0) ** 0.5
