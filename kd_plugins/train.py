@@ -66,6 +66,8 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
         distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "train", args.warnings, held)
         tb_logger = init_tb_loggers(opt)
+        if tb_logger:
+            tb_logger.add_text("options", f"```yaml\n{_kept_text(args.found.file, opt)}\n```")
         epoch = current_iter = 0
         if resume_state is not None:
             epoch, current_iter = resume_state["epoch"], resume_state["iter"]
@@ -74,6 +76,12 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
         loop.run(total_iters)
         _close(opt, model, logger, tb_logger)
         return model
+
+
+def _kept_text(file: str, opt: dict[str, Any]) -> str:
+    """The option file in the run's folder."""
+    with open(osp.join(opt["path"]["experiments_root"], osp.basename(file)), encoding="utf-8") as stream:
+        return stream.read()
 
 
 def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, Any, Any, list[Any], int]:

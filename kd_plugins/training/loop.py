@@ -216,8 +216,11 @@ class Loop:
     def _log(self, **timing: float) -> None:
         lrs = self.model.get_current_learning_rate()
         place = {"epoch": self.epoch, "iter": self.current_iter}
-        self.message_logger({**place, "lrs": lrs, **timing, **self.model.get_current_log()})
+        values = self.model.get_current_log()
+        self.message_logger({**place, "lrs": lrs, **timing, **values})
         if self.tb_logger:
+            total = sum(value for name, value in values.items() if name.startswith("l_"))
+            self.tb_logger.add_scalar("losses/total", total, self.current_iter)
             self.tb_logger.add_scalar("lr", lrs[0], self.current_iter)
 
     def _save(self) -> None:

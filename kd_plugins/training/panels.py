@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_plugins.data.pictures import Image, in_colour, squared_error, worst_window
 
+_ORDER = ("input", "student", "teacher", "clean")
 _ZOOM = 4
 _BAR = 22  # height of a caption
 _SIZE, _SMALLEST = 0.5, 0.25  # of its letters
@@ -26,7 +27,8 @@ def draw_panel(images: Mapping[str, Image], captions: Mapping[str, str]) -> Imag
     Returns:
         (H, W, 3) uint8, BGR.
     """
-    shown = {role: in_colour(image).copy() for role, image in images.items()}
+    order = [role for role in _ORDER if role in images]
+    shown = {role: in_colour(images[role]).copy() for role in order}
     student = shown["student"]
     reference = next((shown[role] for role in ("clean", "teacher") if role in shown), student)
     height, width = (max(side // _ZOOM, 1) for side in student.shape[:2])

@@ -8,21 +8,21 @@ from itertools import zip_longest
 from os import path as osp
 from typing import Any
 
-import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
-from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils import get_root_logger, imwrite
 from torch import Tensor
 from tqdm import tqdm
 
 from kd_plugins import distributed
 from kd_plugins.data.downsample import enlarge
+from kd_plugins.data.pictures import Image, to_image
 from kd_plugins.errors import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.options import OptionError
 from kd_plugins.tables import ROLES, Scores, score_table
+from kd_plugins.training.panels import draw_panel
 
-Image = np.ndarray  # (H, W, 3) uint8, BGR as BasicSR's
 Restore = Callable[[Mapping[str, Any], bool], Mapping[str, Tensor]]
 
 
@@ -78,13 +78,20 @@ class Validator:
                 imwrite(images["student"], self.image_path(dataset, name, iteration))
             rows.append(self._score(images, ROLES if with_baselines else ("student",)))
             if shown:
-                panel = np.concatenate([_in_colour(images[role]) for role in (*ROLES, "clean") if role in images], axis=1)
+                panel = draw_panel(images, self._captions(images))
                 tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), iteration, dataformats="HWC")
         if self.metrics:
             shares = zip_longest(*distributed.all_gather_objects(rows))
             means = self._means(dataset, [row for rows in shares for row in rows if row is not None])  # in the dataset's order
             self.scores[dataset] = {**self.scores.get(dataset, {}), **means}
             self._report(dataset, iteration, tb_logger)
+
+    def _captions(self, images: Mapping[str, Image]) -> dict[str, str]:
+        """What stands above the images of a panel: their role, and their PSNR if it is among the metrics."""
+        psnr = next((block for block in self.metrics.values() if block["type"] == "calculate_psnr"), None)
+        scored = [role for role in images if role in ROLES] if psnr and "clean" in images else []
+        values = {role: calculate_metric({"img": images[role], "img2": images["clean"]}, psnr) for role in scored}
+        return {role: f"{role} {values[role]:.2f} dB" if role in values else role for role in images}
 
     def _score(self, images: Mapping[str, Image], roles: Iterable[str]) -> Scores:
         clean = {"img2": images["clean"]} if "clean" in images else {}
@@ -146,22 +153,10 @@ def _refuse_references(dataset: str, metrics: Mapping[str, Mapping[str, Any]]) -
 
 def _as_images(tensors: Mapping[str, Tensor]) -> dict[str, Image]:
     """Images by role, the input at the size of the student's."""
-    images = {role: _to_image(value) for role, value in tensors.items()}
+    images = {role: to_image(value) for role, value in tensors.items()}
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # whole images need other blocks than crops do
     height, width = images["student"].shape[:2]
     if "input" in images and images["input"].shape[:2] != (height, width):
         images["input"] = enlarge(images["input"], height, width)
     return images
-
-
-def _to_image(batch: Tensor) -> Image:
-    image = batch.detach().cpu()
-    if image.shape[1] in (1, 3):
-        return np.asarray(tensor2img([image]))
-    return (image[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-
-
-def _in_colour(image: Image) -> Image:
-    """With three channels, to be shown: a gray one repeated, of more the first three."""
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image[..., :3]

@@ -74,7 +74,7 @@ def test_a_gray_run_from_photos_to_panels(model, networks, tokenizer_file, write
     trained = train_pipeline(str(tmp_path), ["-opt", write(options)])
     assert set(trained.scores["small"]) == {"input", "student", "teacher"}
     assert all(np.isfinite(list(scores.values())).all() for scores in trained.scores["small"].values())
-    assert any(image.shape == (48, 4 * 64, 3) for image in shown)
+    assert any(image.shape == (120, 4 * 64 + 3 * 2, 3) for image in shown)
     assert all(value > 0 for name, value in trained.updater.losses.items() if name != "l_logits")  # they start equal
 
 

@@ -140,7 +140,7 @@ def test_a_run_without_a_clean_image_anywhere(images_alone, write, tmp_path, mon
     events = EventAccumulator(str(tmp_path / "tb_logger/tiny"), size_guidance={"images": 0})
     events.Reload()
     panel = events.Images(next(tag for tag in events.Tags()["images"] if "astronaut" in tag))[-1]
-    assert (panel.height, panel.width) == (48, 3 * 64)  # input, student, teacher
+    assert (panel.height, panel.width) == (120, 3 * 64 + 2 * 2)  # input, student, teacher, crops
 
 
 def test_validation_refuses_a_metric_that_compares_in_other_peoples_loops(images_alone, write, tmp_path):

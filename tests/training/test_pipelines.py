@@ -10,6 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kd_plugins.cli import main
 
+TERMS = ("l_pix", "l_kl", "l_nc", "l_et")
+
 
 @pytest.fixture
 def in_folder(tmp_path, monkeypatch):
@@ -39,14 +41,18 @@ def test_train_leaves_checkpoint_curves_pictures_and_tables_and_test_scores_it_a
     events = EventAccumulator(str(in_folder / "tb_logger/tiny"), size_guidance={"images": 0})
     events.Reload()
     scalars = set(events.Tags()["scalars"])
-    assert {"losses/l_pix", "losses/l_kl", "losses/l_nc", "losses/l_et", "lr"} <= scalars
+    assert {"lr", *(f"losses/{name}" for name in TERMS)} <= scalars
+    total, *terms = ({event.step: event.value for event in events.Scalars(f"losses/{name}")} for name in ("total", *TERMS))
+    assert total == pytest.approx({step: sum(term[step] for term in terms) for step in total})
+    (text,) = events.Tensors("options/text_summary")
+    assert "model_type: SLKDModel" in text.tensor_proto.string_val[0].decode()
     metrics = {f"metrics/small/psnr{suffix}" for suffix in ("", "_teacher", "_input", "_gap")}
     assert metrics <= scalars
     student, teacher, gap = (events.Scalars(f"metrics/small/psnr{suffix}")[-1].value for suffix in ("", "_teacher", "_gap"))
     assert gap == pytest.approx(student - teacher, abs=1e-4)
     assert [event.step for event in events.Scalars("metrics/small/psnr")] == [2, 4]
     panel = events.Images(next(tag for tag in events.Tags()["images"] if "astronaut" in tag))[-1]
-    assert (panel.height, panel.width) == (48, 4 * 64)  # input, student, teacher, clean
+    assert (panel.height, panel.width) == (22 + 48 + 2 + 48, 4 * 64 + 3 * 2)  # input, student, teacher, clean, crops
 
     options = {**with_validation, "name": "scored", "model_type": "DistillationModel"}
     options["datasets"] = {"test": with_validation["datasets"]["val"]}

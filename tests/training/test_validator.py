@@ -46,6 +46,15 @@ class Scene:
         return {**images, **baselines} if with_baselines else images
 
 
+def test_a_panel_is_captioned_with_the_psnr_of_each_image(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "kd_plugins.training.validator.draw_panel", lambda images, captions: (said.append(captions), images["student"])[1]
+    )
+    Scene(tmp_path, panels=1).validator.run(Scene(tmp_path).loader, 10, Writer(), save_img=False)
+    assert said == [{"student": "student 20.17 dB", "clean": "clean", "teacher": "teacher 42.11 dB", "input": "input 13.81 dB"}]
+
+
 def test_baselines_are_scored_once_and_the_best_is_kept(tmp_path):
     scene, writer = Scene(tmp_path, panels=1), Writer()
     for iteration, error in ((10, 0.1), (20, 0.02), (30, 0.2)):
@@ -57,7 +66,7 @@ def test_baselines_are_scored_once_and_the_best_is_kept(tmp_path):
     best = scene.validator.best["mine"]["psnr"]
     assert best["iter"] == 20 and best["val"] > scores["student"]["psnr"]
     assert writer.scalars["metrics/mine/psnr_gap"] == scores["student"]["psnr"] - scores["teacher"]["psnr"]
-    assert writer.images[0] == ("mine/a", (8, 4 * 8, 3)) and len(writer.images) == 3
+    assert writer.images[0] == ("mine/a", (22 + 8 + 2 + 8, 4 * 8 + 3 * 2, 3)) and len(writer.images) == 3
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine_a_10.png", "mine_b_10.png"]
 
     state = scene.validator.state_dict()
