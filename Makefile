@@ -47,7 +47,7 @@ $(INSTALLED): setup.py pyproject.toml | check-python
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PIP) 'setuptools>=77' wheel cython numpy
 	$(PIP) --no-build-isolation --no-deps basicsr==1.4.2
-	$(PIP) --no-build-isolation --editable '.[dev]'
+	$(PIP) --no-build-isolation --editable '.[dev,export]'
 	@touch $@
 
 # A Python asked for by name is looked at even when .venv is there already.

@@ -67,6 +67,9 @@ class MDTA(nn.Module):
         q, k, v = self.qkv_dwconv(self.qkv(x)).view(n, 3, self.num_heads, c // self.num_heads, h * w).unbind(1)
         # dividing the small product by the norms equals normalising the two large maps
         norms = _norm(q) * _norm(k).transpose(-2, -1)
+        if q.dtype is torch.float16:  # whose range ends at 65504: a sum over a large image's pixels may be beyond it
+            scale = _norm(q)
+            q, norms = q / scale.to(q.dtype), norms / scale
         attention = (_precise(q @ k.transpose(-2, -1)) / norms * self.temperature).softmax(-1)
         return self.project_out((attention.to(v.dtype) @ v).reshape(n, c, h, w))
 

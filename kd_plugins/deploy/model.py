@@ -31,6 +31,7 @@ class Model:
         name: for file names and messages.
         device: where it runs.
         precision: a key of `PRECISIONS`; with the halves, PyTorch's autocast decides which operations run in them.
+        block: of the network, as `teacher` takes it, where it is known.
 
     Attributes:
         net: the network; None for an .onnx file.
@@ -41,8 +42,10 @@ class Model:
         ValueError: it takes no image of 3 channels or 1, or does not make one of it that is a whole number of times its size.
     """
 
-    def __init__(self, run: nn.Module, name: str, device: torch.device, precision: str = "fp32") -> None:
-        self.name, self.device, self.precision = name, device, precision
+    def __init__(
+        self, run: nn.Module, name: str, device: torch.device, precision: str = "fp32", block: Mapping[str, Any] | None = None
+    ) -> None:
+        self.name, self.device, self.precision, self.block = name, device, precision, block or {}
         self.channels, self.scale = _look(run, device)
         self.run = run
         self.net = None if isinstance(run, OnnxNetwork) else run
@@ -106,7 +109,7 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
         net = build_trained(block, KEY)
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(error.args[0]) from error
-    return Model(net.to(place), name, place, precision)
+    return Model(net.to(place), name, place, precision, block)
 
 
 def find_device(name: str) -> torch.device:

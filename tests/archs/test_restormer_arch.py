@@ -206,6 +206,18 @@ def test_bf16_stays_near_float32(norm):
         assert (y.float() - expected).abs().max() < 0.05
 
 
+def test_fp16_holds_the_sums_over_large_images():
+    """A query's product with a key grows with the number of pixels; half precision ends at 65504."""
+    torch.manual_seed(0)
+    attend = MDTA(4, 1, bias=False)
+    x = 80 * torch.rand(1, 4, 64, 64)
+    q, k, _ = attend.qkv_dwconv(attend.qkv(x)).flatten(2).chunk(3, 1)
+    assert (q @ k.transpose(-2, -1)).abs().max() > 65504
+    with torch.no_grad():
+        expected = attend(x)
+        torch.testing.assert_close(attend.half()(x.half()).float(), expected, atol=0.01 * expected.abs().max().item(), rtol=0)
+
+
 def test_float64_is_computed_in_float64():
     torch.manual_seed(0)
     for norm in ("WithBias", "BiasFree"):
