@@ -10,16 +10,11 @@ EXAMPLE = "basicsr export -m restormer_derain_student -o student.onnx"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the model, the file, and in which numbers it computes."""
+    """Add the model, the file, and its precision."""
     parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="a checkpoint, or the name of a bundled one")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="its ending says the form")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    numbers = parser.add_mutually_exclusive_group()
-    numbers.add_argument("--fp16", action="store_true", help="compute in half precision (.xml, weights: keep weights in it)")
-    numbers.add_argument("--int8", action="store_true", help="compute convolutions in 8 bits (.onnx); needs --calibrate")
-    parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help="images as the model is given them, for --int8")
-    parser.add_argument("--gt", type=Path, metavar="FOLDER", help="what they should be restored to, under the same names")
-    parser.add_argument("--max-loss", type=float, metavar="DB", help="what --int8 may cost (0.1): layers stay in float for it")
+    parser.add_argument("--fp16", action="store_true", help="compute in half precision (.xml, weights: keep weights in it)")
 
 
 def run(args: argparse.Namespace) -> int:

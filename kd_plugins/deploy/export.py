@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save
@@ -164,7 +164,7 @@ def _exported_program(net: AnySize, batches: bool) -> torch.export.ExportedProgr
 def trace(net: AnySize) -> torch.jit.ScriptModule:
     """As TorchScript."""
     with plain_functions():
-        return torch.jit.trace(net, (_example(net),), check_trace=False)
+        return cast(torch.jit.ScriptModule, torch.jit.trace(net, (_example(net),), check_trace=False))
 
 
 def _write_onnx(net: AnySize, path: Path, facts: dict[str, str]) -> None:
