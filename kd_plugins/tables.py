@@ -10,13 +10,13 @@ ROLES = ("input", "student", "teacher")
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
 
 
-def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as text, the first column left, the others right."""
+def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """A table as text, the first column left, the others right; in Markdown, if asked for."""
     from rich import box  # here: the help of a command needs no table
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
@@ -24,7 +24,7 @@ def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     console = Console(file=io.StringIO(), width=200)
     console.print(table)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(("", title, *(line.rstrip() for line in lines if line.strip())))
+    return "\n".join(("", title, *[""] * markdown, *(line.rstrip() for line in lines if line.strip())))
 
 
 def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:

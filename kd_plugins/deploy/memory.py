@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def largest_tile(run: Callable[[int], object], device: torch.device) -> int:
     Returns:
         A multiple of 32 from 64 to 2048; 256 where the system does not say what a process needs (Linux and CUDA do).
     """
-    free, needs = free_memory(device), [_growth(run, side, device) for side in _SIDES]
+    free, needs = free_memory(device), [growth(partial(run, side), device) for side in _SIDES]
     if free is None or None in needs:
         return SMALL
     small, large = (need or 0 for need in needs)
@@ -58,17 +59,17 @@ def free_memory(device: torch.device) -> int | None:
     return max(min(free), 0) if free else None
 
 
-def _growth(run: Callable[[int], object], side: int, device: torch.device) -> int | None:
-    """How many bytes more are in use at once while an image of this side is restored."""
+def growth(run: Callable[[], object], device: torch.device) -> int | None:
+    """How many bytes more are in use at once while something runs; None where the system does not say."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        run(side)
+        run()
         return torch.cuda.max_memory_allocated(device) - before
     try:
         _RESET.write_text("5")  # the peak begins anew
         before = _kilobytes(_STATUS, "VmRSS")
-        run(side)
+        run()
         return max(_kilobytes(_STATUS, "VmHWM") - before, 0)
     except OSError:
         return None

@@ -84,7 +84,7 @@ def test_the_tile_grows_with_what_is_free_and_shrinks_with_what_is_needed(monkey
         ("none", 2**20, 10**6),
     ):
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
-        monkeypatch.setattr(memory, "_growth", lambda run, side, device, each=for_a_pixel: 10**8 + each * side**2)
+        monkeypatch.setattr(memory, "growth", lambda run, device, each=for_a_pixel: 10**8 + each * run.args[0] ** 2)
         sizes[name] = largest_tile(lambda side: None, CPU)
     assert sizes == {"much": 704, "little": 160, "heavy": 224, "none": 64}
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
@@ -92,9 +92,9 @@ def test_the_tile_grows_with_what_is_free_and_shrinks_with_what_is_needed(monkey
 
 
 def test_memory_is_measured_where_the_system_tells_it():
-    if free_memory(CPU) is None or memory._growth(lambda side: None, 1, CPU) is None:
+    if free_memory(CPU) is None or memory.growth(lambda: None, CPU) is None:
         pytest.skip("this system does not say how much memory a process needs")
-    grown = memory._growth(lambda side: np.ones(2**23), 1, CPU)
+    grown = memory.growth(lambda: np.ones(2**23), CPU)
     assert grown == pytest.approx(2**26, rel=0.2)
     assert 2**20 < free_memory(CPU) < 2**50
 
