@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise Interrupted(f"stopped with {len(done)} of {len(left)} restored; the same command goes on with the others") from None
     seconds = time.monotonic() - start
-    rate = f" in {seconds:.1f} s, {len(done) / seconds:.2f} in a second" if done else ""
+    rate = f" in {seconds:.1f} s ({len(done) / seconds:.3g}/s)" if done else ""
     print(f"{len(done)} restored{rate}" + (f"; {len(failed)} could not be, see above" if failed else ""))
     return 1 if failed else 0
 
