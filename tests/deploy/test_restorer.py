@@ -86,7 +86,7 @@ def test_the_tile_grows_with_what_is_free_and_shrinks_with_what_is_needed(monkey
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
         monkeypatch.setattr(memory, "growth", lambda run, device, each=for_a_pixel: 10**8 + each * run.args[0] ** 2)
         sizes[name] = largest_tile(lambda side: None, CPU)
-    assert sizes == {"much": 704, "little": 160, "heavy": 224, "none": 64}
+    assert sizes == {"much": 608, "little": 160, "heavy": 192, "none": 64}
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
     assert largest_tile(lambda side: None, CPU) == 256
 
