@@ -42,7 +42,7 @@ def main() -> None:
         opt, _ = parse_options(root, is_train=True, argv=["-opt", args.opt, *forced])
         prepare_process(opt)
         model = build_registered_model(opt)
-    dataset = DegradedPhotoDataset(opt["datasets"]["train"])
+    dataset = DegradedPhotoDataset(**opt["datasets"]["train"])
     items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]
     model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
     for threads in args.threads:

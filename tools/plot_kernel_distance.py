@@ -47,7 +47,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as root:
             opt, _ = parse_options(root, is_train=True, argv=["-opt", args.opt, "--force_yml", *forced])
             model = build_registered_model(opt)
-        dataset = DegradedPhotoDataset(opt["datasets"]["train"])
+        dataset = DegradedPhotoDataset(**opt["datasets"]["train"])
         torch.manual_seed(args.seed)
         crops = batch(dataset, 0, args.crops)
         name = "inherited" if start == "teacher" else "random"
