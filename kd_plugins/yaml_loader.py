@@ -89,3 +89,9 @@ def text_saying(value: Any, text: str) -> str:
 def dump(value: Any) -> str:
     """A value as YAML that `load` reads as the same."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=132)
+
+
+def one_line(value: Any) -> str:
+    """A value as an option file has it behind a key: YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

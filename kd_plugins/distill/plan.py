@@ -10,7 +10,6 @@ from os import path as osp
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, StrictUndefined
 from torch import nn
 
@@ -23,6 +22,7 @@ from kd_plugins.option_library import bundled_option_file
 from kd_plugins.options import read_options
 from kd_plugins.students.from_teacher import Student, student_of
 from kd_plugins.teachers.network import build_source
+from kd_plugins.yaml_loader import one_line
 
 RECIPES = {
     "hint": ("distill_derain", "Hint first: the teacher's features until half of the training, then its image alone."),
@@ -124,7 +124,7 @@ class Plan:
             note: why so many.
         """
         environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-        environment.filters["yaml"] = _inline
+        environment.filters["yaml"] = one_line
         text = (resources.files("kd_plugins.distill") / "options.yml.jinja").read_text(encoding="utf-8")
         return environment.from_string(text).render(
             **self._context,
@@ -184,8 +184,3 @@ def _blocks(request: Request, degradation: Any, teacher: Model, crop: int, out: 
             f"-m {request.teacher}: enlarges images {teacher.scale} times, {given} {blocks.scale} times, expected the same"
         )
     return blocks
-
-
-def _inline(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")

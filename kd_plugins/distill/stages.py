@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.utils.logger import initialized_logger
-from safetensors.torch import save_file
 
+from kd_plugins.deploy.export import aside, export_checked
+from kd_plugins.deploy.model import load_model
 from kd_plugins.distill.budget import steps_within, training_steps
 from kd_plugins.distill.plan import Plan, Request
 from kd_plugins.distill.progress import Progress, begun_with, digest
@@ -19,11 +19,10 @@ from kd_plugins.errors import Interrupted
 from kd_plugins.options import OptionError, read_options
 from kd_plugins.report.make import write_report
 from kd_plugins.report.runs import DISTILLED
-from kd_plugins.teachers.checkpoint import read_checkpoint
 from kd_plugins.train import train_pipeline
-from kd_plugins.training.checkpoint_files import write
 from kd_plugins.training.interrupt import Interrupt
 
+_FORMS = (".pth", ".safetensors", ".onnx")
 Say = Callable[[str], None]
 
 
@@ -77,7 +76,7 @@ class Distillation:
         """
         self.progress = Progress(self.out)
         self._train()
-        self._save_student()
+        self._export()
         self._report()
 
     # -------------------------------------------------------------------------------------------- stages
@@ -103,20 +102,23 @@ class Distillation:
                 raise Interrupted(f"{str(stop).partition(';')[0]}; the same command goes on from there") from None
         self.progress.note("train", opt)
 
-    def _save_student(self) -> None:
-        """The student's averaged weights alone, each file with what its network is."""
-        files = [self.out / "student.pth", self.out / "student.safetensors"]
-        if self.progress.is_done("student", self.latest, *files):
-            return
-        weights, network = read_checkpoint(self.latest)
-        write(str(files[0]), {"params": weights}, network)
-        save_file(
-            {name: value.contiguous() for name, value in weights.items()},
-            files[1],
-            metadata={"network": json.dumps(network)} if network else None,
-        )
-        self.progress.note("student", self.latest)
-        self.say(f"Student: {files[0]}, {files[1].name}")
+    def _export(self) -> None:
+        """The student in each form, compared with what was trained; each file says what its network is."""
+        model = load_model(str(self.latest))
+        for file in (self.out / f"student{ending}" for ending in _FORMS):
+            if self.progress.is_done(file.name, self.latest, file):
+                continue
+            try:
+                with aside(file, overwrite=True) as path:
+                    found = export_checked(model, path)
+            except ValueError as error:
+                if file.suffix != ".onnx":
+                    raise
+                self.say(f"{file.name} is left out: {error}")  # a library that is not there, a network that the form cannot hold
+                file.unlink(missing_ok=True)  # of the student before
+                continue
+            self.progress.note(file.name, self.latest)
+            self.say(f"Student: {file}; against what was trained: {found[-1]}")
 
     def _report(self) -> None:
         page = self.out / "report.html"

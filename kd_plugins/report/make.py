@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from kd_plugins.deploy.model import find_device, load_model
+from kd_plugins.metrics.latency import RESTORED
 from kd_plugins.options import option_errors
 from kd_plugins.report.logs import read_course
 from kd_plugins.report.measure import compare
 from kd_plugins.report.page import Findings, render_family, render_run
 from kd_plugins.report.runs import Run, measure_costs, restorers
-
-_SIDE = 64  # of the restored image that FLOPs are counted on
 
 
 def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu", images: int = 20, shown: int = 3) -> Path:
@@ -60,20 +59,18 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
         start = run.start(teacher)
     except (ValueError, KeyError, FileNotFoundError) as error:
         start = None
-        run.notes.append(f"The start was not scored: {error}.")
+        run.note(f"The start was not scored: {error}.")
     if start is not None:
         networks["start"] = start
     for file in run.exported():
         try:
             networks[file.name] = load_model(str(file), str(run.device))
         except ValueError as error:
-            run.notes.append(f"{file.name} was not scored: {error}.")
+            run.note(f"{file.name} was not scored: {error}.")
     comparisons = compare(run.opt, restorers(run, teacher, networks), images, shown, run.device)
     found = Findings(run.name, _relative(run.home, base), read_course(run.folder), comparisons, {}, notes=run.notes)
-    side = max(_SIDE // student.scale, 8)
-    x = torch.full((1, student.channels, side, side), 0.5, device=run.device)
-    roles = {"student": student.net, **({"teacher": teacher.net} if teacher else {})}
-    found.costs, found.flops_at, found.timed_at = measure_costs(roles, x, student.scale)
+    side = RESTORED // student.scale
+    found.costs, found.measured_at = measure_costs(run, (side, side)), f"{side}x{side}"
     found.device = _device_name(run.device)
     found.options = run.file.read_text(encoding="utf-8")
     return found

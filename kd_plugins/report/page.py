@@ -27,8 +27,8 @@ class Findings:
         folder: relative to the page, for links of a page of several runs.
         course: what its log says.
         comparisons: its validation sets.
-        costs: of `student` and `teacher`.
-        flops_at, timed_at: sizes of the images that FLOPs are counted and networks are timed at.
+        costs: of `student`, `teacher`, and of exported files by their name.
+        measured_at: size of the image that FLOPs, time and memory are those of.
         device: where they were timed.
         options: the text of the option file.
         notes: what could not be measured, and why.
@@ -40,8 +40,7 @@ class Findings:
     course: Course
     comparisons: list[Comparison]
     costs: dict[str, Cost]
-    flops_at: str = ""
-    timed_at: str = ""
+    measured_at: str = ""
     device: str = ""
     options: str = ""
     notes: list[str] = field(default_factory=list)
@@ -152,15 +151,20 @@ def _rows(found: Findings) -> Iterator[Row]:
 def _cost_rows(found: Findings) -> Iterator[Row]:
     lines = (
         ("Parameters", "params", 1e6, "{:.3f} M"),
-        (f"FLOPs at {found.flops_at}", "flops", 1e9, "{:.3f} G"),
-        (f"Time at {found.timed_at}", "milliseconds", 1, "{:.1f} ms"),
-        (f"Memory at {found.timed_at}", "memory", 2**20, "{:.0f} MiB"),
+        (f"FLOPs at {found.measured_at}", "flops", 1e9, "{:.3f} G"),
+        (f"Time at {found.measured_at}", "milliseconds", 1, "{:.1f} ms"),
+        (f"Memory at {found.measured_at}", "memory", 2**20, "{:.0f} MiB"),
     )
     for name, attribute, unit, text in lines:
         values = [getattr(found.costs.get(role), attribute, None) for role in ("student", "teacher")]
         if values[0] is not None:
             cells = ["" if value is None else text.format(value / unit) for value in values]
             yield Row(name, ["", *cells, "" if values[1] is None else _saved(values[0], values[1])])
+    teacher = found.costs.get("teacher")
+    for role, cost in found.costs.items():
+        if role not in ("student", "teacher") and cost.milliseconds:
+            saved = _saved(cost.milliseconds, teacher.milliseconds) if teacher and teacher.milliseconds else ""
+            yield Row(f"Time of {role}", ["", f"{cost.milliseconds:.1f} ms", "", saved])
 
 
 def _named(metric: str) -> str:
@@ -288,6 +292,7 @@ def _footnotes(found: Findings) -> Iterator[str]:
         yield f"{comparison.dataset}: {which}{middle}."
         if comparison.reference == "teacher":
             yield "There are no clean images: scores tell how near to the teacher's an image is."
-    if found.timed_at:
-        yield f"Times are medians on {found.device}, networks taking turns; FLOPs are multiply-adds."
+    if found.costs:
+        yield f"Times are medians on {found.device}, networks taking turns. FLOPs are multiply-adds."
+        yield "Memory is what a process takes at its peak beside Python and PyTorch."
     yield from found.notes

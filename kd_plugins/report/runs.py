@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from kd_plugins.deploy.benchmark import Variant, benchmark
 from kd_plugins.deploy.model import load_model
 from kd_plugins.messages import nearest
-from kd_plugins.metrics.complexity import measure_complexity
-from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.models.student_init import read_init, start_student
 from kd_plugins.options import OptionError
 from kd_plugins.report.measure import Restore
 from kd_plugins.run_options import parse_options
 from kd_plugins.teachers import Teacher, build_teacher
-from kd_plugins.teachers.network import build_source
+from kd_plugins.teachers.network import build_source, main_block
 from kd_plugins.teachers.network_description import explicit_block
+from kd_plugins.yaml_loader import one_line
 
+_REPEATS = 5
 DISTILLED = "student"
 """The name of the run in the folder of a distillation."""
 _SAVED = re.compile(r"net_g_(\d+)\.pth")
@@ -75,8 +76,17 @@ class Run:
 
     def student(self) -> Any:
         """The student, as it is restored with: its averaged weights, where there are some."""
+        return load_model(self.student_block(), str(self.device))
+
+    def student_block(self) -> dict[str, Any]:
+        """The student's network with its weights, as an option file has it."""
         known = {key: value for key, value in self.opt["network_g"].items() if key != "from_teacher"}
-        return load_model({**known, "checkpoint": str(self.checkpoint)}, str(self.device))
+        return {**known, "checkpoint": str(self.checkpoint)}
+
+    def note(self, sentence: str) -> None:
+        """Add a note of something that could not be measured."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def teacher(self) -> Teacher | None:
         """The teacher of the degraded view, if there is one."""
@@ -100,23 +110,34 @@ class Run:
         return sorted(self.home.glob("*.onnx"))
 
 
-def measure_costs(networks: Mapping[str, nn.Module], x: Tensor, scale: int) -> tuple[dict[str, Cost], str, str]:
-    """What networks cost, those on one device timed in turns.
+def measure_costs(run: Run, size: tuple[int, int]) -> dict[str, Cost]:
+    """What student, teacher and exported files cost, all timed in turns.
 
     Args:
-        networks: by role.
-        x: an image (1, C, H, W) that FLOPs are counted on.
-        scale: how many times larger the restored image is.
+        run: whose networks are measured; what cannot be is one of its notes.
+        size: height and width of the image that goes in.
 
     Returns:
-        The costs by role, the size that FLOPs are counted at, and the one that the networks are timed at.
+        The costs by role, those of exported files by their name.
     """
-    times, timed_at = time_networks(list(networks.values()), x, RESTORED // scale)
-    costs = {}
-    for (role, net), latency in zip(networks.items(), times, strict=True):
-        complexity = measure_complexity(net, x)
-        costs[role] = Cost(complexity.params, complexity.flops, 1e3 * latency.median)
-    return costs, "x".join(map(str, x.shape[-2:])), timed_at
+    device = str(run.device)
+    wanted = {"student": Variant(one_line(run.student_block()), device)}
+    if run.opt.get("teacher"):
+        wanted["teacher"] = Variant(one_line(main_block(run.opt["teacher"])), device)
+    wanted |= {file.name: Variant(str(file), device) for file in run.exported() if device == "cpu"}
+    costs: dict[str, Cost] = {}
+    for roles in (list(wanted), *([role] for role in wanted)):  # together; where one of them does not run, one by one
+        try:
+            measured = list(benchmark([wanted[role] for role in roles], [size], run.opt.get("num_threads"), _REPEATS, run.note))
+        except ValueError as error:
+            run.note(f"{', '.join(roles)}: not timed: {error}")
+            continue
+        if len(measured) == len(roles):
+            for role, each in zip(roles, measured, strict=True):
+                costs[role] = Cost(each.params, each.flops, 1e3 * each.latency.median, each.memory)
+        if len(costs) == len(wanted):
+            break
+    return costs
 
 
 def find_folder(source: str) -> Path:

@@ -1,3 +1,4 @@
+import importlib.util
 import re
 
 import pytest
@@ -12,10 +13,13 @@ from kd_plugins.training.loop import Loop
 @pytest.fixture
 def words(teacher_file, photo_folder, tmp_path, monkeypatch, one_thread):
     """The words of a distillation in four steps of crops that fit small photos."""
-    from kd_plugins.distill import images, plan
+    from kd_plugins.distill import images, plan, stages
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kd_plugins.deploy.benchmark.peak_memory", lambda *_: None)  # a process for each network
+    monkeypatch.setattr("kd_plugins.report.make.RESTORED", 32)
     monkeypatch.setattr(plan, "CROP", 32)
+    monkeypatch.setattr(stages, "_FORMS", (".pth", ".safetensors"))  # an .onnx file takes its time: one test writes it
     monkeypatch.setattr(images, "_SIDE", 48)
     return [
         *("distill", "-m", str(teacher_file), "--photos", str(photo_folder), "--degradation", "rain", "--params", "0.3"),
@@ -31,7 +35,8 @@ def changed(path, **values):
     path.write_text(text)
 
 
-def test_a_teacher_becomes_a_student_with_all_that_belongs_to_it(words, tmp_path, capsys):
+def test_a_teacher_becomes_a_student_with_all_that_belongs_to_it(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kd_plugins.distill.stages._FORMS", (".pth", ".safetensors", ".onnx"))
     assert main([*words, "--steps", "4", "-o", "out"]) == 0
     out = tmp_path / "out"
     opt = yaml.safe_load((out / "options.yml").read_text())
@@ -39,10 +44,15 @@ def test_a_teacher_becomes_a_student_with_all_that_belongs_to_it(words, tmp_path
     image = torch.rand(1, 3, 20, 28)
     first, second = (load_model(str(out / name))(image) for name in ("student.pth", "student.safetensors"))
     assert torch.equal(first, second) and first.shape == image.shape
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+        assert torch.allclose(first, load_model(str(out / "student.onnx"))(image), atol=1e-4)
+        assert "Exported: student.onnx" in (out / "report.html").read_text()
+    else:
+        assert not (out / "student.onnx").exists() and "pip install kd_plugins[export]" in capsys.readouterr().out
     assert "Start, before training" in (out / "report.html").read_text()
 
-    said, before = capsys.readouterr().out, (out / "student.pth").stat().st_mtime_ns
-    assert "Training" in said
+    before = (out / "student.pth").stat().st_mtime_ns
+    capsys.readouterr()
     assert main(["distill", "-o", "out", "--device", "cpu"]) == 0  # all is done
     assert "Training" not in capsys.readouterr().out and (out / "student.pth").stat().st_mtime_ns == before
 

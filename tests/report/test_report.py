@@ -15,6 +15,8 @@ def run(with_validation, write, tmp_path, monkeypatch, one_thread):
     """The folder of a run of four steps."""
     with_validation["num_threads"] = 1
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kd_plugins.deploy.benchmark.peak_memory", lambda *_: 3 << 20)  # a process for each network
+    monkeypatch.setattr("kd_plugins.report.make.RESTORED", 32)
     assert main(["train", "-opt", write(with_validation)]) == 0
     return tmp_path / "experiments" / "tiny"
 
@@ -59,6 +61,7 @@ def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys)
         "PSNR (dB)",
         "Parameters",
         "FLOPs",
+        "3 MiB",
         "Terms of the loss",
     ):
         assert words in text, words
