@@ -36,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: a model, a size or a device that there is not.
     """
-    from kd_plugins.deploy.benchmark import as_json, as_markdown, benchmark, describe_here, variants
+    from kd_plugins.deploy.benchmark import as_json, as_markdown, benchmark, describe_here
     from kd_plugins.deploy.model import find_device
+    from kd_plugins.deploy.variants import variants
     from kd_plugins.metrics.latency import read_size
 
     for name in ("threads", "repeats"):

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kd_plugins.deploy.benchmark import Variant
+    from kd_plugins.deploy.variants import Variant
 
 
 def peak_memory(variant: Variant, size: tuple[int, int], threads: int) -> int | None:
@@ -37,9 +37,9 @@ def _measure(task: str) -> int | None:
     kd_plugins.register()
     import torch
 
-    from kd_plugins.deploy.benchmark import Variant
     from kd_plugins.deploy.memory import growth
     from kd_plugins.deploy.model import find_device
+    from kd_plugins.deploy.variants import Variant
 
     variant, size, threads = json.loads(task)
     torch.set_num_threads(threads)

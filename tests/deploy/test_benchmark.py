@@ -8,8 +8,9 @@ from torch import nn
 
 from kd_plugins.cli import main
 from kd_plugins.deploy import benchmark as module
-from kd_plugins.deploy.benchmark import Loaded, Variant, as_markdown, benchmark, variants
+from kd_plugins.deploy.benchmark import as_markdown, benchmark
 from kd_plugins.deploy.peak_memory import peak_memory
+from kd_plugins.deploy.variants import Loaded, Variant, variants
 
 CPU = torch.device("cpu")
 STUDENT = "restormer_derain_student"

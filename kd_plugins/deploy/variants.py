@@ -1,0 +1,114 @@
+"""A model in each form in which it can run: as it is, compiled, in another memory layout or precision, exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugins.deploy.exported import FORMS, load_exported
+from kd_plugins.deploy.model import find_device, load_model
+
+
+class Variant(NamedTuple):
+    """A model, and how it is run.
+
+    Attributes:
+        source: see `load_model`; or an exported file, .onnx, .pt, .pt2 or .xml, which runs as it is. One of PyTorch's can run
+            code of whoever made it.
+        device: see `find_device`.
+        precision: fp32, bf16 or fp16 (autocast).
+        channels_last: in that memory layout.
+        compiled: by torch.compile.
+    """
+
+    source: str
+    device: str = "cpu"
+    precision: str = "fp32"
+    channels_last: bool = False
+    compiled: bool = False
+
+    @property
+    def exported(self) -> str:
+        """What an exported file is: 'onnx', 'torchscript', ...; nothing for other sources."""
+        kind = FORMS.get(Path(self.source).suffix.lower(), "weights")
+        return "" if kind == "weights" or self.source.lstrip().startswith("{") else kind
+
+    @property
+    def form(self) -> str:
+        """In words: 'eager', 'compiled, channels_last, bf16', 'onnx'."""
+        extras = ["channels_last"] * self.channels_last + [self.precision] * (self.precision != "fp32")
+        return self.exported or ", ".join(["compiled" if self.compiled else "eager", *extras])
+
+    def load(self) -> Loaded:
+        """Load it.
+
+        Raises:
+            ValueError: see `load_model`, `load_exported`.
+        """
+        device = find_device(self.device)
+        if self.exported:
+            if device.type != "cpu":
+                raise ValueError(f"{self.source}: an exported file is run on the CPU, expected --device cpu")
+            path = Path(self.source).expanduser()
+            if not path.is_file():
+                raise ValueError(f"model: {self.source!r} is no file (looked from {Path.cwd()})")
+            return Loaded(path.name, load_exported(path), device)
+        model = load_model(self.source, self.device, self.precision)
+        net = model.net
+        if self.channels_last and net is not None:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compiled:
+            model.run = torch.compile(model.run)  # type: ignore[assignment]
+        return Loaded(model.name, model, device, net, model.channels, self.channels_last)
+
+
+class Loaded(NamedTuple):
+    """A variant that can be run.
+
+    Attributes:
+        name: of the model.
+        run: an image (1, C, H, W) in, the restored one out.
+        device: where.
+        net: the network, if PyTorch runs it.
+        channels: of the image.
+        channels_last: whether its image is in that memory layout.
+    """
+
+    name: str
+    run: Callable[[Tensor], Any]
+    device: torch.device
+    net: nn.Module | None = None
+    channels: int = 3
+    channels_last: bool = False
+
+    def example(self, height: int, width: int) -> Tensor:
+        """A random image, always the same."""
+        x = torch.rand(1, self.channels, height, width, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return x.to(memory_format=torch.channels_last) if self.channels_last else x
+
+
+def variants(
+    sources: Sequence[str], device: str, precisions: Sequence[str] = (), channels_last: bool = False, compiled: bool = False
+) -> list[Variant]:
+    """The forms of models that are compared: each as it is, and what is asked for beside it.
+
+    Args:
+        sources: of `Variant`, like device.
+        device: likewise.
+        precisions: beside fp32.
+        channels_last: also in that memory layout.
+        compiled: also compiled.
+    """
+    found = []
+    for source in sources:
+        if (plain := Variant(source, device)).exported:
+            found.append(plain)
+            continue
+        forms = product((False, True)[: 1 + compiled], (False, True)[: 1 + channels_last], ("fp32", *precisions))
+        found += [Variant(source, device, precision, last, first) for first, last, precision in forms]
+    return found
