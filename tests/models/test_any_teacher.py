@@ -6,32 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.models import build_model
+from families import ARCHITECTURES
 
 from kd_plugins.features import find_stages
 from kd_plugins.teachers import build_source, build_teacher
 from kd_plugins.teachers.checkpoint import network_in
 
-RGB = {"num_in_ch": 3, "num_out_ch": 3}
-ARCHITECTURES = {
-    "EDSR": {"type": "EDSR", **RGB, "num_feat": 4, "num_block": 1, "upscale": 2},
-    "RCAN": {"type": "RCAN", **RGB, "num_feat": 4, "num_group": 1, "num_block": 1, "squeeze_factor": 2, "upscale": 2},
-    "RRDBNet": {"type": "RRDBNet", **RGB, "scale": 2, "num_feat": 4, "num_block": 1, "num_grow_ch": 2},
-    "SwinIR": {
-        "type": "SwinIR", "upscale": 2, "img_size": 12, "window_size": 4, "embed_dim": 4, "depths": [1], "num_heads": [1],
-        "mlp_ratio": 1, "upsampler": "pixelshuffledirect",
-    },
-    "SRVGGNetCompact": {"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1, "upscale": 2},
-    "Restormer": {"type": "Restormer", "dim": 2, "num_blocks": [1] * 4, "num_refinement_blocks": 1, "heads": [1] * 4},
-    "NAFNet": {"type": "NAFNet", "width": 2, "enc_blk_nums": [1], "dec_blk_nums": [1]},
-    "Uformer": {"type": "Uformer", "embed_dim": 2, "depths": [1] * 9, "num_heads": [1] * 9},
-    "SCUNet": {"type": "SCUNet", "config": [1] * 7, "dim": 64},
-    "DRUNet": {"type": "DRUNet", "in_nc": 4, "out_nc": 3, "nc": [4] * 4, "nb": 2, "noise_level": 25},
-    "DnCNN": {"type": "DnCNN", "in_nc": 3, "out_nc": 3, "nc": 4, "nb": 8, "act_mode": "R"},
-    "FFTformer": {"type": "FFTformer", "dim": 4, "num_blocks": [1] * 3, "num_refinement_blocks": 1},
-    "SPAN": {"type": "SPAN", **RGB, "feature_channels": 4, "upscale": 2},
-    "SAFMN": {"type": "SAFMN", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
-    "PLKSR": {"type": "spandrel.architectures.PLKSR.PLKSR", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
-}  # fmt: skip
 PADDED = {"RRDBNet": {"pad_to": 2}, "SwinIR": {"pad_to": 4}}  # found by trying
 ENLARGING = ("EDSR", "RCAN", "RRDBNet", "SwinIR", "SRVGGNetCompact", "SPAN", "SAFMN", "PLKSR")
 LOGITS = {"logits": {"type": "L1Loss", "between": "output", "view": "degraded", "loss_weight": 1.0}}
