@@ -40,8 +40,7 @@ def find_jobs(given: Path, output: Path, suffix: str = "", extension: str | None
         if output.is_file():
             raise ValueError(f"-o {output}: is a file, expected a folder for those of {given}")
         within = given.resolve() in output.resolve().parents
-        found = [path for path in sorted(given.rglob("*")) if path.is_file() and kind_of(path) and not path.name.startswith(".")]
-        sources = [path for path in found if not (within and output.resolve() in path.resolve().parents)]
+        sources = [path for path in find_images(given) if not (within and output.resolve() in path.resolve().parents)]
         if not sources:
             raise ValueError(f"-i {given}: no image in it ({', '.join(_endings())})")
     elif given.is_file():
@@ -54,6 +53,11 @@ def find_jobs(given: Path, output: Path, suffix: str = "", extension: str | None
     jobs = [Job(source, _target(source, given, output, suffix, extension)) for source in sources]
     _refuse_clashes(jobs)
     return jobs
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images of a folder and its sub-folders, by their names and in their order."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path) and not path.name.startswith(".")]
 
 
 def _endings() -> list[str]:
