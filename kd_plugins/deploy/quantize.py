@@ -87,7 +87,7 @@ def quantize(plain: Path, path: Path, samples: Samples, max_loss: float = MAX_LO
         count, nodes = len(trials.nodes), trials.nodes
         loss = measure(nodes)
         if loss.lost > max_loss:
-            say(f"All {count} layers in int8 lose {loss.lost:.2f} dB: looking for those that lose most")
+            say(f"All {count} layers in int8 lose {loss.lost:.3f} dB: looking for those that lose most")
             chosen = [sample.crop(_CHOICE_SIDE) for sample in samples.calibration[:_CHOICE_SAMPLES]]
             choose = partial(_measure, trials, _with_answers(trials.plain, chosen))
             ranked = _rank(trials, samples.calibration)
