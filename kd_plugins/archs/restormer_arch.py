@@ -5,8 +5,9 @@ Written from the paper, with the published parameter names, so that the official
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn as nn
@@ -236,3 +237,39 @@ def _check(dim: int, heads: Sequence[int], inp_channels: int, out_channels: int,
             f"Restormer: inp_channels: {inp_channels}, out_channels: {out_channels}: the output is added to the input, so they "
             "must agree (unless dual_pixel_task)"
         )
+
+
+def restormer_arguments(weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The arguments of the Restormer that weights are of, read off their names and shapes; None for another network.
+
+    Args:
+        weights: by their published names.
+    """
+    if not {"patch_embed.proj.weight", "reduce_chan_level3.weight", "output.weight"} <= set(weights):
+        return None
+
+    def blocks(stage: str) -> int:
+        return len({name.split(".")[1] for name in weights if name.startswith(f"{stage}.")})
+
+    levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+    counts = [blocks(level) for level in levels]
+    if not all(counts):
+        return None
+    dim, channels = weights["patch_embed.proj.weight"].shape[:2]
+    hidden = [weights[f"{level}.0.ffn.project_out.weight"].shape[1] for level in levels]
+    widths = [dim * 2**level for level in range(len(levels))]
+    least = max(each / width for each, width in zip(hidden, widths, strict=True))
+    rounded = (math.ceil(least * 10**digits) / 10**digits for digits in range(1, 9))  # the shortest number with these widths
+    factor = next((each for each in rounded if [int(width * each) for width in widths] == hidden), least)
+    return {
+        "inp_channels": int(channels),
+        "out_channels": int(weights["output.weight"].shape[0]),
+        "dim": int(dim),
+        "num_blocks": counts,
+        "num_refinement_blocks": blocks("refinement"),
+        "heads": [len(weights[f"{level}.0.attn.temperature"]) for level in levels],
+        "ffn_expansion_factor": factor,
+        "bias": "output.bias" in weights,
+        "LayerNorm_type": "WithBias" if "latent.0.norm1.body.bias" in weights else "BiasFree",
+        "dual_pixel_task": "skip_conv.weight" in weights,
+    }
