@@ -30,6 +30,7 @@ _MERGED = ("Relu", "Clip")  # become a bound of the integers of what is before t
 _RANKING, _RANKING_SIDE, _RANKING_SAMPLES = 60.0, 96, 3  # seconds, pixels, images
 _CHOICE_SIDE, _CHOICE_SAMPLES = 160, 6
 _LATENCY_SIDE = 256
+_LEAST_MSE = 1e-10  # 100 dB: black images are restored without any error
 
 
 class Loss(NamedTuple):
@@ -224,8 +225,10 @@ def _measure(trials: _Trials, answered: Sequence[_Answered], nodes: Sequence[str
         seen = run(x).clamp(0, 1)
         errors.append(_mse(seen, answer))
         if truth is not None:
-            lost.append(psnr(_mse(answer, truth)) - psnr(_mse(seen, truth)))
+            lost.append(psnr(max(_mse(answer, truth), _LEAST_MSE)) - psnr(max(_mse(seen, truth), _LEAST_MSE)))
     mse = sum(errors) / len(errors)
+    if not math.isfinite(mse):
+        raise ValueError("--int8: makes numbers that are not finite, expected none")
     assumed = 10 * math.log10(1 + mse * 10 ** (ASSUMED_PSNR / 10))
     return Loss(psnr(mse), sum(lost) / len(lost) if lost else assumed)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kd_plugins.cli import main
-from kd_plugins.deploy.calibration import MOST, SIDE, read_samples
+from kd_plugins.deploy.calibration import MOST, SIDE, Sample, Samples, read_samples
 from kd_plugins.deploy.export import export_model
 from kd_plugins.deploy.model import load_model
 from kd_plugins.deploy.parity import psnr
@@ -84,6 +84,13 @@ def test_the_layers_that_lose_most_stay_in_float(plain, folders, tmp_path):
     with pytest.raises(ValueError, match=r"--max-loss 1e-09: \d of \d layers in int8 lose 0\.\d+ dB, .* expected --max-loss 0\."):
         quantize(plain, tmp_path / "none.onnx", samples, 1e-9, said.append)
     assert not (tmp_path / "none.onnx").exists()
+
+
+def test_an_image_without_any_error_in_float_has_a_loss_that_is_a_number(plain, folders, tmp_path):
+    (held_out,) = read_samples(folders[0], None, 3, 4).held_out
+    perfect = Sample(held_out.x, load_model(str(plain))(held_out.x).clamp(0, 1))
+    found = quantize(plain, tmp_path / "s.onnx", Samples([held_out], [perfect]), float("inf"))
+    assert found.loss.lost == pytest.approx(100 - found.loss.psnr)
 
 
 def test_the_psnr_that_stands_for_a_loss():
