@@ -37,6 +37,14 @@ def _escape_bars(app: object, what: str, name: str, obj: object, options: object
     lines[:] = [line.replace("|", "\\|") for line in lines]
 
 
+def _link_within(app: object, relative: Path, parent: str, content: list[str]) -> None:
+    """The README links to files beside it: one is a page here, the other a file of the repository."""
+    content[0] = (
+        content[0].replace("(CONTRIBUTING.md)", "(contributing.md)").replace("[CITATION.cff](CITATION.cff)", "`CITATION.cff`")
+    )
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _escape_bars)
+    app.connect("include-read", _link_within)

@@ -7,9 +7,10 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 import kd_plugins
 from kd_plugins import commands
@@ -61,11 +62,12 @@ def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, own: Mapping[str, Any] | None = None) -> int:
     """Run `basicsr COMMAND ARGUMENTS`.
 
     Args:
         argv: the command and its arguments; those of the process by default.
+        own: further commands by name, each a module (or another object) with what `COMMANDS` says.
 
     Returns:
         The exit code: 0; 2 for a command line or an option file that cannot be used; 75 for a run that a signal stopped and
@@ -73,12 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     modules = {name: importlib.import_module(f"kd_plugins.commands.{name}") for name in COMMANDS}
+    modules.update(own or {})
     parser = build_parser(modules)
     if not words:
         parser.print_help(sys.stderr)
         return 2
     if words[0] not in modules and not words[0].startswith("-"):
-        parser.error(f"{words[0]}: no such command; {choose(words[0], COMMANDS)}")
+        parser.error(f"{words[0]}: no such command; {choose(words[0], modules)}")
     args = parser.parse_args(words)
     return _run(args, modules[args.command])
 

@@ -165,7 +165,7 @@ class Named:
     required: tuple[str, ...] = ()
     default: str | None = None
     instead: str = ""
-    cases: Mapping[str, Block] = field(default_factory=dict)
+    cases: Callable[[], Mapping[str, Block]] = dict
     further: Callable[[], Mapping[str, Any]] = dict
     importable: bool = False
     many: bool = False

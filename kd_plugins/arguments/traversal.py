@@ -114,7 +114,7 @@ def _check_named(findings: Findings, path: Path, block: Any, spec: Named) -> Non
         instead = f", or {{{spec.instead}: ...}}" if spec.instead else ""
         findings.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}{instead}")
         return
-    for key, case in spec.cases.items():
+    for key, case in spec.cases().items():
         if key in block:
             check_block(findings, path, block, case)
             return
@@ -129,10 +129,10 @@ def _check_named(findings: Findings, path: Path, block: Any, spec: Named) -> Non
     elif name is not None:
         findings.error((*path, "type"), no_entry(name, spec))
     elif not is_complete:
-        instead = f", or {', '.join(f'`{key}`' for key in (spec.instead, *spec.cases))}" if spec.instead else ""
+        instead = f", or {', '.join(f'`{key}`' for key in (spec.instead, *spec.cases()))}" if spec.instead else ""
         findings.error((*path, "type"), f"missing, expected a registered {spec.kind}{instead}: {', '.join(spec.entries)}")
     # the arguments cannot be told; what stands beside them can
-    beside = {"type": Any, **spec.beside, **dict.fromkeys(spec.cases, Any)}
+    beside = {"type": Any, **spec.beside, **dict.fromkeys(spec.cases(), Any)}
     level = ERROR if name is None and is_complete else NOTHING
     title = "a block without `type`" if name is None else str(name)
     check_block(findings, path, block, Block(title, beside, spec.required, forks=spec.forks, misspelt=level, unknown=level))

@@ -14,7 +14,7 @@ from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import channels_of
 from kd_plugins.mappings import mapping
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
-from kd_plugins.teachers.network_keys import CLASS_KEYS, TEACHER_KEYS
+from kd_plugins.teachers.network_keys import CLASS_KEYS, teacher_keys
 
 _ARGUMENTS = ("num_in_ch", "in_chans", "in_nc", "inp_channels", "in_channels", "img_channel", "in_ch", "n_colors")
 """What architectures call the channels of their input."""
@@ -46,7 +46,7 @@ def check_channels(findings: Findings, opt: Mapping[str, Any], sources: Mapping[
 
 def _taken(block: Mapping[Any, Any]) -> tuple[str, int] | None:
     """The key that says how many channels an image has, and how many; None where it cannot be told."""
-    if any(key in block for key in (*CLASS_KEYS, *TEACHER_KEYS)):
+    if any(key in block for key in (*CLASS_KEYS, *teacher_keys())):
         return None
     network, where = (block, "") if "type" in block else (_described(block), "checkpoint")
     name = str(network.get("type"))

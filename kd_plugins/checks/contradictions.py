@@ -27,7 +27,7 @@ from kd_plugins.students.from_teacher import read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network import main_block
 from kd_plugins.teachers.network_description import plain_network
-from kd_plugins.teachers.network_keys import TEACHER_KEYS
+from kd_plugins.teachers.network_keys import teacher_keys
 from kd_plugins.training.optimizers import SCHEDULERS
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
@@ -125,7 +125,7 @@ def _shrinks_by(dataset: Mapping[Any, Any]) -> int | None:
 
 def _check_checkpoint(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
     """Report a file that should describe its network, and cannot be read."""
-    file, alone = block.get("checkpoint"), not any(key in block for key in ("type", "class", *TEACHER_KEYS))
+    file, alone = block.get("checkpoint"), not any(key in block for key in ("type", "class", *teacher_keys()))
     if not alone or not isinstance(file, str):
         return
     try:
@@ -181,7 +181,7 @@ def _check_student(findings: Findings, opt: Mapping[str, Any]) -> None:
         return
     if not opt.get("teacher"):
         findings.error(path, "there is no `teacher` to make a student of")
-    elif kind := next((key for key in TEACHER_KEYS if key in main_block(mapping(opt["teacher"]))), None):
+    elif kind := next((key for key in teacher_keys() if key in main_block(mapping(opt["teacher"]))), None):
         findings.error(path, f"the teacher is `{kind}`, whose arguments cannot be read; expected the student's own `type`")
     if not findings.has_error(path):
         try:

@@ -16,8 +16,6 @@ from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
 from kd_plugins.training.restoration_model import RestorationModel
 
-_WEIGHTS = ("checkpoint", "program")  # of a network's source
-
 
 def scored_phases(opt: Mapping[str, Any]) -> list[str]:
     """The keys of the datasets that are validated or tested on; that of a file's training data is none."""
@@ -87,4 +85,4 @@ def _trains(opt: Mapping[str, Any]) -> bool:
 
 def _brings_weights(opt: Mapping[str, Any]) -> bool:
     sources = [block for path, block in sources_of(opt, is_ours=True) if path[0] == "network_g"]
-    return any(block.get(key) for block in sources for key in _WEIGHTS)
+    return any(block.get("checkpoint") for block in sources)

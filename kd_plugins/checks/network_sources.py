@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.spandrel_arch import spandrel_networks
-from kd_plugins.arguments import AtLeast, Path, Text, Why
+from kd_plugins.arguments import AtLeast, Path, Text
 from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, signature_block
 from kd_plugins.students.from_teacher import Request
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
-from kd_plugins.teachers.network_keys import CLASS_KEYS, SOURCE_KEYS, TEACHER_KEYS, TRUST
-from kd_plugins.teachers.program_files import UNTRUSTED
+from kd_plugins.teachers.network_keys import CLASS_KEYS, ENSEMBLE, SOURCE_REGISTRY, TASKS, source_keys, teacher_keys
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
 _ADAPTER = signature_block(Adapter, given=("sizes",)).keys
-_PROGRAM, _ENSEMBLE, _TASKS = TEACHER_KEYS
-_TRUSTED = Annotated[Literal[True], Why(UNTRUSTED)]
 
 
 def _arguments(target: Callable[..., Any]) -> Block:
@@ -31,7 +28,7 @@ NETWORK = Named("architecture", ARCH_REGISTRY, _arguments)
 """As BasicSR builds it."""
 
 
-def _source(cases: Mapping[str, Block], beside: Mapping[str, Spec], required: tuple[str, ...] = ()) -> Named:
+def _source(cases: Callable[[], Mapping[str, Block]], beside: Mapping[str, Spec], required: tuple[str, ...] = ()) -> Named:
     beside = {"checkpoint": str if "checkpoint" in required else Text, "param_key": Text, "prefix": Text, **_ADAPTER, **beside}
     out_of_file = Block(
         "a class in a file",
@@ -45,7 +42,7 @@ def _source(cases: Mapping[str, Block], beside: Mapping[str, Spec], required: tu
         beside=beside,
         required=required,
         instead="checkpoint",
-        cases={**cases, **dict.fromkeys(CLASS_KEYS, out_of_file)},
+        cases=lambda: {**cases(), **dict.fromkeys(CLASS_KEYS, out_of_file)},
         further=spandrel_networks,
         importable=True,
     )
@@ -53,28 +50,38 @@ def _source(cases: Mapping[str, Block], beside: Mapping[str, Spec], required: tu
 
 def _alone(key: str, spec: Spec, beside: Mapping[str, Spec], required: tuple[str, ...] = ()) -> Block:
     """A block in which no other source may stand."""
-    others = [other for other in ("type", *SOURCE_KEYS) if other != key and other not in beside]
+    others = [other for other in ("type", *source_keys()) if other != key and other not in beside]
     reason = f"beside `{key}`, expected {', '.join(beside)} at most" if beside else f"beside `{key}`, expected nothing else"
     return Block(f"a block with `{key}`", {key: spec, **beside}, required, refused=dict.fromkeys(others, reason))
 
 
-def _teacher(beside: Mapping[str, Spec], tasks: Block) -> Named:
-    cases = {
-        _TASKS: tasks,
-        _ENSEMBLE: _alone(_ENSEMBLE, Many(lambda: _MEMBER), beside),
-        _PROGRAM: _alone(_PROGRAM, str, {**_ADAPTER, **beside, TRUST: _TRUSTED}, (TRUST,)),
-    }
+def _teacher(beside: Mapping[str, Spec], tasks: Callable[[], Block]) -> Named:
+    def cases() -> dict[str, Block]:
+        registered: dict[str, Block] = {}
+        for key, make in SOURCE_REGISTRY:
+            arguments = signature_block(make)
+            own = {name: spec for name, spec in arguments.keys.items() if name != key}
+            registered[key] = _alone(key, arguments.keys.get(key, Any), {**_ADAPTER, **beside, **own}, arguments.required)
+        return {TASKS: tasks(), ENSEMBLE: _alone(ENSEMBLE, Many(lambda: _MEMBER), beside), **registered}
+
     return _source(cases, beside, required=("checkpoint",))
 
 
-STUDENT = _source({key: Block("a student", every=Any, refused={key: TEACHER_ONLY}) for key in TEACHER_KEYS}, {})
+def _refused() -> dict[str, Block]:
+    return {key: Block("a student", every=Any, refused={key: TEACHER_ONLY}) for key in teacher_keys()}
+
+
+def _of_one_task() -> Block:
+    return Block("a member", every=Any, refused={TASKS: TASKS_AT_THE_TOP})
+
+
+STUDENT = _source(_refused, {})
 _FROM_TEACHER = replace(signature_block(Request), name="from_teacher")
-ANY_STUDENT = replace(STUDENT, cases={**STUDENT.cases, "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
+ANY_STUDENT = replace(STUDENT, cases=lambda: {**STUDENT.cases(), "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
 """Of an option file with a teacher, that it may be made of."""
-_OF_ONE_TASK = Block("a member", every=Any, refused={_TASKS: TASKS_AT_THE_TOP})
-TEACHER = _teacher({}, _alone(_TASKS, Many(lambda: _TEACHER_OF_ONE_TASK, named=True), {}))
-_TEACHER_OF_ONE_TASK = _teacher({}, _OF_ONE_TASK)
-_MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]}, _OF_ONE_TASK)
+TEACHER = _teacher({}, lambda: _alone(TASKS, Many(lambda: _TEACHER_OF_ONE_TASK, named=True), {}))
+_TEACHER_OF_ONE_TASK = _teacher({}, _of_one_task)
+_MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]}, _of_one_task)
 
 
 def sources_of(opt: Mapping[str, Any], is_ours: bool) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
@@ -93,9 +100,9 @@ def sources_of(opt: Mapping[str, Any], is_ours: bool) -> Iterator[tuple[Path, Ma
 def _inside(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:
     yield path, block
     yield from _wrapped(path, block)
-    ensemble, tasks = block.get(_ENSEMBLE), block.get(_TASKS)
-    members = [(_ENSEMBLE, str(index), member) for index, member in enumerate(ensemble if isinstance(ensemble, list) else ())]
-    members += [(_TASKS, str(task), member) for task, member in (tasks.items() if isinstance(tasks, Mapping) else ())]
+    ensemble, tasks = block.get(ENSEMBLE), block.get(TASKS)
+    members = [(ENSEMBLE, str(index), member) for index, member in enumerate(ensemble if isinstance(ensemble, list) else ())]
+    members += [(TASKS, str(task), member) for task, member in (tasks.items() if isinstance(tasks, Mapping) else ())]
     for key, name, member in members:
         if isinstance(member, Mapping):
             yield from _inside((*path, key, name), member)
@@ -103,9 +110,9 @@ def _inside(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mappin
 
 def without_layers(teacher: Mapping[str, Any]) -> list[str]:
     """The keys by which a teacher, or that of a task, has an output and no layers."""
-    tasks = teacher.get(_TASKS)
+    tasks = teacher.get(TASKS)
     blocks = tasks.values() if isinstance(tasks, Mapping) else [teacher]
-    return [key for block in blocks if isinstance(block, Mapping) for key in (_PROGRAM, _ENSEMBLE) if key in block]
+    return [key for block in blocks if isinstance(block, Mapping) for key in ("program", ENSEMBLE) if key in block]
 
 
 def _wrapped(path: Path, block: Mapping[Any, Any]) -> Iterator[tuple[Path, Mapping[Any, Any]]]:

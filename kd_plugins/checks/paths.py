@@ -11,7 +11,7 @@ from kd_plugins.arguments import Path
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.image_files import check_images
-from kd_plugins.checks.network_sources import sources_of
+from kd_plugins.checks.network_sources import NETWORK_KEYS, sources_of
 from kd_plugins.checks.option_keys import MODELS
 from kd_plugins.data import TaskDataset, task_blocks
 from kd_plugins.data.photos import find_photos
@@ -43,7 +43,7 @@ def check_paths(findings: Findings, opt: Mapping[str, Any], is_train: bool, resu
         if str(key).startswith("pretrain_network") and not resumes:
             _check(findings, ("path", str(key)), value, osp.isfile)
     for path, name in findings.files.items():
-        if is_train or path[0] in ("val", "datasets"):
+        if is_train or path[0] in ("val", "datasets", *NETWORK_KEYS):
             _check(findings, path, name)
     model = MODELS.entries.get(str(opt.get("model_type")))
     for path, block in sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)):

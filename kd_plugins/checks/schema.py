@@ -101,7 +101,7 @@ def _named(spec: Named, definitions: dict[str, Schema]) -> Schema:
     }
     if spec.instead:
         schema["anyOf"] = [{"required": ["type"]}, {"required": [spec.instead]}]
-    for key, case in reversed(list(spec.cases.items())):
+    for key, case in reversed(list(spec.cases().items())):
         label = f"{spec.kind} with {key}, {case.name.replace('`', '')}{beside}"
         pointer = _define(label, definitions, lambda case=case: case)
         schema = {"if": {"type": "object", "required": [key]}, "then": pointer, "else": schema}

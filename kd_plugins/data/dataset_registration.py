@@ -35,6 +35,8 @@ _T = TypeVar("_T", bound=type)
 def register_dataset(cls: _T) -> _T:
     """Register a dataset with BasicSR whose option keys are the arguments of its `__init__`.
 
+    ::
+
         @register_dataset
         class MyDataset(Dataset):
             def __init__(self, root: str, gt_size: Annotated[int, AtLeast(1)] | None = None, phase: Phase = "train") -> None:

@@ -15,6 +15,7 @@ from kd_plugins.deploy.onnx_network import OnnxNetwork
 from kd_plugins.features.layer_outputs import example_channels
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.network import build_trained
+from kd_plugins.teachers.network_keys import ENSEMBLE, registered_keys
 from kd_plugins.teachers.teacher import Teacher
 from kd_plugins.yaml_loader import Loader
 
@@ -100,7 +101,7 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
     if precision not in PRECISIONS:
         raise ValueError(f"precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
     block = source_block(source)
-    name = Path(str(block.get("checkpoint") or block.get("program") or block.get("type") or "ensemble")).stem
+    name = Path(str(next((block[key] for key in ("checkpoint", *registered_keys(), "type") if block.get(key)), ENSEMBLE))).stem
     if isinstance(source, str) and source.lower().endswith(".onnx"):
         if precision != "fp32":
             raise ValueError(f"{KEY}: {source} runs in the precision that it was exported in, expected no {precision}")

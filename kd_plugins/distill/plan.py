@@ -22,6 +22,7 @@ from kd_plugins.option_library import bundled_option_file
 from kd_plugins.options import read_options
 from kd_plugins.students.from_teacher import Student, student_of
 from kd_plugins.teachers.network import build_source
+from kd_plugins.teachers.network_keys import registered_keys
 from kd_plugins.yaml_loader import one_line
 
 RECIPES = {
@@ -140,7 +141,7 @@ class Plan:
 def _absolute(source: str) -> dict[str, Any]:
     """The teacher's block, with files that are found from any folder."""
     block = dict(source_block(source))
-    for key in ("checkpoint", "program", "file"):
+    for key in ("checkpoint", "file", *registered_keys()):
         if key in block and osp.isfile(path := osp.expanduser(str(block[key]))):
             block[key] = osp.abspath(path)
     return block

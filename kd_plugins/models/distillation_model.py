@@ -39,10 +39,11 @@ class DistillationModel(RestorationModel):
         amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
 
     A method is a subclass that says which terms it has. One with state of its own, as DCKDModel, overrides:
-        build_state: makes it, once student, teacher and terms are there.
-        networks: adds its networks: they are saved and resumed with the student, and trained where they ask for a gradient.
-            What else is to be resumed is a buffer of one of them.
-        before_step, after_step: what happens to it in a step.
+
+    - build_state: makes it, once student, teacher and terms are there.
+    - networks: adds its networks: they are saved and resumed with the student, and trained where they ask for a gradient.
+      What else is to be resumed is a buffer of one of them.
+    - before_step, after_step: what happens to it in a step.
 
     Attributes:
         net_g: the student, perhaps wrapped in DistributedDataParallel.

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from basicsr.data import build_dataset
-from basicsr.metrics import calculate_metric
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,6 +19,7 @@ from kd_plugins.checks.evaluation import scored_phases
 from kd_plugins.data.downsample import enlarge
 from kd_plugins.data.pictures import Image, to_image
 from kd_plugins.metrics.reference import needs_reference
+from kd_plugins.metrics.score import score
 
 Restore = Callable[[Tensor, "Sequence[str] | None"], Tensor]
 """(1, C, H, W) and its task, if there are several, to the restored image."""
@@ -169,7 +169,7 @@ def _score(item: Mapping[str, Any], restored: Mapping[str, Image], blocks: Mappi
             if compares and role == found.reference:  # no distance from itself
                 continue
             pair = {"img": image, "img2": reference} if reference is not None else {"img": image}
-            scores[role][name] = float(calculate_metric(pair, dict(block)))
+            scores[role][name] = float(score(pair, block))
     name = osp.splitext(osp.basename(str(item.get("lq_path", ""))))[0]
     first = next(iter(found.metrics), "")
     images = {role: image for role, image in restored.items() if role in SHOWN}

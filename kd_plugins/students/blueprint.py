@@ -11,7 +11,7 @@ from torch import nn
 
 from kd_plugins.teachers.network import build_source, main_block
 from kd_plugins.teachers.network_description import explicit_block
-from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, TEACHER_KEYS
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, teacher_keys
 
 _NO_ARGUMENTS = "whose constructor arguments cannot be read; name the student's own `type` and arguments"
 
@@ -31,7 +31,7 @@ class Blueprint:
 
     def __init__(self, teacher: Mapping[str, Any]) -> None:
         teacher = main_block(teacher)
-        if kind := next((key for key in TEACHER_KEYS if key in teacher), None):
+        if kind := next((key for key in teacher_keys() if key in teacher), None):
             raise ValueError(f"from_teacher: the teacher is `{kind}`, {_NO_ARGUMENTS}")
         block = explicit_block(teacher)
         if block is None:

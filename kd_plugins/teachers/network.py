@@ -19,8 +19,17 @@ from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
 from kd_plugins.teachers.ensemble import Ensemble
 from kd_plugins.teachers.network_description import is_registered, plain_network, recognise_part, within
-from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS, SOURCED, TASKS, TEACHER_KEYS, TRUST, WEIGHT_KEYS
-from kd_plugins.teachers.program_files import load_program
+from kd_plugins.teachers.network_keys import (
+    ADAPTER_KEYS,
+    ENSEMBLE,
+    SOURCE_REGISTRY,
+    SOURCED,
+    TASKS,
+    WEIGHT_KEYS,
+    registered_keys,
+    source_keys,
+    teacher_keys,
+)
 
 WRONG_ARGUMENTS = (TypeError, AssertionError, RuntimeError, IndexError, AttributeError, ArithmeticError)
 """What network classes raise for arguments that they do not accept, beside ValueError."""
@@ -36,7 +45,7 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
             `type` (a registered architecture, one of spandrel's, or an importable `package.module.Class`) and its arguments;
             `file` (a .py file) and `class` in it, and its arguments;
             `checkpoint` alone: a file that describes its network, or whose network spandrel recognises;
-            `program`: a TorchScript or torch.export file, with `trust: true`;
+            the key of a registered source, as `program` (a TorchScript or torch.export file, with `trust: true`);
             `ensemble`: a list of such blocks, each with a `weight` (default 1).
             With the first two, `checkpoint` names the weights, and `param_key` the dict of them that is meant. With all but the
             last: `pad_to`, sizes are padded to a multiple of it and cropped back, with `pad_square` to squares; `output`, which of
@@ -55,18 +64,11 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
     block = dict(opt)
     if TASKS in block:
         raise ValueError(f"{key}: {TASKS}: {block[TASKS]!r} {TASKS_AT_THE_TOP}")
-    if "ensemble" in block:
+    if ENSEMBLE in block:
         return _build_ensemble(block, key)
     adapter = {name: block.pop(name) for name in ADAPTER_KEYS if name in block}
-    if "program" in block:
-        path, trust = block.pop("program"), block.pop(TRUST, False)
-        if block:
-            beside = ", ".join((*ADAPTER_KEYS, TRUST))
-            raise ValueError(f"{key}: {next(iter(block))!r} beside `program: {path}`, expected {beside} at most")
-        try:
-            net, found = load_program(path, trust), {}
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
+    if source := next((name for name in registered_keys() if name in block), None):
+        net, found = build(SOURCE_REGISTRY.get(source), block, tuple(key.split(":"))), {}
     else:
         net, found = _build(block, key)
     _adapt(net, {**found, **adapter}, key)
@@ -79,7 +81,7 @@ def build_trained(opt: Any, key: str) -> nn.Module:
     Raises:
         ValueError: it names none, or see `build_source`, as for the other errors.
     """
-    if not isinstance(opt, Mapping) or not any(opt.get(name) for name in ("checkpoint", "program", "ensemble")):
+    if not isinstance(opt, Mapping) or not any(opt.get(name) for name in ("checkpoint", *registered_keys(), ENSEMBLE)):
         raise ValueError(f"{key}: {opt!r}, expected at least `checkpoint: FILE` (or the name of a bundled teacher)")
     return build_source(opt, key)
 
@@ -166,7 +168,7 @@ def _call(make: Callable[..., nn.Module], arguments: Mapping[str, Any], key: str
 
 
 def _build_ensemble(block: Mapping[str, Any], key: str) -> Ensemble:
-    members = block["ensemble"]
+    members = block[ENSEMBLE]
     if len(block) > 1 or not isinstance(members, list) or not members or not all(isinstance(m, Mapping) for m in members):
         raise ValueError(f"{key}: {dict(block)}, expected nothing but `ensemble: [{{checkpoint: FILE, weight: 0.7}}, ...]`")
     blocks = [{name: value for name, value in member.items() if name != "weight"} for member in members]
@@ -222,7 +224,7 @@ def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (name
     Raises:
         ValueError: a source that is for teachers only, or see `build_source`.
     """
-    for name in TEACHER_KEYS:
+    for name in teacher_keys():
         if name in network:
             raise ValueError(f"network_g: {name}: {network[name]!r} {TEACHER_ONLY}")
     return build_source(network, "network_g")
@@ -230,7 +232,7 @@ def SourcedNetwork(network: Mapping[str, Any]) -> nn.Module:  # noqa: N802 (name
 
 def student_block(opt: Mapping[str, Any]) -> Mapping[str, Any]:
     """A `network_g` block for BasicSR's build_network: unchanged, or wrapped in a SourcedNetwork where BasicSR does not know it."""
-    if is_registered(opt.get("type")) and not any(name in opt for name in SOURCE_KEYS):
+    if is_registered(opt.get("type")) and not any(name in opt for name in source_keys()):
         return opt
     return {"type": SOURCED, "network": dict(opt)}
 

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kd_plugins.archs.spandrel_arch import Recognised, public_name, recognise, spandrel_networks
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, read_checkpoint
-from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, SOURCE_KEYS, SOURCED, WEIGHT_KEYS
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CLASS_KEYS, SOURCED, WEIGHT_KEYS, source_keys
 from kd_plugins.teachers.weight_names import candidates
 
 _WORD = re.compile(r"[\w+-]{0,64}")
@@ -133,7 +133,7 @@ def plain_network(found: Any, source: str) -> dict[str, Any]:
             f"{start} by code of its own, which weights may not bring along; if you trust it, name it beside `checkpoint`: "
             f"{_shown(found)}"
         )
-    if source_key := next((key for key in found if key in SOURCE_KEYS and key not in ADAPTER_KEYS), None):
+    if source_key := next((key for key in found if key in source_keys() and key not in ADAPTER_KEYS), None):
         raise ValueError(f"{start} by {source_key!r}, expected a registered type and its arguments alone")
     if (
         not isinstance(name, str)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import zipfile
 from os import path as osp
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+
+from kd_plugins.arguments import Why, checked
+from kd_plugins.teachers.network_keys import SOURCE_REGISTRY
 
 UNTRUSTED = "a program can run code of whoever made it, and no scan of it can tell; `trust: true` beside it says that you trust it"
 
@@ -77,20 +81,20 @@ def find_program(name: str | Path) -> tuple[Path, str]:
     return path, kind
 
 
-def load_program(name: str | Path, trust: object = False) -> Program:
+@SOURCE_REGISTRY.register()
+@checked
+def program(program: str, trust: Annotated[Literal[True], Why(UNTRUSTED)]) -> Program:
     """Load a program, on the CPU, frozen in the mode it was saved in (TorchScript: in eval mode). That may run any code.
 
     Args:
-        name: its file.
+        program: its file.
         trust: whether whoever names it trusts it.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no program, one that is not trusted or cannot be loaded.
     """
-    path, kind = find_program(name)
-    if trust is not True:
-        raise ValueError(f"program: {path} ({kind}): {UNTRUSTED}")
+    path, kind = find_program(program)
     try:
         if kind == "TorchScript":
             return Program(torch.jit.load(path, map_location="cpu").eval(), path).eval()

@@ -9,7 +9,6 @@ from os import path as osp
 from typing import Any
 
 import torch
-from basicsr.metrics import calculate_metric
 from basicsr.utils import get_root_logger, imwrite
 from torch import Tensor
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from kd_plugins.data.downsample import enlarge
 from kd_plugins.data.pictures import Image, to_image
 from kd_plugins.errors import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
+from kd_plugins.metrics.score import score
 from kd_plugins.options import OptionError
 from kd_plugins.tables import ROLES, Scores, score_table
 from kd_plugins.training.panels import draw_panel
@@ -90,13 +90,13 @@ class Validator:
         """What stands above the images of a panel: their role, and their PSNR if it is among the metrics."""
         psnr = next((block for block in self.metrics.values() if block["type"] == "calculate_psnr"), None)
         scored = [role for role in images if role in ROLES] if psnr and "clean" in images else []
-        values = {role: calculate_metric({"img": images[role], "img2": images["clean"]}, psnr) for role in scored}
+        values = {role: score({"img": images[role], "img2": images["clean"]}, psnr) for role in scored if psnr}
         return {role: f"{role} {values[role]:.2f} dB" if role in values else role for role in images}
 
     def _score(self, images: Mapping[str, Image], roles: Iterable[str]) -> Scores:
         clean = {"img2": images["clean"]} if "clean" in images else {}
         scored = [role for role in roles if role in images]
-        return {role: {m: calculate_metric({"img": images[role], **clean}, o) for m, o in self.metrics.items()} for role in scored}
+        return {role: {m: score({"img": images[role], **clean}, o) for m, o in self.metrics.items()} for role in scored}
 
     def _means(self, dataset: str, rows: list[Scores]) -> Scores:
         if not rows:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from kd_plugins.arguments.block_specs import Named
 from kd_plugins.checks.network_sources import _ADAPTER, STUDENT, TEACHER
-from kd_plugins.teachers.network_keys import ADAPTER_KEYS, SOURCE_KEYS
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, source_keys
 from kd_plugins.training.checkpoint_files import write
 
 GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
@@ -249,4 +249,4 @@ def test_spandrels_classes_are_looked_up_for_names_that_are_not_registered_only(
 def test_the_keys_of_sources_are_those_that_networks_are_built_from():
     assert set(_ADAPTER) == set(ADAPTER_KEYS)
     for source in (STUDENT, TEACHER):
-        assert {*source.beside, *source.cases} == set(SOURCE_KEYS)
+        assert {*source.beside, *source.cases()} == set(source_keys())

@@ -11,7 +11,7 @@ from torch import nn
 
 from kd_plugins.teachers import build_source, build_teacher
 from kd_plugins.teachers.network_description import described, plain_network
-from kd_plugins.teachers.network_keys import TEACHER_KEYS
+from kd_plugins.teachers.network_keys import teacher_keys
 from kd_plugins.training.checkpoint_files import write
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}
@@ -80,7 +80,7 @@ def test_a_file_cannot_name_a_module_to_import(teacher_of, tmp_path, monkeypatch
         (1, "describes its network as 1, expected its type and arguments"),
         ({"type": "torch.nn.Identity"}, "by code of its own"),
         ({"type": "SourcedNetwork", "network": "EDSR"}, "type: SourcedNetwork; nearest"),
-        *(({**SMALL, key: "x"}, f"by '{key}', expected a registered type") for key in ("checkpoint", "param_key", *TEACHER_KEYS)),
+        *(({**SMALL, key: "x"}, f"by '{key}', expected a registered type") for key in ("checkpoint", "param_key", *teacher_keys())),
         ({"type": "ESDR"}, "no architecture that is registered here: type: ESDR; nearest: "),
         ({**SMALL, "upscale": {"a": 1}}, r"with upscale: \{a: 1\}, expected numbers, words, and lists of them"),
         ({**SMALL, "res_scale": float("nan")}, "with res_scale: .nan, expected numbers of at most"),

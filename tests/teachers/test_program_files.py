@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kd_plugins.teachers import build_teacher
-from kd_plugins.teachers.program_files import load_program, program_kind
+from kd_plugins.teachers.program_files import program, program_kind
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
 
@@ -83,7 +83,7 @@ def test_weights_are_no_program_and_keys_of_other_sources_do_not_go_with_one(tmp
     assert program_kind(tmp_path / "net.pth") is None
     with pytest.raises(ValueError, match="is no TorchScript and no torch.export file; expected weights in `checkpoint: FILE`"):
         build_teacher({"program": str(tmp_path / "net.pth"), "trust": True})
-    with pytest.raises(ValueError, match="teacher: 'type' beside `program: .*expected pad_to, pad_square, .*, trust at most"):
+    with pytest.raises(ValueError, match="teacher:type: 'EDSR', program has no such key"):
         build_teacher({"program": str(files / "scripted.pt"), "type": "EDSR"})
 
 
@@ -108,7 +108,7 @@ def test_a_broken_program_is_one_sentence(tmp_path):
         for name in ("net/constants.pkl", "net/code/x.py", "net/data.pkl"):
             archive.writestr(name, b"nothing")
     with pytest.raises(ValueError, match="program: .*net.pt cannot be loaded by PyTorch"):
-        load_program(path, trust=True)
+        program(str(path), trust=True)
 
 
 @pytest.mark.parametrize("name", ["scripted.pt", "traced.pth", "exported.pt2"])
@@ -118,7 +118,7 @@ def test_a_program_that_is_not_trusted_is_refused_and_not_loaded(files, name, tr
         monkeypatch.setattr(module, "load", lambda *args, **kwargs: pytest.fail("loaded"))
     block = {"program": str(files / name), **trust}
     for teacher in (block, {"ensemble": [block]}, {"tasks": {"rain": block}}):
-        with pytest.raises(ValueError, match=rf"teacher.*: program: .*{name} .*: a program can run code .*`trust: true` beside it"):
+        with pytest.raises(ValueError, match=r"teacher.*:trust: .*a program can run code .*`trust: true` beside it"):
             build_teacher(teacher)
 
 

@@ -167,7 +167,7 @@ def test_a_signal_in_a_validation_ends_it_and_the_next_run_makes_up_for_it(short
 
     file = write(short)
     scored = []
-    original = validation.calculate_metric
+    original = validation.score
 
     def score(pair, opt):
         scored.append(opt["type"])
@@ -175,7 +175,7 @@ def test_a_signal_in_a_validation_ends_it_and_the_next_run_makes_up_for_it(short
             signal.raise_signal(signal.SIGTERM)
         return original(pair, opt)
 
-    monkeypatch.setattr(validation, "calculate_metric", score)
+    monkeypatch.setattr(validation, "score", score)
     assert train(file) == 75
     assert len(scored) == 6  # the first image of two: student, teacher and input, two metrics each
     assert train(file, "--auto_resume", "--force_yml", "train:total_iter=4") == 0
