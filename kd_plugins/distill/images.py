@@ -65,7 +65,7 @@ def pair_blocks(lq: str, gt: str, crop: int, out: Path) -> Blocks:
     Raises:
         ValueError, FileNotFoundError: no such folders; an image without its counterpart; sizes that are no multiple of each other.
     """
-    clean, _ = _large_enough(find_photos(gt, key="--pairs"), crop, "--pairs")
+    clean, sizes = _large_enough(find_photos(gt, key="--pairs"), crop, "--pairs")
     degraded = {Path(photo.path).stem: photo for photo in find_photos(lq, key="--pairs")}
     template = _template([Path(photo.path).stem for photo in clean], list(degraded))
     lonely = [photo.path for photo in clean if template.format(Path(photo.path).stem) not in degraded]
@@ -75,13 +75,14 @@ def pair_blocks(lq: str, gt: str, crop: int, out: Path) -> Blocks:
         raise ValueError(
             f"--pairs: {lonely[0]} has no counterpart in {lq}, expected images of the same names ({len(lonely)} without)"
         )
-    first = clean[0]
-    small, large = (image.load().shape for image in (degraded[template.format(Path(first.path).stem)], first))
-    scale = large[0] // small[0]
-    if not scale or large[:2] != (small[0] * scale, small[1] * scale):
-        raise ValueError(
-            f"--pairs: {first.path} is {large[1]}x{large[0]}, its counterpart {small[1]}x{small[0]}, expected a multiple"
-        )
+    scale = 0
+    for photo in clean:
+        small, large = _size(degraded[template.format(Path(photo.path).stem)], "--pairs"), sizes[photo.path]
+        scale = scale or large[0] // small[0]
+        if not scale or large != (small[0] * scale, small[1] * scale):
+            like = f"{scale} times as much, as {clean[0].path}" if photo is not clean[0] else "a multiple"
+            said = f"{photo.path} is {large[0]}x{large[1]}, its counterpart {small[0]}x{small[1]}"
+            raise ValueError(f"--pairs: {said}, expected {like}")
     train, val = _split(clean)
     lines = _lines(train, gt)
 
@@ -124,19 +125,22 @@ def unlabelled_blocks(source: str, crop: int, out: Path) -> Blocks:
 
 def _large_enough(photos: Sequence[Photo], crop: int, key: str) -> tuple[list[Photo], dict[str, tuple[int, int]]]:
     """The photos that a crop fits into, and the sizes of all."""
-    sizes = {}
-    for photo in photos:
-        try:
-            with Image.open(photo.path) as image:  # its header alone
-                sizes[photo.path] = image.size
-        except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"{key}: {photo.path} cannot be read as an image ({error})") from None
+    sizes = {photo.path: _size(photo, key) for photo in photos}
     found = [photo for photo in photos if min(sizes[photo.path]) >= crop]
     if len(found) < 2:
         raise ValueError(
             f"{key}: {len(found)} of {len(photos)} images are at least {crop} pixels on each side, expected two or more"
         )
     return found, sizes
+
+
+def _size(photo: Photo, key: str) -> tuple[int, int]:
+    """Width and height, by the file's header alone."""
+    try:
+        with Image.open(photo.path) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{key}: {photo.path} cannot be read as an image ({error})") from None
 
 
 def _split(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:

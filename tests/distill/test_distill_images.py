@@ -75,3 +75,10 @@ def test_one_photo_is_not_enough(tmp_path):
         photo_blocks(folder(tmp_path / "photos", [(80, 80)]), {"type": "rain"}, 1, 64, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="--photos"):
         photo_blocks(str(tmp_path / "nowhere"), {"type": "rain"}, 1, 64, tmp_path / "out")
+
+
+def test_every_pair_is_held_to_the_scale_of_the_first(tmp_path):
+    gt = folder(tmp_path / "gt", [(80, 80)] * 3)
+    lq = folder(tmp_path / "lq", [(80, 80), (80, 72), (80, 80)])
+    with pytest.raises(ValueError, match=r"1\.png is 80x80, its counterpart 72x80, expected 1 times as much, as .*0\.png"):
+        pair_blocks(lq, gt, 64, tmp_path / "out")
