@@ -105,6 +105,8 @@ def _read_other(data: bytes) -> Picture:
                 return _upright(found, _deep_png(data, chunks))
         elif kind == "JPEG":
             found.details = {"subsampling": max(JpegImagePlugin.get_sampling(image), 0)}
+        elif kind == "PPM" and isinstance(image.tile[0].args, tuple) and image.tile[0].args[1] > 255:
+            raise ValueError("its pixels have 16 bits, which Pillow cuts, expected PPM of 8 bits, or PNG or TIFF")
         elif kind == "WEBP":
             lossless = _is_lossless(data)
             found.details = {"lossless": lossless, "exact": lossless}
@@ -164,16 +166,18 @@ def _read_tiff(data: bytes) -> Picture:
             raise ValueError("it has no image")
         if count > 1:
             raise ValueError(f"it has {count} pages, expected one")
-        plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
-        if not plain or page.dtype not in (np.uint8, np.uint16):
+        if not _is_plain(page):
             said = f"{tifffile.PHOTOMETRIC(page.photometric).name} of {page.bitspersample} bits"
-            raise ValueError(f"its pixels are {said}, expected gray or RGB of 8 or 16 bits")
+            said += f" ({tifffile.SAMPLEFORMAT(page.sampleformat).name})"
+            raise ValueError(f"its pixels are {said}, expected gray or RGB of 8 or 16 bits (UINT)")
         tags = {tag.code: tag.value for tag in page.tags}
         found = Picture(np.empty(0), None, "TIFF", _orientation(tags.get(_ORIENTATION)), tags.get(34675))
         found.xmp, found.dpi = tags.get(_XMP), page.get_resolution("INCH") if 282 in tags else None
         packed = page.compression != tifffile.COMPRESSION.NONE
+        premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
         found.details = {
             **({"compression": "zlib", "predictor": True} if packed else {}),
+            **({"alpha": "assocalpha"} if premultiplied else {}),
             "extratags": [(code, "s", 0, tags[code], True) for code in _TIFF_WORDS if isinstance(tags.get(code), str)],
         }
         try:
@@ -191,6 +195,14 @@ def _read_tiff(data: bytes) -> Picture:
         if np.atleast_3d(pixels).shape[2] != page.samplesperpixel:
             raise ValueError(f"{tifffile.COMPRESSION(page.compression).name} cannot be unpacked: pip install imagecodecs")
         return _filled(found, pixels)  # both turn it upright by themselves
+
+
+def _is_plain(page: tifffile.TiffPage) -> bool:
+    """Whether a page's samples are gray or RGB, or become it as JPEG is unpacked, and use all their 8 or 16 bits."""
+    is_jpeg = page.compression == tifffile.COMPRESSION.JPEG
+    colours = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, *([tifffile.PHOTOMETRIC.YCBCR] if is_jpeg else []))
+    full = page.dtype in (np.uint8, np.uint16) and page.bitspersample == 8 * page.dtype.itemsize
+    return page.photometric in colours and full
 
 
 def _upright(picture: Picture, pixels: np.ndarray) -> Picture:
@@ -263,7 +275,7 @@ def _write_tiff(file: BinaryIO, samples: np.ndarray, picture: Picture) -> None:
         samples if samples.shape[2] > 1 else samples[..., 0],
         photometric="rgb" if samples.shape[2] > 2 else "minisblack",
         planarconfig="contig" if samples.shape[2] > 1 else None,
-        extrasamples=["unassalpha"] if picture.alpha is not None else None,
+        extrasamples=[picture.details.get("alpha", "unassalpha")] if picture.alpha is not None else None,
         compression=picture.details.get("compression"),
         predictor=picture.details.get("predictor"),
         iccprofile=picture.icc,
@@ -306,6 +318,8 @@ def converted(picture: Picture, kind: str) -> Picture:
     if kind == picture.kind:
         return picture
     pixels, alpha = picture.pixels, picture.alpha
+    if picture.details.get("alpha") == "assocalpha":
+        raise ValueError(f"its colours are multiplied with alpha, which {kind} has not, expected TIFF")
     if pixels.dtype == np.uint16 and kind not in DEEP:
         pixels, alpha = (None if each is None else np.round(each / 257).astype(np.uint8) for each in (pixels, alpha))
     exif = _changed(picture.exif, upright=True)

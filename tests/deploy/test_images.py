@@ -254,3 +254,27 @@ def test_a_file_of_another_kind_is_upright_and_of_its_depth(tmp_path):
         write_picture(tmp_path / kind, converted(turned, kind))
         again = read_picture(tmp_path / kind)
         assert again.orientation == 1 and again.pixels.shape == turned.pixels.shape
+
+
+def test_colours_that_are_multiplied_with_alpha_stay_so(tmp_path):
+    pixels = _pixels(4, np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="rgb", extrasamples=["assocalpha"])
+    picture = read_picture(tmp_path / "x.tif")
+    write_picture(tmp_path / "y.tif", picture)
+    with tifffile.TiffFile(tmp_path / "y.tif") as file:
+        assert file.pages[0].extrasamples == (tifffile.EXTRASAMPLE.ASSOCALPHA,)
+        assert np.array_equal(file.asarray(), pixels)
+    with pytest.raises(ValueError, match="multiplied with alpha, which PNG has not, expected TIFF"):
+        converted(picture, "PNG")
+
+
+def test_samples_that_would_be_read_as_other_colours_or_cut_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", _pixels(3, np.uint8), photometric="ycbcr")
+    with pytest.raises(ValueError, match="YCBCR of 8 bits"):
+        read_picture(tmp_path / "x.tif")
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((*SIZE, 3), np.float16), photometric="rgb")
+    with pytest.raises(ValueError, match=r"RGB of 16 bits \(IEEEFP\), expected gray or RGB of 8 or 16 bits \(UINT\)"):
+        read_picture(tmp_path / "x.tif")
+    cv2.imwrite(str(tmp_path / "x.ppm"), _pixels(3, np.uint16))
+    with pytest.raises(ValueError, match="its pixels have 16 bits"):
+        read_picture(tmp_path / "x.ppm")
