@@ -81,9 +81,13 @@ class OnnxNetwork(nn.Module):
                 raise ValueError(
                     f"model: {self.path.name} does not take an image of shape {shape} ({_first_line(error)})"
                 ) from error
-        restored = torch.cat(images)
+        restored = torch.cat(images).to(x.device)
+        if self.size is None:
+            return restored
         scale = restored.shape[-2] // high
-        return restored[..., : scale * height, : scale * width].to(x.device)
+        if restored.shape[-2:] != (scale * high, scale * wide):
+            return restored  # no whole number of times its size: nothing that padding could be cut off from
+        return restored[..., : scale * height, : scale * width]
 
 
 def _first_line(error: Exception) -> str:

@@ -82,7 +82,16 @@ def test_what_cannot_be_loaded_is_said(source, options, said):
         load_model(source, **options)
 
 
-@pytest.mark.parametrize(("net", "said"), [(nn.AvgPool2d(3), "makes"), (nn.Conv2d(4, 4, 1), "4 channels"), (nn.Flatten(), "")])
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (nn.AvgPool2d(3), "makes"),
+        (nn.AdaptiveAvgPool2d(1), "makes"),
+        (nn.Threshold(1, 255.0), "makes numbers up to 255 of an image of 0.5"),
+        (nn.Conv2d(4, 4, 1), "4 channels"),
+        (nn.Flatten(), ""),
+    ],
+)
 def test_a_network_that_restores_no_image_is_refused(net, said):
     with pytest.raises(ValueError, match=f"model: .*{said}"):
         Model(net, "net", CPU)
@@ -101,12 +110,12 @@ def test_an_onnx_file_without_onnxruntime_says_what_to_install(tmp_path, monkeyp
 
 @pytest.fixture
 def onnx_file(tmp_path):
-    """A function: the file of a network that doubles an image's size and halves its values, for images of one size or any."""
+    """A function: the file of a network that enlarges an image and halves its values, for images of one size or any."""
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
 
-    def write(shape):
-        scales, half = torch.tensor([1.0, 1, 2, 2]).numpy(), torch.tensor([0.5]).numpy()
+    def write(shape, scale=2.0):
+        scales, half = torch.tensor([1.0, 1, scale, scale]).numpy(), torch.tensor([0.5]).numpy()
         constants = [onnx.numpy_helper.from_array(scales, "scales"), onnx.numpy_helper.from_array(half, "half")]
         nodes = [
             onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest"),
@@ -135,3 +144,10 @@ def test_an_onnx_file_of_one_size_refuses_larger_images(onnx_file):
     model = load_model(onnx_file([1, 3, 24, 16]))
     with pytest.raises(ValueError, match="takes images of 24x16 only, not 24x17"):
         model(torch.rand(1, 3, 24, 17))
+
+
+@pytest.mark.parametrize("shape", [["n", 3, "h", "w"], [1, 3, 24, 16]])
+@pytest.mark.parametrize("scale", [1.5, 0.25])
+def test_an_onnx_file_that_enlarges_by_no_whole_number_is_refused(onnx_file, shape, scale):
+    with pytest.raises(ValueError, match="a whole number of times its height and width"):
+        load_model(onnx_file(shape, scale))
