@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import kd_plugins
 from kd_plugins import commands
-from kd_plugins.errors import RunStopped, StoppedAtStart
+from kd_plugins.errors import RunStopped, StoppedAtStart, describe
 from kd_plugins.messages import choose
 from kd_plugins.options import OptionError
 
@@ -31,12 +33,20 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self.register("type", Path, _path)
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"{unknown[0]}: no such argument; {choose(unknown[0], self._option_string_actions)}")
         return found, unknown
+
+
+def _path(text: str) -> Path:
+    """A path; of nothing, as of a variable that is not set, it would be the folder here."""
+    if not text:
+        raise argparse.ArgumentTypeError("'', expected a path")
+    return Path(text)
 
 
 def _version(name: str) -> str:
@@ -71,8 +81,11 @@ def main(argv: Sequence[str] | None = None, own: Mapping[str, Any] | None = None
 
     Returns:
         The exit code: 0; 2 for a command line or an option file that cannot be used; 75 for a run that a signal stopped and
-        that can go on; 1 for a run that stopped by itself, and for a library that is not installed.
+        that can go on; 130 for another command that Ctrl+C stopped; 1 for a run that stopped by itself, and for a library that is
+        not installed.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name or a table's line that it has no letters for is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     modules = {name: importlib.import_module(f"kd_plugins.commands.{name}") for name in COMMANDS}
     modules.update(own or {})
@@ -105,10 +118,13 @@ def _run(args: argparse.Namespace, command: ModuleType) -> int:
     except StoppedAtStart as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         return stop.exit_code  # the others are not waited for: they may not have got here
-    except (ValueError, FileNotFoundError) as error:
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        return 130  # as shells have it
+    except (ValueError, OSError) as error:
         if args.command in _RUNS and not isinstance(error, OptionError):
             raise  # of a step: no fault of the command line
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {describe(error)}", file=sys.stderr)
         return 2  # perhaps in this process only: the others are not waited for
     except RunStopped as stop:
         print(f"{name}: {stop}", file=sys.stderr)

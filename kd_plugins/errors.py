@@ -36,6 +36,13 @@ class OutOfMemory(RunStopped):
     """There is not enough memory for the next step, or for an image of the validation."""
 
 
+def describe(error: Exception) -> str:
+    """An error in words; of the system's, the file and what is wrong with it, without a number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
+
+
 _NO_MEMORY = re.compile("allocate memory|(not enough|out of|insufficient) memory|ALLOC_FAILED", re.IGNORECASE)
 
 

@@ -79,6 +79,7 @@ def test_a_command_without_its_libraries_is_one_sentence(name, remedy):
         (["check"], "one of the arguments -opt --schema is required"),
         (["check", "-opt", "a.yml", "--sch"], "--sch: no such argument; nearest: --schema"),
         (["scale", "-opt", "a.yml", "--flops", "0.1", "--params", "0.1"], "not allowed with"),
+        (["restore", "-m", "a", "-i", "", "-o", "b"], "argument -i/--input: '', expected a path"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -110,3 +111,29 @@ def test_no_command_shows_the_help(capsys):
 def test_the_command_is_known_by_how_the_process_was_started(started, words, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", started)
     assert _startup.command_line() == words
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "out/a.png"), 2, "basicsr init: out/a.png: Permission denied"),
+        (OSError(28, "No space left on device"), 2, "basicsr init: No space left on device"),
+        (KeyboardInterrupt(), 130, "basicsr init: stopped"),
+    ],
+    ids=["file", "disk", "Ctrl+C"],
+)
+def test_what_the_system_or_ctrl_c_ends_is_one_sentence(error, code, said, monkeypatch, capsys):
+    def run(args):
+        raise error
+
+    monkeypatch.setattr("kd_plugins.commands.init.run", run)
+    assert main(["init"]) == code
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_output_that_has_no_letters_for_a_table_gets_others():
+    code = "import sys; from kd_plugins.commands import init; init.run = lambda args: print(chr(0x2500))\n"
+    code += "from kd_plugins.cli import main; main(['init'])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+    assert run.stdout == "\\u2500\n" and run.stderr == ""

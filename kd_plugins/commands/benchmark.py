@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: a model, a size or a device that there is not.
     """
     from kd_plugins.deploy.benchmark import as_json, as_markdown, benchmark, describe_here
+    from kd_plugins.deploy.files import refuse_place
     from kd_plugins.deploy.model import find_device
     from kd_plugins.deploy.variants import variants
     from kd_plugins.metrics.latency import read_size
@@ -46,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name}: {value}, expected a whole number of at least 1")
     if args.json and not args.json.parent.is_dir():
         raise ValueError(f"--json: {args.json}, but there is no folder {args.json.parent}")
+    if args.json:
+        refuse_place(args.json, "--json")
     try:
-        sizes = [read_size(size) for size in args.size]
+        sizes = list(dict.fromkeys(read_size(size) for size in args.size))
     except ValueError as error:
         raise ValueError(f"--{error}") from None
     device = str(find_device(args.device))

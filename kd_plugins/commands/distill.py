@@ -57,12 +57,14 @@ def run(args: argparse.Namespace) -> int:
     begun = sorted(file.parent for pattern in ("options.yml", "*/options.yml") for file in args.output.glob(pattern))
     _check(args, bool(found), bool(begun))
 
+    from kd_plugins.deploy.files import refuse_place
     from kd_plugins.deploy.model import find_device
     from kd_plugins.distill.stages import Distillation
     from kd_plugins.distill.words import read_time
     from kd_plugins.report.make import write_report
 
     device = find_device(args.device).type
+    refuse_place(args.output / "report.html", "-o")
     seconds = read_time(args.budget or _BUDGET)
     folders = {}
     for target in found:
@@ -116,7 +118,7 @@ def _request(args: argparse.Namespace, target: dict[str, float], device: str) ->
 def _command(args: argparse.Namespace, target: dict[str, float]) -> str:
     """The command line that a folder is begun with, as its option file has it."""
     words = ["basicsr", "distill", "-m", args.model]
-    for name in ("photos", "pairs", "unlabelled", "degradation", "recipe", "steps", "budget"):
+    for name in ("photos", "pairs", "unlabelled", "degradation", "recipe", "steps", "budget", "threads"):
         if (value := getattr(args, name)) is not None:
             words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
     for name, value in target.items():

@@ -89,13 +89,15 @@ def _restore_all(restorer: Restorer, jobs: Sequence[Job], quality: int, done: li
     """Restore one after another, and note each in one of the two lists."""
     from tqdm import tqdm
 
+    from kd_plugins.errors import describe
+
     bar_format = "{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
     with tqdm(total=len(jobs), unit="image", bar_format=bar_format, disable=None) as bar:
         for job in jobs:
             try:
                 _restore_one(restorer, job, quality, bar)
             except (ValueError, OSError) as error:
-                bar.write(f"{job.source}: {error}; passed over", file=sys.stderr)
+                bar.write(f"{job.source}: {describe(error)}; passed over", file=sys.stderr)
                 failed.append(job)
             else:
                 done.append(job)

@@ -19,6 +19,7 @@ from torch import Tensor
 import kd_plugins
 from kd_plugins.deploy.any_size import AnySize, find_padding, plain_functions
 from kd_plugins.deploy.exported import form_of, import_openvino, load_exported
+from kd_plugins.deploy.files import refuse_place
 from kd_plugins.deploy.model import Model, load_model
 from kd_plugins.deploy.onnx_network import INSTALL
 from kd_plugins.deploy.parity import LEAST_PSNR, Difference, HalfAsOnGpu, compare, refuse_below
@@ -129,11 +130,12 @@ def aside(path: Path, overwrite: bool) -> Iterator[Path]:
     """A place to write and check a file, and what lies beside it, before it takes its place; it does so if nothing is raised.
 
     Raises:
-        ValueError: the file is there, and `overwrite` is not given; or its folder is not.
+        ValueError: the file is there, and `overwrite` is not given; or its folder is not; or nothing can be written there.
     """
     path = path.expanduser()
     if not path.parent.is_dir():
         raise ValueError(f"{path}: no folder {str(path.parent)!r}")
+    refuse_place(path, "-o")
     targets = [path, *([path.with_suffix(".bin")] if form_of(path) == "openvino" else [])]
     if there := [target for target in targets if target.exists() and not overwrite]:
         raise ValueError(f"{there[0]}: is there already; expected another name, or --overwrite")

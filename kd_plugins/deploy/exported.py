@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,24 @@ def load_exported(path: Path) -> Callable[[Tensor], Tensor]:
     form = form_of(path)
     if form == "onnx":
         return OnnxNetwork(path, torch.device("cpu"))
+    if form == "weights":
+        raise ValueError(f"{path}: holds weights, expected an exported file")
     if form == "openvino":
-        return _openvino(path)
-    if form == "torchscript":
-        return torch.jit.load(path, map_location="cpu")
-    if form == "torch.export":
-        return torch.export.load(path).module()
-    raise ValueError(f"{path}: holds weights, expected an exported file")
+        import_openvino()
+    try:
+        return _LOADERS[form](path)
+    except Exception as error:  # each library raises types of its own
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise ValueError(f"{path}: cannot be loaded as {form}: {reason.partition('. ')[0][:200]}") from error
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a .pt file is a program; people name weights so, too."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.endswith("/constants.pkl") for name in file.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def import_openvino() -> Any:
@@ -75,3 +87,10 @@ def _openvino(path: Path) -> Callable[[Tensor], Tensor]:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = import_openvino().Core().compile_model(str(path), "CPU", settings)
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
+
+
+_LOADERS: dict[str, Callable[[Path], Callable[[Tensor], Tensor]]] = {
+    "openvino": _openvino,
+    "torchscript": lambda path: torch.jit.load(path, map_location="cpu"),
+    "torch.export": lambda path: torch.export.load(path).module(),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +32,19 @@ def find_jobs(given: Path, output: Path, suffix: str = "", extension: str | None
         The files in the order of their names. Those below the output folder are none of the input.
 
     Raises:
-        ValueError: no such input, or nothing to restore in it; an output that is an input, or that of two of them; a kind that is
-            not known.
+        ValueError: no such input, or nothing to restore in it; an output that is an input, or that of two of them, or cannot be
+            written; a kind that is not known.
     """
+    if suffix != Path(suffix).name:
+        raise ValueError(f"--suffix: {suffix!r}, expected a part of a name, without folders")
     if extension is not None and kind_of(Path(f"x.{extension}")) is None:
         raise ValueError(f"--ext: {extension!r}, expected one of auto, {', '.join(_endings())}")
     if given.is_dir():
         if output.is_file():
             raise ValueError(f"-o {output}: is a file, expected a folder for those of {given}")
-        within = given.resolve() in output.resolve().parents
-        sources = [path for path in find_images(given) if not (within and output.resolve() in path.resolve().parents)]
+        place = _real(output)
+        within = _real(given) in place.parents
+        sources = [path for path in find_images(given) if not (within and place in _real(path).parents)]
         if not sources:
             raise ValueError(f"-i {given}: no image in it ({', '.join(_endings())})")
     elif given.is_file():
@@ -52,12 +56,42 @@ def find_jobs(given: Path, output: Path, suffix: str = "", extension: str | None
         raise ValueError(f"-i {given}: no such file or folder")
     jobs = [Job(source, _target(source, given, output, suffix, extension)) for source in sources]
     _refuse_clashes(jobs)
+    refuse_place(jobs[0].target, "-o")
     return jobs
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The images of a folder and its sub-folders, by their names and in their order."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path) and not path.name.startswith(".")]
+    """The images of a folder and its sub-folders, by their names and in their order; a link to nothing is named as it is read."""
+    return [path for path in sorted(folder.rglob("*")) if _is_there(path) and kind_of(path) and not path.name.startswith(".")]
+
+
+def refuse_place(file: Path, flag: str) -> None:
+    """Refuse a file that cannot be written, before there is anything to write into it.
+
+    Args:
+        file: it; its folder need not be there yet.
+        flag: of the command line, that names it.
+
+    Raises:
+        ValueError: it is a folder, or is in something that is none, or in one that nothing can be written to.
+    """
+    if file.is_dir():
+        raise ValueError(f"{flag} {file}: is a folder, expected a file")
+    there = next((folder for folder in file.parents if os.path.lexists(folder)), Path())
+    if not there.is_dir():
+        raise ValueError(f"{flag} {file}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag} {file}: nothing can be written to the folder {there}")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file, or a link to nothing, which is named when it is read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _real(path: Path) -> Path:
+    """As `Path.resolve`, which raises where links go round in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _endings() -> list[str]:
@@ -69,6 +103,8 @@ def _target(source: Path, given: Path, output: Path, suffix: str, extension: str
         if output.suffix and not output.is_dir():
             if kind_of(source) and kind_of(output) is None:
                 raise ValueError(f"-o {output}: no image by its name, expected one of {', '.join(_endings())}, or a folder")
+            if suffix or (extension and kind_of(Path(f"x.{extension}")) != kind_of(output)):
+                raise ValueError(f"-o {output}: names the file, expected no --suffix and no --ext beside it, or a folder")
             return output
         folder = output
     else:
@@ -78,10 +114,10 @@ def _target(source: Path, given: Path, output: Path, suffix: str, extension: str
 
 
 def _refuse_clashes(jobs: list[Job]) -> None:
-    inputs = {job.source.resolve() for job in jobs}
+    inputs = {_real(job.source) for job in jobs}
     owners: dict[Path, Path] = {}
     for source, target in jobs:
-        place = target.resolve()
+        place = _real(target)
         if place in inputs or (target.exists() and target.samefile(source)):
             raise ValueError(f"-o {target}: is an input, which is never written to; expected another folder")
         if place in owners:

@@ -27,17 +27,19 @@ class Restorer:
         overlap: pixels that neighbouring tiles share at least.
 
     Raises:
-        ValueError: a tile that is no larger than the overlap, or larger than the only size that the model takes.
+        ValueError: an overlap below 0; a tile that is no larger than it, or larger than the only size that the model takes.
     """
 
     def __init__(self, model: Model, tile: int | str = AUTO, overlap: int = OVERLAP) -> None:
+        if overlap < 0:
+            raise ValueError(f"overlap: {overlap}, expected 0 or more")
         self.model, self.overlap = model, overlap
         largest = min(model.fixed_size) if model.fixed_size else None
         if largest and tile in (AUTO, 0):
             tile, self.overlap = largest, min(overlap, largest // 2)
         if isinstance(tile, int) and largest and tile > largest:
             raise ValueError(f"tile: {tile}, expected at most {largest}: {model.name} takes images of one size")
-        if isinstance(tile, int) and tile and not 0 <= self.overlap < tile:
+        if isinstance(tile, int) and tile and self.overlap >= tile:
             raise ValueError(f"tile: {tile}, expected more than the overlap, {self.overlap}")
         self._tile = tile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kd_plugins.deploy.exported import FORMS, load_exported
+from kd_plugins.deploy.exported import FORMS, is_torchscript, load_exported
 from kd_plugins.deploy.model import find_device, load_model
+from kd_plugins.deploy.onnx_network import OnnxNetwork
+
+_TRIED = (64, 72)  # the size of the image that tells the channels of an exported file
 
 
 class Variant(NamedTuple):
@@ -35,8 +39,10 @@ class Variant(NamedTuple):
     @property
     def exported(self) -> str:
         """What an exported file is: 'onnx', 'torchscript', ...; nothing for other sources."""
-        kind = FORMS.get(Path(self.source).suffix.lower(), "weights")
-        return "" if kind == "weights" or self.source.lstrip().startswith("{") else kind
+        path = Path(self.source).expanduser()
+        kind = "weights" if self.source.lstrip().startswith("{") else FORMS.get(path.suffix.lower(), "weights")
+        holds_weights = kind == "weights" or (kind == "torchscript" and path.is_file() and not is_torchscript(path))
+        return "" if holds_weights else kind
 
     @property
     def form(self) -> str:
@@ -57,7 +63,8 @@ class Variant(NamedTuple):
             path = Path(self.source).expanduser()
             if not path.is_file():
                 raise ValueError(f"model: {self.source!r} is no file (looked from {Path.cwd()})")
-            return Loaded(path.name, load_exported(path), device)
+            run = load_exported(path)
+            return Loaded(path.name, run, device, channels=_channels(run))
         model = load_model(self.source, self.device, self.precision)
         net = model.net
         if self.channels_last and net is not None:
@@ -112,3 +119,14 @@ def variants(
         forms = product((False, True)[: 1 + compiled], (False, True)[: 1 + channels_last], ("fp32", *precisions))
         found += [Variant(source, device, precision, last, first) for first, last, precision in forms]
     return found
+
+
+def _channels(run: Callable[[Tensor], Any]) -> int:
+    """Of the images that an exported network takes, 3 or 1."""
+    if isinstance(run, OnnxNetwork):
+        return run.channels
+    for count in (3, 1):
+        with contextlib.suppress(Exception):  # each library raises types of its own
+            run(torch.full((1, count, *_TRIED), 0.5))
+            return count
+    return 3

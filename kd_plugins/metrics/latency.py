@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import statistics
 import time
@@ -21,6 +22,8 @@ RESTORED = 256
 """The side of the restored image that networks are timed at: at a training crop's, calls cost more than what they compute."""
 REPEATS, FEWEST_REPEATS = 7, 3
 _SECONDS = 1.5  # what one pass of all networks may take; a start-up is not to wait longer than a few of them
+
+_MOST_THREADS = 8  # for each processor
 
 
 class Latency(NamedTuple):
@@ -128,7 +131,13 @@ def read_size(value: Any) -> tuple[int, int]:
 
 @contextmanager
 def using_threads(count: int | None) -> Iterator[None]:
-    """Let PyTorch compute on so many threads of the CPU; None for as many as it does anyway."""
+    """Let PyTorch compute on so many threads of the CPU; None for as many as it does anyway.
+
+    Raises:
+        ValueError: more than a process can have, which would end it.
+    """
+    if count and count > (most := _MOST_THREADS * (os.cpu_count() or 1)):
+        raise ValueError(f"threads: {count}, expected at most {most}: there are {os.cpu_count()} processors")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

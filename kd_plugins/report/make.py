@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from kd_plugins.deploy.files import refuse_place
 from kd_plugins.deploy.model import find_device, load_model
 from kd_plugins.metrics.latency import RESTORED
 from kd_plugins.options import option_errors
@@ -35,6 +36,7 @@ def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu
     place = find_device(device)
     runs = [Run(folder, place) for folder in folders]
     output = output or runs[0].home / "report.html"
+    refuse_place(output, "-o")
     family = []
     for run in runs:
         with option_errors(str(run.file)):

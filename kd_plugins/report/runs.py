@@ -147,6 +147,8 @@ def find_folder(source: str) -> Path:
         OptionError: there is no such folder.
     """
     folder = Path(source).expanduser()
+    if not source:
+        raise OptionError("'': no such folder, expected the folder of a run, or its name in experiments/")
     if folder.is_dir():
         return folder.resolve()
     experiments = Path("experiments")

@@ -124,9 +124,27 @@ def test_the_command_prints_markdown_and_writes_json(exported, tmp_path, monkeyp
         (["-m", STUDENT, "--size", "8x"], "--size: '8x', expected pixels: 256, or 512x768"),
         (["-m", STUDENT, "--threads", "0"], "--threads: 0, expected a whole number of at least 1"),
         (["-m", STUDENT, "--device", "cuda:9"], "device: 'cuda:9', expected one of auto, cpu"),
+        (["-m", STUDENT, "--threads", "1000000"], "threads: 1000000, expected at most"),
+        (["-m", STUDENT, "--json", "."], "--json .: is a folder, expected a file"),
         (["-m", STUDENT, "--json", "gone/x.json"], "--json: gone/x.json, but there is no folder gone"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_anything_is(arguments, said, capsys):
     assert main(["benchmark", *arguments]) == 2
     assert said in (error := capsys.readouterr().err) and "Traceback" not in error
+
+
+@pytest.mark.parametrize("ending", [".pt2", ".xml", ".onnx"])
+def test_a_file_that_is_no_exported_one_is_one_sentence(tmp_path, ending, capsys):
+    pytest.importorskip({".xml": "openvino", ".onnx": "onnxruntime"}.get(ending, "torch"))
+    (file := tmp_path / f"net{ending}").write_text("hello")
+    assert main(["benchmark", "-m", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}" in error and "cannot be loaded" in error and "Traceback" not in error
+
+
+def test_weights_may_be_named_pt_and_exported_files_may_be_gray(tmp_path, exported):
+    torch.save({}, tmp_path / "weights.pt")
+    assert Variant(str(tmp_path / "weights.pt")).form == "eager" and Variant(exported).form == "torchscript"
+    torch.jit.save(torch.jit.trace(torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 8, 8)), tmp_path / "gray.pt")
+    assert Variant(str(tmp_path / "gray.pt")).load().channels == 1

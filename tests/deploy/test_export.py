@@ -152,11 +152,13 @@ def test_what_a_form_cannot_hold_is_one_sentence(tmp_path):
         ("there.pt", "is there already; expected another name, or --overwrite"),
         ("there.xml", r"there\.bin: is there already"),
         ("no/s.pt", "no folder"),
+        ("folder.pt", "folder.pt: is a folder, expected a file"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused_before_anything(tmp_path, name, said):
     for there in ("there.pt", "there.bin"):
         (tmp_path / there).touch()
+    (tmp_path / "folder.pt").mkdir()
     with pytest.raises(ValueError, match=said), aside(tmp_path / name, overwrite=False):
         raise AssertionError("nothing is to be written")
 

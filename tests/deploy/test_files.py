@@ -55,11 +55,18 @@ def test_one_image_goes_into_a_folder_or_a_file(photos, tmp_path):
         ("photos/b.jpg", "x.gif", {}, "no image by its name"),
         ("photos", "out", {"extension": "gif"}, "--ext: 'gif', expected one of auto, png"),
         ("twice", "out", {"extension": "png"}, "would come of both .*a.jpg and .*a.png"),
+        ("photos", "out", {"suffix": "/../x"}, "--suffix: '/../x', expected a part of a name"),
+        ("photos/b.jpg", "x.jpg", {"extension": "png"}, "x.jpg: names the file, expected no --suffix and no --ext"),
+        ("photos/b.jpg", "x.jpg", {"suffix": "_r"}, "names the file, expected no --suffix"),
+        ("photos/b.jpg", "file", {}, "file/b.jpg: .*file is no folder"),
+        ("photos", "circle/out", {}, "circle is no folder"),
+        ("photos/b.jpg", "circle", {}, "circle is no folder"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(photos, tmp_path, given, output, options, said):
     (tmp_path / "link").symlink_to(photos)
     (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "empty").mkdir()
     (tmp_path / "twice").mkdir()
     for name in ("a.jpg", "a.png"):
@@ -74,3 +81,16 @@ def test_the_output_of_an_earlier_run_beside_its_input_is_not_written_to(photos)
         target.write_bytes(b"")
     with pytest.raises(ValueError, match="a_x.PNG: is an input"):
         find_jobs(photos, photos, "_x")
+
+
+def test_links_to_nothing_are_named_and_links_in_a_circle_are_no_folders(photos, tmp_path):
+    (photos / "gone.png").symlink_to("nothing.png")
+    (photos / "self.png").symlink_to("self.png")
+    (photos / "loop").symlink_to(".")
+    assert _names(find_jobs(photos, tmp_path / "out"), tmp_path / "out") == ["a.PNG", "b.jpg", "gone.png", "self.png", "sub/c.tif"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_at_once(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # a superuser may write everywhere
+    with pytest.raises(ValueError, match=f"nothing can be written to the folder {tmp_path}"):
+        find_jobs(photos, tmp_path / "out" / "deeper")

@@ -145,3 +145,8 @@ def test_a_file_of_one_size_decides_on_the_tile(monkeypatch):
 def test_a_tile_has_to_be_larger_than_the_overlap():
     with pytest.raises(ValueError, match="tile: 32, expected more than the overlap, 32"):
         Restorer(Model(Half(), "half", CPU), 32)
+
+
+def test_an_overlap_below_nothing_is_refused():
+    with pytest.raises(ValueError, match="overlap: -1, expected 0 or more"):
+        Restorer(Model(nn.Identity(), "net", torch.device("cpu")), overlap=-1)
