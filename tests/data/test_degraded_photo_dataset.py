@@ -181,7 +181,7 @@ def test_photos_read_anew_are_the_photos_kept(folder):
         ({"photos": []}, ValueError, ["photos", "empty"]),
         ({"photos": 3}, ValueError, ["photos", "3"]),
         ({"split": "trian"}, ValueError, ["split", "'trian'", "train, val"]),
-        ({"degradation": {"type": "snow"}}, KeyError, ["'snow'", "noise"]),
+        ({"degradation": {"type": "snow"}}, ValueError, ["degradation:type", "'snow'", "noise"]),
         ({"gt_size": 513}, ValueError, ["astronaut", "512x512", "gt_size = 513"]),
         ({"gt_size": 0}, ValueError, ["gt_size", "0"]),
         ({"gt_size": "64"}, ValueError, ["gt_size", "'64'"]),
