@@ -22,7 +22,6 @@ from kd_plugins.yaml_loader import Loader
 KEY = "model"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDES = (64, 72)  # of the image that tells channels and scale
-_LARGEST = 16  # of what becomes of gray: networks of images from 0 to 255 make more
 
 
 class Model:
@@ -165,7 +164,5 @@ def _look(run: nn.Module, device: torch.device) -> tuple[int, int]:
                 f"{KEY}: makes {tuple(image.shape)} of an image of {tuple(x.shape)}, expected as many channels, and a whole number "
                 "of times its height and width"
             )
-        if (largest := image.abs().max().item()) > _LARGEST:
-            raise ValueError(f"{KEY}: makes numbers up to {largest:.3g} of an image of 0.5, expected a network of images in [0, 1]")
         return count, scale
     raise refusal or ValueError(f"{KEY}: takes images of {counts[0]} channels, expected 3 or 1")

@@ -87,7 +87,6 @@ def test_what_cannot_be_loaded_is_said(source, options, said):
     [
         (nn.AvgPool2d(3), "makes"),
         (nn.AdaptiveAvgPool2d(1), "makes"),
-        (nn.Threshold(1, 255.0), "makes numbers up to 255 of an image of 0.5"),
         (nn.Conv2d(4, 4, 1), "4 channels"),
         (nn.Flatten(), ""),
     ],
