@@ -55,7 +55,6 @@ class DegradedPhotoDataset(Dataset):
 
     Raises:
         FileNotFoundError: If a folder is missing or holds no image.
-        KeyError: If a degradation is unknown.
         ValueError: If a key is missing or misspelt, a value is not allowed, or a photo is smaller than ``gt_size``.
     """
 

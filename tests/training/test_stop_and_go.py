@@ -157,8 +157,7 @@ def test_a_signal_in_a_step_ends_it_and_saves_and_upstreams_state_of_it_would_do
 
 def test_a_second_sigint_stops_at_once(short, write, in_folder, monkeypatch):
     send(monkeypatch, 3, signal.SIGINT, signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train(write(short))
+    assert train(write(short)) == 130  # as shells have it
     assert not Path("experiments/tiny/training_states/3.state").exists()
 
 
