@@ -105,7 +105,8 @@ def _restore_all(restorer: Restorer, jobs: Sequence[Job], quality: int, done: li
 
 
 def _restore_one(restorer: Restorer, job: Job, quality: int, bar: tqdm) -> None:
-    from kd_plugins.deploy.images import converted, kind_of, read_picture, write_picture
+    from kd_plugins.deploy.image_reading import read_picture
+    from kd_plugins.deploy.images import converted, kind_of, write_picture
     from kd_plugins.deploy.video import restore_video
 
     kind = kind_of(job.target)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kd_plugins.deploy.files import find_images
-from kd_plugins.deploy.images import KINDS, read_picture
+from kd_plugins.deploy.image_reading import read_picture
+from kd_plugins.deploy.images import KINDS
 
 MOST = 40
 """Images of a folder that are used; of more, these many evenly spread ones."""

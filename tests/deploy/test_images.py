@@ -8,7 +8,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, TiffImagePlugin
 
-from kd_plugins.deploy.images import Picture, converted, read_picture, restored, write_picture
+from kd_plugins.deploy.image_reading import read_picture
+from kd_plugins.deploy.images import Picture, converted, restored, write_picture
 from kd_plugins.deploy.png import read_chunks
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
