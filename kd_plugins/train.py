@@ -21,6 +21,7 @@ from basicsr.utils.options import dict2str
 import kd_plugins
 from kd_plugins import distributed
 from kd_plugins.arguments.traversal import no_entry
+from kd_plugins.atomic_files import remove_leftovers
 from kd_plugins.checks import check_file
 from kd_plugins.checks.option_keys import MODELS
 from kd_plugins.data.loading import readable_loader, resumable_loader
@@ -29,7 +30,7 @@ from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, parse_options
 from kd_plugins.tables import score_table
-from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state, remove_leftovers
+from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state
 from kd_plugins.training.lock import only_run
 from kd_plugins.training.loop import Loop
 from kd_plugins.training.option_changes import changes

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: a model, a size or a device that there is not.
     """
+    from kd_plugins.atomic_files import write_text
     from kd_plugins.deploy.benchmark import as_json, as_markdown, benchmark, describe_here
     from kd_plugins.deploy.files import refuse_place
     from kd_plugins.deploy.model import find_device
@@ -66,5 +67,5 @@ def run(args: argparse.Namespace) -> int:
     for sentence in left_out:
         print(f"\n{sentence}")
     if args.json:
-        args.json.write_text(json.dumps(as_json(measured, {**machine, "repeats": args.repeats}), indent=2) + "\n")
+        write_text(args.json, json.dumps(as_json(measured, {**machine, "repeats": args.repeats}), indent=2) + "\n")
     return 0 if measured else 1

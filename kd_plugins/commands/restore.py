@@ -109,6 +109,7 @@ def _restore_one(restorer: Restorer, job: Job, quality: int, bar: tqdm) -> None:
     from kd_plugins.deploy.images import converted, kind_of, write_picture
     from kd_plugins.deploy.video import restore_video
 
+    job.target.parent.mkdir(parents=True, exist_ok=True)
     kind = kind_of(job.target)
     if kind is None:
         restore_video(job.source, job.target, restorer.restore, lambda number, count: bar.update(1 / count))

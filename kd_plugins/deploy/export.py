@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import kd_plugins
+from kd_plugins.atomic_files import in_place_of
 from kd_plugins.deploy.any_size import AnySize, find_padding, plain_functions
 from kd_plugins.deploy.exported import form_of, import_openvino, load_exported
 from kd_plugins.deploy.files import refuse_place
@@ -127,7 +126,7 @@ def describe_export(model: Model, half: bool) -> dict[str, str]:
 
 @contextmanager
 def aside(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A place to write and check a file, and what lies beside it, before it takes its place; it does so if nothing is raised.
+    """A place to write and check a file, and what lies beside it, before it takes its place, see `in_place_of`.
 
     Raises:
         ValueError: the file is there, and `overwrite` is not given; or its folder is not; or nothing can be written there.
@@ -136,13 +135,11 @@ def aside(path: Path, overwrite: bool) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise ValueError(f"{path}: no folder {str(path.parent)!r}")
     refuse_place(path, "-o")
-    targets = [path, *([path.with_suffix(".bin")] if form_of(path) == "openvino" else [])]
-    if there := [target for target in targets if target.exists() and not overwrite]:
+    beside = [path.with_suffix(".bin")] if form_of(path) == "openvino" else []
+    if there := [target for target in (path, *beside) if target.exists() and not overwrite]:
         raise ValueError(f"{there[0]}: is there already; expected another name, or --overwrite")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        yield Path(folder) / path.name
-        for target in targets:
-            os.replace(Path(folder) / target.name, target)
+    with in_place_of(path, *(target.name for target in beside)) as part:
+        yield part
 
 
 def _example(net: AnySize) -> Tensor:

@@ -62,7 +62,8 @@ def find_jobs(given: Path, output: Path, suffix: str = "", extension: str | None
 
 def find_images(folder: Path) -> list[Path]:
     """The images of a folder and its sub-folders, by their names and in their order; a link to nothing is named as it is read."""
-    return [path for path in sorted(folder.rglob("*")) if _is_there(path) and kind_of(path) and not path.name.startswith(".")]
+    found = [path for path in sorted(folder.rglob("*")) if kind_of(path) and _is_there(path)]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def refuse_place(file: Path, flag: str) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from kd_plugins.atomic_files import in_place_of
 from kd_plugins.deploy.png import Chunk, chunks_of, write_png
 
 KINDS = {
@@ -74,7 +72,7 @@ def write_picture(path: Path, picture: Picture, quality: int = QUALITY) -> None:
     """Write an image whole or not at all.
 
     Args:
-        path: the file; what is there is replaced.
+        path: the file, in a folder that is there; what is there is replaced.
         picture: the image; its `kind` decides on the file's.
         quality: of JPEG and of WebP that was not lossless, from 1 to 100.
 
@@ -122,18 +120,6 @@ def _write_tiff(file: BinaryIO, samples: np.ndarray, picture: Picture) -> None:
         metadata=None,
         software=False,
     )
-
-
-@contextmanager
-def in_place_of(path: Path) -> Iterator[Path]:
-    """The name of a file to write, which takes the place of `path` once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def restored(picture: Picture, pixels: np.ndarray) -> Picture:

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from kd_plugins.deploy.images import Picture, in_place_of
+from kd_plugins.atomic_files import in_place_of
+from kd_plugins.deploy.images import Picture
 
 _CODECS = {".webm": ("libvpx-vp9", "-crf", "20", "-b:v", "0")}
 _NOWHERE = subprocess.DEVNULL

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kd_plugins.atomic_files import write_text
+
 _FILE = ".progress.json"
 
 
@@ -32,9 +34,7 @@ class Progress:
     def note(self, stage: str, made_of: Any) -> None:
         """Note that a stage is done."""
         self._done[stage] = digest(made_of)
-        aside = self.file.with_suffix(".part")
-        aside.write_text(json.dumps(self._done, indent=1), encoding="utf-8")
-        aside.replace(self.file)
+        write_text(self.file, json.dumps(self._done, indent=1))
 
 
 def digest(made_of: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from basicsr.utils.logger import initialized_logger
 
+from kd_plugins.atomic_files import write_text
 from kd_plugins.deploy.export import aside, export_checked
 from kd_plugins.deploy.model import load_model
 from kd_plugins.distill.budget import steps_within, training_steps
@@ -64,7 +65,7 @@ class Distillation:
             note = f"{seconds / 60:g} minutes: a step took {step:.3g} s"
             self.say(f"A step takes {step:.3g} s: {steps:,} steps in {seconds / 60:g} minutes")
         self.out.mkdir(parents=True, exist_ok=True)
-        self.options.write_text(plan.render(steps, note), encoding="utf-8")
+        write_text(self.options, plan.render(steps, note))
         self.say(f"Option file: {self.options}")
 
     def run(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from kd_plugins.atomic_files import write_text
 from kd_plugins.deploy.files import refuse_place
 from kd_plugins.deploy.model import find_device, load_model
 from kd_plugins.metrics.latency import RESTORED
@@ -43,7 +44,7 @@ def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu
             family.append(examine(run, images, shown, output.parent))
     page = render_run(family[0]) if len(family) == 1 else render_family(output.parent.resolve().name, family)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    write_text(output, page)
     return output
 
 

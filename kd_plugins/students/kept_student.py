@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from kd_plugins.atomic_files import write_text
 from kd_plugins.students.from_teacher import TIMES, read_request
 from kd_plugins.yaml_loader import Loader
 
@@ -27,10 +28,8 @@ def keep_student(folder: str | Path, chosen: Mapping[str, Any] | None) -> None:
     """
     file = Path(folder) / _NAME
     if chosen and not file.is_file():
-        aside = file.with_suffix(".part")
         text = yaml.safe_dump(dict(chosen), default_flow_style=None, sort_keys=False, width=1000)
-        aside.write_text(_NOTE + text, encoding="utf-8")
-        aside.replace(file)
+        write_text(file, _NOTE + text)
 
 
 def kept_student(weights: str | Path, request: Any) -> dict[str, Any] | None:

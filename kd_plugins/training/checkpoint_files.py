@@ -1,8 +1,7 @@
-"""Checkpoints that are whole or not there: written aside and renamed, checked before they are used."""
+"""Checkpoints: written whole or not at all, and checked before they are used."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from kd_plugins.atomic_files import in_place_of
 from kd_plugins.errors import RunStopped
 from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.teachers.checkpoint import describe
@@ -23,15 +23,13 @@ from kd_plugins.teachers.checkpoint import describe
 Record = list[int]
 """Size and CRC-32 of a file, as its state keeps them."""
 
-_ASIDE = ".part"  # an ending that nobody looks for, BasicSR's search for `.state` included
-
 
 class SaveError(RunStopped):
     """A checkpoint could not be written."""
 
 
 def write(path: str, content: Mapping[str, Any], network: Any = None) -> Record:
-    """Write a checkpoint so that at any moment the old one or the new one is there, whole.
+    """Write a checkpoint, see `in_place_of`.
 
     Args:
         path: where to.
@@ -48,31 +46,12 @@ def write(path: str, content: Mapping[str, Any], network: Any = None) -> Record:
     torch.save(content, buffer)
     if network is not None:
         describe(buffer, network)
-    aside = path + _ASIDE
     try:
-        if osp.lexists(aside) and not osp.isfile(aside):
-            os.unlink(aside)
-        with open(aside, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(osp.dirname(path))
+        with in_place_of(Path(path)) as part:
+            part.write_bytes(buffer.getbuffer())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)  # it fills the disk
         raise SaveError(f"cannot save {path}: {error.strerror or error}; the checkpoints before it are untouched") from error
     return [buffer.getbuffer().nbytes, zlib.crc32(buffer.getbuffer())]
-
-
-def _sync_folder(folder: str) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(handle)  # the rename itself
-    finally:
-        os.close(handle)
 
 
 def fault(path: str, record: Record | None = None) -> str:
@@ -168,11 +147,3 @@ def newest_state(
         except BadState as error:
             bad.append(f"The state of iteration {iteration} is not used: {error}.")
     return None, None, bad
-
-
-def remove_leftovers(*folders: str) -> None:
-    """Remove what a kill in the middle of a save left."""
-    for folder in folders:
-        for name in os.listdir(folder) if osp.isdir(folder) else ():
-            if name.endswith(_ASIDE) and not osp.isdir(osp.join(folder, name)):
-                os.unlink(osp.join(folder, name))

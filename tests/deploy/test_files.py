@@ -7,7 +7,7 @@ from kd_plugins.deploy.files import find_jobs
 
 @pytest.fixture
 def photos(tmp_path):
-    for name in ("b.jpg", "a.PNG", "sub/c.tif", "notes.txt", ".d.part.png"):
+    for name in ("b.jpg", "a.PNG", "sub/c.tif", "notes.txt", ".d.png", ".a.PNG.part/a.PNG"):
         file = tmp_path / "photos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")

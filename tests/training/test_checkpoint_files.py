@@ -10,7 +10,7 @@ import torch
 
 from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.teachers.program_files import program_kind
-from kd_plugins.training.checkpoint_files import BadState, fault, load_state, newest_state, remove_leftovers, write
+from kd_plugins.training.checkpoint_files import BadState, fault, load_state, newest_state
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ ODD = {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: os.symlink(
 
 @pytest.mark.parametrize("odd", ODD)
 def test_what_only_has_a_files_name_is_not_waited_for(tmp_path, odd):
-    for name in ("3.state", "net_g_2.pth", "net_g_2.pth.part"):
+    for name in ("3.state", "net_g_2.pth"):
         ODD[odd](tmp_path / name)
     torch.save({"iter": 2, "epoch": 0, "files": {"net_g_2.pth": [1, 1]}}, tmp_path / "2.state")
     torch.save({"iter": 1, "epoch": 0, "files": {}}, tmp_path / "1.state")
@@ -51,14 +51,6 @@ def test_what_only_has_a_files_name_is_not_waited_for(tmp_path, odd):
     assert fault(str(tmp_path / "net_g_2.pth"), [0, 0])
     with pytest.raises(ValueError, match="it is no file"):
         load_plain(tmp_path / "3.state")
-    remove_leftovers(str(tmp_path))
-    assert (tmp_path / "net_g_2.pth.part").exists() == (odd == "folder")
-
-
-def test_a_pipe_where_a_checkpoint_is_written_aside_is_not_written_to(tmp_path):
-    os.mkfifo(tmp_path / "net_g_2.pth.part")
-    record = write(str(tmp_path / "net_g_2.pth"), {"params": {}})
-    assert fault(str(tmp_path / "net_g_2.pth"), record) == ""
 
 
 @pytest.mark.parametrize("content", [{"iter": argparse.Namespace(a=1)}, {"iter": torch.nn.Conv2d(3, 3, 1)}, "junk"], ids=str)

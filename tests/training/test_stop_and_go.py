@@ -191,8 +191,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(short, write, 
     damaged = bytearray(network.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     network.write_bytes(damaged)
-    leftover = Path("experiments/tiny/models/net_g_7.pth.part")
-    leftover.write_bytes(b"half")
+    leftover = Path("experiments/tiny/models/.net_g_7.pth.part")
+    leftover.mkdir()
+    (leftover / "net_g_7.pth").write_bytes(b"half")
     capfd.readouterr()
     assert train(file, "--auto_resume") == 0
     log = capfd.readouterr().err
