@@ -108,6 +108,14 @@ def all_reduce_max(number: int) -> int:
     return int(flag)
 
 
+def all_hold(flags: Tensor) -> list[bool]:
+    """Which flags are true in all processes: (K,) of bool, on the device that the processes communicate by."""
+    if world_size() > 1:
+        flags = flags.int()
+        dist.all_reduce(flags, dist.ReduceOp.MIN)
+    return [bool(flag) for flag in flags.tolist()]
+
+
 def all_gather_objects(value: _Value) -> list[_Value]:
     """The values of all processes, in the order of their ranks; anything that can be pickled."""
     if world_size() == 1:

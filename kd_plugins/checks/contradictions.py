@@ -28,6 +28,7 @@ from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network import main_block
 from kd_plugins.teachers.network_description import plain_network
 from kd_plugins.teachers.network_keys import teacher_keys
+from kd_plugins.training.accumulation import part_size
 from kd_plugins.training.optimizers import SCHEDULERS
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
@@ -59,6 +60,7 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     if not is_train:
         return
     _check_schedule(findings, mapping(opt.get("train")))
+    _check_accumulation(findings, opt)
     _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
         _check_terms(findings, opt, ours)
@@ -82,6 +84,16 @@ def _check_datasets(findings: Findings, opt: Mapping[str, Any], is_train: bool) 
         for key in keys:
             if block.get(key) is None and not (key in block and key.startswith("use_")):
                 findings.error((*path, key), f"missing, training on {block.get('type')} needs it")
+
+
+def _check_accumulation(findings: Findings, opt: Mapping[str, Any]) -> None:
+    batch = mapping(mapping(opt.get("datasets")).get("train")).get("batch_size_per_gpu")
+    if not isinstance(batch, int) or not isinstance(mapping(opt.get("train")).get("accumulate", 1), int):
+        return  # said by their types
+    try:
+        part_size(mapping(opt.get("train")), batch)
+    except ValueError as error:
+        findings.error(("train", "accumulate"), str(error).removeprefix("train:accumulate: "))
 
 
 def _training_images(opt: Mapping[str, Any]) -> list[tuple[Path, Mapping[Any, Any]]]:

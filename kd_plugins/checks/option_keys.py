@@ -63,6 +63,7 @@ _TRAIN_OURS: dict[str, Spec] = {
     "grad_clip": NotNegative,
     "use_grad_clip": Flag,
     "max_bad_steps": Annotated[int, AtLeast(0)],
+    "accumulate": Annotated[int, AtLeast(1)],
 }
 _TRAIN_UPSTREAM: dict[str, Spec] = {
     **{"gan_opt": LOSS, "ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},
@@ -113,7 +114,7 @@ _TOP_OURS: dict[str, Spec] = {
     "teacher_clean": TEACHER,
     "init": INIT,
     "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]], words=("auto",)),
-    "amp": Literal["bf16", False, None],
+    "amp": Literal["bf16", "fp16", False, None],
     "channels_last": bool,
 }
 _REAL_ESRGAN = (

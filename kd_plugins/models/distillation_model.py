@@ -35,8 +35,8 @@ class DistillationModel(RestorationModel):
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
         train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
         train: pixel_opt, perceptual_opt: against the clean image; training data may have none (see `SupervisedLosses`).
-        train: grad_clip, max_bad_steps: see `Updater`. val: panels, baselines: see `Validator`.
-        amp: `bf16` runs training steps under autocast. channels_last: memory layout of the networks.
+        train: grad_clip, max_bad_steps: see `Updater`; accumulate: see `part_size`. val: panels, baselines: see `Validator`.
+        amp: `bf16` or `fp16` runs training steps under autocast. channels_last: memory layout of the networks.
 
     A method is a subclass that says which terms it has. One with state of its own, as DCKDModel, overrides:
 
@@ -118,6 +118,7 @@ class DistillationModel(RestorationModel):
         self.pairs = building.build_pairs(blocks, self.opt.get("features"), student, self.teachers)
         self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter"))
         self.active, self.zoomed = list(self.terms.values()), []  # the terms of the step; the zoomed view and its image
+        self.shares: list[dict[str, Tensor]] = []  # of each part of the step's batch
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
             raise ValueError(f"train:distill:{asking}: {no_negatives(type(self))}")
@@ -140,6 +141,11 @@ class DistillationModel(RestorationModel):
 
     # ------------------------------------------------------------------------------------------------ a step
 
+    def optimize_parameters(self, current_iter: int) -> None:
+        """As RestorationModel; the shares that are logged are those of this step."""
+        self.shares.clear()
+        super().optimize_parameters(current_iter)
+
     def compute_losses(self) -> dict[str, Tensor]:
         """Every term of the sum that has a weight by now, by the name it is logged under."""
         if self.gt is None:
@@ -158,6 +164,7 @@ class DistillationModel(RestorationModel):
         if self.active:
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in step.terms})
+            self.shares.append({term.name: term.share for term in step.terms if term.share is not None})
         return losses
 
     def _observe(self) -> Step:
@@ -207,10 +214,11 @@ class DistillationModel(RestorationModel):
 
     def get_current_log(self) -> Mapping[str, float]:
         """The losses of the last step, and the share of pixels at which each term with `trust` was trusted."""
-        shares = {term.name: term.share for term in self.terms_at(self.iteration)}
-        faded = {f"l_{term.name}" for term in self.active if term.name not in shares}  # 0, in several processes
+        counting = {term.name for term in self.terms_at(self.iteration)}
+        faded = {f"l_{term.name}" for term in self.active if term.name not in counting}  # 0, in several processes
         losses = {name: value for name, value in self.updater.losses.items() if name not in faded}
-        shares = {f"trust/{name}": share for name, share in shares.items() if share is not None}
+        names = [name for name in next(iter(self.shares), {}) if name in counting]
+        shares = {f"trust/{name}": torch.stack([part[name] for part in self.shares]).mean() for name in names}
         return self.reduce_loss_dict({**losses, **shares})
 
     # ------------------------------------------------------------------------------------------------ parts

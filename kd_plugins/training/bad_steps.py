@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_plugins import distributed
 from kd_plugins.errors import RunStopped
 from kd_plugins.randomness import kept_randomness, set_random_state
 
@@ -28,11 +29,9 @@ def bad_step_bound(train_opt: Mapping[str, Any]) -> int:
     return value
 
 
-def all_finite(total: Tensor, parameters: Iterable[Tensor]) -> bool:
-    """Whether the sum of the losses and every gradient are finite; the device is read once."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch._foreach_norm(gradients) if gradients else ()  # pyright: ignore[reportPrivateImportUsage]
-    return bool(torch.isfinite(torch.stack([total.detach().float(), *(norm.float() for norm in norms)])).all())
+def are_finite(*values: Tensor) -> list[bool]:
+    """Whether scalars are finite in all processes; the device is read once."""
+    return distributed.all_hold(torch.stack([value.detach().float() for value in values]).isfinite())
 
 
 def keep_buffers(nets: Iterable[nn.Module]) -> Callable[[], None]:
@@ -70,23 +69,29 @@ def wrong_values(losses: Mapping[str, Tensor]) -> str:
     return ", ".join(wrong)
 
 
-def wrong_gradients(compute: Callable[[], Mapping[str, Tensor]], random: Mapping[str, Any], parameters: Sequence[Tensor]) -> str:
+def wrong_gradients(
+    parts: Iterable[Callable[[], Mapping[str, Tensor]]], random: Mapping[str, Any], parameters: Sequence[Tensor]
+) -> str:
     """Say which terms of a step have a gradient that is not finite; an empty string where none has.
 
     Args:
-        compute: computes the terms again, with a graph.
+        parts: each computes the terms of a part of the batch again, with a graph.
         random: the generators' state as it was before the step.
         parameters: what is trained.
     """
+    wrong: dict[str, None] = {}
     with kept_randomness():
         set_random_state(random)
-        losses = compute()
-    wrong = []
-    for name, value in losses.items():
-        gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
-        if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
-            wrong.append(f"the gradient of {name} is not finite")
+        for compute in parts:
+            for name, value in compute().items():
+                if value.requires_grad and not _has_finite_gradient(value, parameters):
+                    wrong[f"the gradient of {name} is not finite"] = None
     return ", ".join(wrong)
+
+
+def _has_finite_gradient(value: Tensor, parameters: Sequence[Tensor]) -> bool:
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None)
 
 
 def name_images(paths: Sequence[str], images: Sequence[Tensor]) -> str:

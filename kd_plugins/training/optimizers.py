@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
@@ -12,6 +13,9 @@ from basicsr.models import lr_scheduler as upstream
 from torch import nn
 
 from kd_plugins.arguments import AtLeast, Named, build, signature_block
+
+# said where the first step was left out: for a bad image, or to find the scale of an fp16 run
+warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
 
 
 class MultiStepRestartLR(upstream.MultiStepRestartLR):

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 _Placed = TypeVar("_Placed", bound=Tensor | nn.Module)
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
     """How a model computes.
 
     Args:
-        opt: the options; `amp`: bf16, or nothing for the networks' own precision; `channels_last`: true or false.
+        opt: the options; `amp`: bf16 or fp16, or nothing for the networks' own precision; `channels_last`: true or false.
 
     Raises:
         ValueError: another value.
@@ -25,8 +26,8 @@ class Precision:
     def __init__(self, opt: Mapping[str, Any]) -> None:
         self.amp = opt.get("amp") or None
         self.channels_last = opt.get("channels_last", False)
-        if self.amp not in (None, "bf16"):
-            raise ValueError(f"amp: {self.amp!r}, expected bf16 or nothing")
+        if self.amp not in (None, *AMP):
+            raise ValueError(f"amp: {self.amp!r}, expected {', '.join(AMP)} or nothing")
         if not isinstance(self.channels_last, bool):
             raise ValueError(f"channels_last: {self.channels_last!r}, expected true or false")
 
@@ -38,4 +39,4 @@ class Precision:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context of a training step. Losses leave it by themselves where their statistics need float32."""
-        return torch.autocast(device.type, torch.bfloat16) if self.amp else nullcontext()
+        return torch.autocast(device.type, AMP[self.amp]) if self.amp else nullcontext()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from os import path as osp
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
 from kd_plugins.teachers.network_description import described
 from kd_plugins.teachers.weight_names import named_as
+from kd_plugins.training.accumulation import part_size
 from kd_plugins.training.bad_steps import name_images
 from kd_plugins.training.ema import ema_update
 from kd_plugins.training.precision import Precision
@@ -32,7 +34,8 @@ class RestorationModel(BaseModel):
     A subclass says what is minimised (`compute_losses`), and calls `build_ema` and `build_updater` once it has its losses.
 
     Args:
-        opt: the options of the run; `amp: bf16` runs training steps under autocast, `channels_last` is the networks' memory layout.
+        opt: the options of the run; `amp: bf16` or `fp16` runs training steps under autocast, `channels_last` is the networks'
+            memory layout.
         net: the network.
 
     Attributes:
@@ -49,6 +52,7 @@ class RestorationModel(BaseModel):
     updater: Updater
     lq: Tensor
     gt: Tensor | None
+    tasks: list[str] | None
     output: Tensor
 
     def __init__(self, opt: dict[str, Any], net: nn.Module) -> None:
@@ -96,7 +100,26 @@ class RestorationModel(BaseModel):
         """One step: losses, backward pass, update (see `Updater.step`), and what the class does after it."""
         self.iteration = current_iter
         self.before_step(current_iter)
-        self.updater.step(current_iter, self.compute_losses, self._name_images, self.after_step)
+        whole = self.lq, self.gt, self.tasks
+        try:
+            self.updater.step(current_iter, self._parts(), partial(self._name_images, self.lq, self.gt), self.after_step)
+        finally:
+            self.lq, self.gt, self.tasks = whole
+
+    def _parts(self) -> list[Callable[[], Losses]]:
+        """What computes the losses of each part of the batch."""
+        size = part_size(self.opt["train"], len(self.lq))
+        if size == len(self.lq):
+            return [self.compute_losses]
+        none = [None] * (len(self.lq) // size)
+        lq, gt = self.lq.split(size), none if self.gt is None else self.gt.split(size)
+        tasks = none if self.tasks is None else [self.tasks[start : start + size] for start in range(0, len(self.lq), size)]
+
+        def compute(part: tuple[Tensor, Tensor | None, list[str] | None]) -> Losses:
+            self.lq, self.gt, self.tasks = part
+            return self.compute_losses()
+
+        return [partial(compute, part) for part in zip(lq, gt, tasks, strict=True)]
 
     def before_step(self, iteration: int) -> None:
         """Before the losses are computed; the batch is there."""
@@ -104,8 +127,8 @@ class RestorationModel(BaseModel):
     def after_step(self, iteration: int) -> None:
         """At the end of a step, whether it changed weights or was skipped."""
 
-    def _name_images(self) -> str:
-        return name_images(self.paths, [self.lq] if self.gt is None else [self.lq, self.gt])
+    def _name_images(self, lq: Tensor, gt: Tensor | None) -> str:
+        return name_images(self.paths, [lq] if gt is None else [lq, gt])
 
     def get_current_log(self) -> Mapping[str, float]:
         """The losses of the last step, the mean over processes."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +14,17 @@ from torch import Tensor, nn
 from kd_plugins import distributed
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import random_state
-from kd_plugins.training.bad_steps import BadSteps, all_finite, bad_step_bound, keep_buffers, wrong_gradients, wrong_values
+from kd_plugins.training.bad_steps import BadSteps, are_finite, bad_step_bound, keep_buffers, wrong_gradients, wrong_values
 from kd_plugins.training.ema import ema_update
+from kd_plugins.training.loss_scale import LossScale
 from kd_plugins.training.optimizers import build_optimizer, build_schedulers, check_moments, gradient_bound
 from kd_plugins.training.option_changes import kinds
 from kd_plugins.training.precision import Precision
 
 Losses = Mapping[str, Tensor]
 """The terms of a sum that is minimised, each a scalar, by the name it is logged under."""
+Part = Callable[[], Losses]
+"""The forward pass of a part of the batch."""
 
 
 class Updater:
@@ -36,7 +40,7 @@ class Updater:
         device: where.
 
     Attributes:
-        losses: of the last step.
+        losses: of the last step, without graph; the mean over the parts of the batch.
         bad_steps: how many steps in a row were skipped.
         updating: whether the current step has begun to change weights; the caller resets it before each step.
         trained: the parameters that are trained, by the label of their network.
@@ -59,6 +63,7 @@ class Updater:
         self.optimizer = build_optimizer(train_opt["optim_g"], self._parameters())
         self.optimizers = [self.optimizer]
         self.schedulers = build_schedulers(train_opt["scheduler"], self.optimizers)
+        self.loss_scale = LossScale(precision.amp == "fp16", device)
         self.losses: Losses = {}
         self._modules = [*networks.values(), *losses]
 
@@ -68,15 +73,15 @@ class Updater:
     def step(
         self,
         iteration: int,
-        compute_losses: Callable[[], Losses],
+        parts: Sequence[Part],
         name_images: Callable[[], str] = str,
         after: Callable[[int], None] = lambda iteration: None,
     ) -> None:
-        """Forward pass, backward pass, update. The update is left out where a number is not finite.
+        """Forward pass, backward pass, update. The update is left out where a number is not finite; the device is read once.
 
         Args:
             iteration: the step's number, from 1.
-            compute_losses: the forward pass.
+            parts: the forward passes of the batch's parts, equal in size; one of the whole batch.
             name_images: names the images of the batch, to explain a bad step.
             after: called with the iteration once the update is made, or left out.
 
@@ -87,77 +92,105 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         before, restore_buffers = random_state(), keep_buffers(self._modules)
         try:
-            total = self._backward(compute_losses)
+            total = self._backward(parts)
         except Exception:  # out of memory, say: the run ends with the state before this step
             restore_buffers()
             raise
-        if distributed.all_reduce_max(not all_finite(total, self._parameters())):
+        norms = {label: self._gradient_norm(own) for label, own in self.trained.items()}
+        good, *gradients = are_finite(total, *norms.values())
+        if good and all(gradients):
+            self._update(norms["net_g"])
+        else:
             try:
-                self._skip(iteration, compute_losses, name_images, before)
+                self._skip(iteration, good, parts, name_images, before)
             finally:
                 restore_buffers()  # last: explaining a bad step takes its forward pass again
-        else:
-            self._update()
         self.updating = True
         after(iteration)
 
-    def _backward(self, compute_losses: Callable[[], Losses]) -> Tensor:
-        """Forward and backward pass; returns the sum of the losses."""
-        with self.precision.autocast(self.device):
-            self.losses = compute_losses()
-        total = torch.stack([value.float() for value in self.losses.values()]).sum()
-        total.backward()
+    def _backward(self, parts: Sequence[Part]) -> Tensor:
+        """Forward and backward pass, gradients summed up over the parts; returns the sum of the losses."""
+        found: list[Losses] = []
+        totals = []
+        for number, part in enumerate(parts, start=1):
+            with self._unsynchronised() if number < len(parts) else nullcontext():
+                losses = self._forward(part)
+                total = torch.stack([value.float() for value in losses.values()]).sum()
+                self.loss_scale.scale(total / len(parts)).backward()
+            found.append({name: value.detach() for name, value in losses.items()})
+            totals.append(total.detach())
+        self.losses = found[0] if len(found) == 1 else {name: _mean([each[name] for each in found]) for name in found[0]}
         for label, net in self.networks.items():
             if isinstance(net, nn.parallel.DistributedDataParallel):
                 _refuse_idle_parameters(label, net)
             else:
                 distributed.average_gradients(self.trained[label])
-        return total
+        self.loss_scale.unscale(self.optimizer)
+        return _mean(totals)
 
-    def _update(self) -> None:
+    def _forward(self, part: Part) -> Losses:
+        with self.precision.autocast(self.device):
+            return part()
+
+    @contextmanager
+    def _unsynchronised(self) -> Iterator[None]:
+        """DistributedDataParallel does not wait for the other processes in a backward pass."""
+        with ExitStack() as stack:
+            for net in self.networks.values():
+                if isinstance(net, nn.parallel.DistributedDataParallel):
+                    stack.enter_context(net.no_sync())
+            yield
+
+    def _gradient_norm(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros((), device=self.device)
+
+    def _update(self, norm: Tensor) -> None:
+        """Take the step.
+
+        Args:
+            norm: of the student's gradient.
+        """
         self.bad_steps = 0
         if self.grad_bound:
-            torch.nn.utils.clip_grad_norm_(self.networks["net_g"].parameters(), self.grad_bound)
+            torch.nn.utils.clip_grads_with_norm_(self.trained["net_g"], self.grad_bound, norm)
         self.updating = True
         self.optimizer.step()
+        self.loss_scale.keep_or_grow()
         if self.ema is not None:
             ema_update(self.ema, distributed.unwrap_model(self.networks["net_g"]), self.ema_decay)
 
     def _skip(
-        self, iteration: int, compute_losses: Callable[[], Losses], name_images: Callable[[], str], before: Mapping[str, Any]
+        self, iteration: int, good_losses: bool, parts: Sequence[Part], name_images: Callable[[], str], before: Mapping[str, Any]
     ) -> None:
+        if scale := self.loss_scale.after_skip(overflow=good_losses):
+            get_root_logger().info(f"Step left out, iteration {iteration}: too large for fp16; the loss scale falls to {scale:g}.")
+            return
         self.bad_steps += 1
-        text = f"iteration {iteration}: {self._explain(compute_losses, name_images, before)}"
+        text = f"iteration {iteration}: {self._explain(parts, name_images, before)}"
         get_root_logger().warning(f"Step skipped ({self.bad_steps} in a row), {text}.")
         if 0 < self.max_bad_steps <= self.bad_steps:
             raise BadSteps(f"{self.bad_steps} steps in a row had numbers that are not finite; the last, {text}")
 
-    def _explain(self, compute_losses: Callable[[], Losses], name_images: Callable[[], str], before: Mapping[str, Any]) -> str:
+    def _explain(self, parts: Sequence[Part], name_images: Callable[[], str], before: Mapping[str, Any]) -> str:
         """What was not finite, and with which images, in each process that found something."""
         wrong = wrong_values(self.losses)
         if not distributed.all_reduce_max(bool(wrong)):  # in all processes or in none: terms may communicate
-            wrong = wrong_gradients(lambda: self._losses_again(compute_losses), before, self._parameters())
+            with self._unsynchronised():
+                wrong = wrong_gradients([partial(self._forward, part) for part in parts], before, self._parameters())
         said = distributed.all_gather_objects((wrong, name_images()))
         sources = {rank: found for rank, found in enumerate(said) if found[0]} or dict(enumerate(said))
         texts = {rank: f"{wrong or 'the gradient is not finite'}; images: {images}" for rank, (wrong, images) in sources.items()}
         return " | ".join(text if len(said) == 1 else f"process {rank}: {text}" for rank, text in texts.items())
 
-    def _losses_again(self, compute_losses: Callable[[], Losses]) -> Losses:
-        """The losses with this process's own gradients: DistributedDataParallel does not wait for a backward pass."""
-        with ExitStack() as stack:
-            for net in self.networks.values():
-                if isinstance(net, nn.parallel.DistributedDataParallel):
-                    stack.enter_context(net.no_sync())
-            stack.enter_context(self.precision.autocast(self.device))
-            return compute_losses()
-
     def state_dict(self) -> dict[str, Any]:
-        """BasicSR's `optimizers` and `schedulers`, the `kinds` (classes) of both, and `bad_steps`."""
+        """BasicSR's `optimizers` and `schedulers`, the `kinds` (classes) of both, `bad_steps` and `loss_scale`."""
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "kinds": kinds(self),
             "bad_steps": self.bad_steps,
+            "loss_scale": self.loss_scale.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,6 +205,11 @@ class Updater:
         for optimizer in self.optimizers:
             check_moments(optimizer)
         self.bad_steps = int(state.get("bad_steps", 0))
+        self.loss_scale.load_state_dict(state.get("loss_scale"))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean()
 
 
 def _refuse_idle_parameters(label: str, net: nn.parallel.DistributedDataParallel) -> None:

@@ -172,7 +172,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
             "network_g:type: 'NAFNet', beside `from_teacher`, expected",
         ),
         ("init={channels: first}", "init:from: missing, init needs it"),
-        ("amp=fp16", "amp: 'fp16', expected one of bf16, false, nothing"),
+        ("amp=fp8", "amp: 'fp8', expected one of bf16, fp16, false, nothing"),
         (
             "features:encoder=[[a, b, c]]",
             "features:encoder: [['a', 'b', 'c']], expected auto or a list (each a list of 2 values)",
@@ -200,6 +200,8 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("train:pixel_opt={type: ContrastiveImageLoss}", "'ContrastiveImageLoss', which needs 'lq' as well, expected a term of"),
         ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
         ("train:transforms={hflp: 0.5}", "train:transforms:hflp: 0.5, ViewTransform has no such key; nearest: hflip"),
+        ("train:accumulate=3", "train:accumulate: 3, expected a divisor of the batch of 4: 1, 2, 4"),
+        ("train:accumulate=some", "train:accumulate: 'some', expected a whole number of at least 1"),
         ("train:grad_clip=small", "train:grad_clip: 'small', expected a number of at least 0 or nothing"),
         ("train:distill:kl=SpatialKLLoss", "train:distill:kl: 'SpatialKLLoss', expected {type: a registered loss, ...}"),
         (

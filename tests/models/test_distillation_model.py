@@ -149,16 +149,19 @@ def test_a_pretrained_student_is_not_overwritten_by_the_teacher(options, build, 
     assert not changed(build(options).net_g, snapshot(net))
 
 
-@pytest.mark.parametrize("key", ["amp", "channels_last"])
-def test_precision_and_layout_change_a_step_only_slightly(options, build, key):
+@pytest.mark.parametrize(
+    ("key", "value", "tolerance"), [("amp", "bf16", 5e-2), ("amp", "fp16", 1e-2), ("channels_last", True, 1e-4)]
+)
+@pytest.mark.parametrize("method", ["SLKD", "SKD"])
+def test_precision_and_layout_change_a_step_only_slightly(options, build, method, key, value, tolerance):
+    options["model_type"] = f"{method}Model"
     reference = build(options)
-    other = build({**options, key: "bf16" if key == "amp" else True})
+    other = build({**options, key: value})
     for model in (reference, other):
         torch.manual_seed(0)  # the same windows of the features
         model.optimize_parameters(1)
     if key == "channels_last":
         assert other.net_g.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last)
-    tolerance = {"amp": 5e-2, "channels_last": 1e-4}[key]
     for name, value in reference.get_current_log().items():
         assert other.get_current_log()[name] == pytest.approx(value, rel=tolerance)
 

@@ -73,6 +73,7 @@ def methods(options, tokenizer_file, with_validation, photo_folder):
     for name in set(made) - {"SLKD"}:
         del made[name]["datasets"]["val"]
     made["without_conversion"]["train"]["max_bad_steps"] = 2
+    made["PSD"]["train"]["accumulate"] = 2
     made["DCKD"]["train"]["transforms"] = {"invert": 1, "hflip": 1, "vflip": 0, "transpose": 0}
     return made
 
