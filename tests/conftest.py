@@ -253,3 +253,37 @@ def normed(options) -> dict:
     options["train"]["distill"] = {"logits": {"type": "L1Loss", "between": "output"}}
     yield options
     del ARCH_REGISTRY._obj_map["Normed"]
+
+
+@pytest.fixture
+def real_esrgan(options, tmp_path) -> dict:
+    """The options of a run of six steps on Real-ESRGAN's degradation: a small RRDBNet teaches a smaller compact network."""
+    import cv2
+    from basicsr.archs.rrdbnet_arch import RRDBNet
+    from skimage import data
+
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "photo.png"), data.astronaut()[:, :, ::-1])
+    (folder / "list.txt").write_text("photo.png\n")
+    teacher = {"num_in_ch": 3, "num_out_ch": 3, "scale": 4, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+    torch.manual_seed(0)
+    save_file(RRDBNet(**teacher).state_dict(), tmp_path / "rrdb.safetensors")
+    kinds = ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
+    kernels = {"kernel_list": kinds, "kernel_prob": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03], "sinc_prob": 0.1, "blur_kernel_size": 21}
+    kernels.update(blur_sigma=[0.2, 3], betag_range=[0.5, 4], betap_range=[1, 2])
+    twice = {"resize_prob": [0.2, 0.7, 0.1], "resize_range": [0.15, 1.5], "gaussian_noise_prob": 0.5, "noise_range": [1, 30]}
+    twice.update(poisson_scale_range=[0.05, 3], gray_noise_prob=0.4, jpeg_range=[30, 95])
+    both = [{f"{key}{number}": value for number in ("", "2") for key, value in block.items()} for block in (kernels, twice)]
+    options["datasets"]["train"] = {
+        **{"name": "photos", "type": "RealESRGANDataset", "dataroot_gt": str(folder), "meta_info": str(folder / "list.txt")},
+        **{"io_backend": {"type": "disk"}, "use_hflip": True, "use_rot": False, "final_sinc_prob": 0.8, **both[0]},
+        **{"num_worker_per_gpu": 0, "batch_size_per_gpu": 2, "dataset_enlarge_ratio": 20},
+    }
+    options.update(model_type="DistillationModel", scale=4, init="random", features=None, num_threads=1)
+    options.update(**both[1], second_blur_prob=0.8, gt_size=32, queue_size=4, gt_usm=False)
+    options["network_g"] = {"type": "SRVGGNetCompact", "num_feat": 8, "num_conv": 2, "upscale": 4}
+    options["teacher"] = {"type": "RRDBNet", **teacher, "checkpoint": str(tmp_path / "rrdb.safetensors")}
+    options["logger"]["use_tb_logger"] = False
+    options["train"].update(total_iter=6, pixel_opt={"type": "L1Loss"}, distill={"logits": {"type": "L1Loss"}})
+    return options

@@ -16,7 +16,7 @@ from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
 from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
 from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM
 from kd_plugins.checks.paths import image_datasets
-from kd_plugins.data import build_degradation
+from kd_plugins.data import build_degradation, realesrgan
 from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import choose, show
@@ -49,6 +49,8 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     ours = model if model is not None and house_of(model) == OURS else None
     _check_datasets(findings, opt, is_train)
     _check_scale(findings, opt)
+    if is_train:
+        _check_real_esrgan(findings, opt)
     check_ground_truth(findings, opt, model, is_train)
     check_multi_task(findings, opt, model, is_train)
     sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
@@ -73,6 +75,10 @@ def _check_datasets(findings: Findings, opt: Mapping[str, Any], is_train: bool) 
         allowed = ("val",) if is_train else ("train", "val", "test")
         if start not in allowed and not (is_train and phase == "train"):
             findings.error(("datasets", phase), f"expected train, val or val_... {'in training' if is_train else 'or test'}")
+        if start != "train" and mapping(mapping(opt["datasets"])[phase]).get("type") == "RealESRGANDataset":
+            findings.error(
+                ("datasets", phase, "type"), "RealESRGANDataset has no degraded images, expected PairedImageDataset, say"
+            )
     if not is_train:
         return
     if "train" not in phases:
@@ -94,6 +100,29 @@ def _check_accumulation(findings: Findings, opt: Mapping[str, Any]) -> None:
         part_size(mapping(opt.get("train")), batch)
     except ValueError as error:
         findings.error(("train", "accumulate"), str(error).removeprefix("train:accumulate: "))
+
+
+def _check_real_esrgan(findings: Findings, opt: Mapping[str, Any]) -> None:
+    for path, block in _training_images(opt):
+        if block.get("type") != "RealESRGANDataset":
+            continue
+        if "tasks" in path:
+            findings.error((*path, "type"), "RealESRGANDataset, whose pool of pairs would mix the tasks, expected it alone")
+        for key, text in realesrgan.faults(opt):
+            findings.error((key,), text)
+        scale, size = opt.get("scale"), opt.get("gt_size")
+        if isinstance(scale, int) and scale > 0 and realesrgan.CROP % scale:
+            findings.error(("scale",), f"{scale}, expected a divisor of {realesrgan.CROP}, the side of RealESRGANDataset's images")
+        if isinstance(size, int) and size > realesrgan.CROP:
+            findings.error(("gt_size",), f"{size}, expected at most {realesrgan.CROP}, the side of RealESRGANDataset's images")
+        if mapping(block.get("io_backend")).get("type") == "disk" and not block.get("meta_info"):
+            findings.error((*path, "meta_info"), "missing, expected a file with the path of an image in dataroot_gt in each line")
+        for number in ("", "2"):
+            kinds, odds = block.get(f"kernel_list{number}"), block.get(f"kernel_prob{number}")
+            if isinstance(kinds, list) and isinstance(odds, list) and len(kinds) != len(odds):
+                findings.error(
+                    (*path, f"kernel_prob{number}"), f"{len(odds)} values, expected one for each of {len(kinds)} kernels"
+                )
 
 
 def _training_images(opt: Mapping[str, Any]) -> list[tuple[Path, Mapping[Any, Any]]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from kd_plugins.arguments import Count, Flag, Text
+from kd_plugins.arguments import AtLeast, Count, Flag, Ordered, Share, Text
 from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
 from kd_plugins.data import TaskDataset
@@ -30,7 +30,14 @@ _REDS: dict[str, Spec] = {
     "flip_sequence": Flag,
 }
 _TEST_CLIP: dict[str, Spec] = {**_CLIP, "cache_data": Flag, "padding": Text, "use_duf_downsampling": Flag}
-_BLUR = ("kernel_list", "kernel_prob", "blur_sigma", "betag_range", "betap_range", "blur_kernel_size", "sinc_prob")
+_BLUR: dict[str, Spec] = {
+    "kernel_list": list[Literal["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]],
+    "kernel_prob": Annotated[list[float], AtLeast(0)],
+    **dict.fromkeys(("blur_sigma", "betag_range", "betap_range"), Annotated[tuple[float, float], Ordered(), AtLeast(0)]),
+    "sinc_prob": Share,
+}
+_KERNELS: dict[str, Spec] = {f"{key}{number}": spec for number in ("", "2") for key, spec in _BLUR.items()}
+_KERNELS["final_sinc_prob"] = Share
 _KEYS_OF_BASICSR: dict[str, dict[str, Spec]] = {
     "PairedImageDataset": {**_PAIR, "meta_info_file": Text, "color": Text},
     "RealESRGANPairedDataset": {**_PAIR, "meta_info": Text},
@@ -40,8 +47,8 @@ _KEYS_OF_BASICSR: dict[str, dict[str, Spec]] = {
         **_CROP,
         "dataroot_gt": Text,
         "meta_info": Text,
-        "final_sinc_prob": float,
-        **dict.fromkeys((*_BLUR, *(f"{key}2" for key in _BLUR)), Any),
+        **dict.fromkeys(("blur_kernel_size", "blur_kernel_size2"), int),  # read, and without effect: sizes are 7 to 21
+        **_KERNELS,
     },
     **dict.fromkeys(("REDSDataset", "REDSRecurrentDataset", "Vimeo90KDataset", "Vimeo90KRecurrentDataset"), _REDS),
     **dict.fromkeys(
@@ -51,6 +58,7 @@ _KEYS_OF_BASICSR: dict[str, dict[str, Spec]] = {
 _NEEDED: dict[str, tuple[str, ...]] = {
     "PairedImageDataset": ("dataroot_gt", "dataroot_lq", "io_backend"),
     "SingleImageDataset": ("dataroot_lq", "io_backend"),
+    "RealESRGANDataset": ("dataroot_gt", "io_backend", "blur_kernel_size", "blur_kernel_size2", *_KERNELS),
 }
 LOADER_NEEDS = ("batch_size_per_gpu", "num_worker_per_gpu")
 """What training needs of any dataset."""
@@ -58,7 +66,9 @@ LOADER_NEEDS = ("batch_size_per_gpu", "num_worker_per_gpu")
 
 def training_needs(kind: object) -> tuple[str, ...]:
     """What else training needs of a dataset of a type."""
-    needs = ("gt_size", "use_hflip", "use_rot") if kind == "PairedImageDataset" else ()
+    needs = {"PairedImageDataset": ("gt_size", "use_hflip", "use_rot"), "RealESRGANDataset": ("use_hflip", "use_rot")}.get(
+        str(kind), ()
+    )
     return getattr(DATASETS.entries.get(str(kind)), "needed_in_training", needs)
 
 

@@ -16,6 +16,7 @@ from kd_plugins.arguments.block_specs import NOTHING, WARNING, Block, Named, Spe
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.network_sources import ANY_STUDENT, NETWORK, TEACHER
+from kd_plugins.data import realesrgan
 from kd_plugins.models import DistillationModel, terms
 from kd_plugins.models.student_init import INIT
 from kd_plugins.teachers import ViewTransform
@@ -107,6 +108,7 @@ _TOP: dict[str, Spec] = {
     "datasets": Block("datasets", every=DATASETS),
     "network_g": NETWORK,
     "dist_params": Block("dist_params", {"backend": str, "port": int | str | None}, unknown=WARNING),
+    **realesrgan.OPTIONS,
 }
 _TOP_OURS: dict[str, Spec] = {
     "network_g": ANY_STUDENT,
@@ -117,13 +119,7 @@ _TOP_OURS: dict[str, Spec] = {
     "amp": Literal["bf16", "fp16", False, None],
     "channels_last": bool,
 }
-_REAL_ESRGAN = (
-    *("gt_usm", "l1_gt_usm", "percep_gt_usm", "gan_gt_usm", "high_order_degradation", "queue_size", "gt_size"),
-    *("resize_prob", "resize_range", "gaussian_noise_prob", "noise_range", "poisson_scale_range", "gray_noise_prob", "jpeg_range"),
-    *("resize_prob2", "resize_range2", "gaussian_noise_prob2", "noise_range2", "poisson_scale_range2", "gray_noise_prob2"),
-    *("jpeg_range2", "second_blur_prob"),
-)
-_TOP_UPSTREAM: dict[str, Spec] = {"network_d": NETWORK, **dict.fromkeys(_REAL_ESRGAN, Any)}
+_TOP_UPSTREAM: dict[str, Spec] = {"network_d": NETWORK}
 
 
 def file_block(

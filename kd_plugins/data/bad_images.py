@@ -114,7 +114,7 @@ def _files(dataset: Any, index: int) -> dict[str, str]:
     entry = paths[index] if isinstance(paths, list) and index < len(paths) else None
     if isinstance(entry, Mapping):
         return {key: entry[f"{key}_path"] for key in ("gt", "lq") if isinstance(entry.get(f"{key}_path"), str)}
-    return {"lq": entry} if isinstance(entry, str) else {}
+    return {"lq" if "dataroot_lq" in dataset.opt else "gt": entry} if isinstance(entry, str) else {}
 
 
 def _sizes(dataset: Any, files: Mapping[str, str]) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-_COLOURED = ("DegradedPhotoDataset", "DegradedImageDataset", "PairedImageDataset", "SingleImageDataset")
+_COLOURED = ("DegradedPhotoDataset", "DegradedImageDataset", "PairedImageDataset", "SingleImageDataset", "RealESRGANDataset")
 
 
 def task_blocks(block: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -160,7 +160,7 @@ class DistillationModel(RestorationModel):
             images = self.net_g(torch.cat([self.lq, *crops]) if crops else self.lq)
         self.output, *zoomed = images.chunk(1 + len(crops))
         self.zoomed = [*crops, *zoomed]
-        losses = self.supervised(self.output, self.gt)
+        losses = self.supervised(self.output, self.gt, self.gt_usm)
         if self.active:
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in step.terms})

@@ -23,7 +23,7 @@ def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) 
     """One random image of the training size, (1, C, H, W), of the data's channels, or of those that the network takes."""
     train = opt["datasets"].get("train", {})
     crops = next(iter(task_blocks(train).values()), train)  # of one size for all tasks
-    size = int(crops.get("gt_size") or 64) // int(opt.get("scale") or 1)
+    size = int(opt.get("gt_size") or crops.get("gt_size") or 64) // int(opt.get("scale") or 1)  # the first is Real-ESRGAN's
     if count := channels_of(train):
         generator = torch.Generator().manual_seed(0)  # its own, as that of `example_images`
         return torch.rand(1, count, size, size, generator=generator).to(device)

@@ -12,6 +12,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
+from kd_plugins.data.realesrgan import SHARPENED
 from kd_plugins.options import OptionError
 from kd_plugins.training.fade import Fade, first_without
 
@@ -80,6 +81,7 @@ class SupervisedLosses:
         if is_unlabelled(data):
             self.refuse(f"datasets:train ({data['type']})")
         pixel, perceptual = (train_opt.get(key) for key in _IMAGE_LOSSES)
+        self.sharpened = {key for key in _IMAGE_LOSSES if opt.get(SHARPENED[key])}
         self.pixel = build_loss(pixel).to(device) if pixel else None
         self.perceptual = build_loss(perceptual).to(device) if perceptual else None
 
@@ -93,12 +95,13 @@ class SupervisedLosses:
             texts = [f"{':'.join(path)}: expected {instead}" for path, instead in self.readers.items()]
             raise OptionError(f"{source} has no clean images, which these compare with: {'; '.join(texts)}")
 
-    def __call__(self, output: Tensor, gt: Tensor | None) -> dict[str, Tensor]:
+    def __call__(self, output: Tensor, gt: Tensor | None, gt_usm: Tensor | None = None) -> dict[str, Tensor]:
         """The losses by the name they are logged under.
 
         Args:
             output: the student's image, (N, C, H, W).
             gt: the clean image, of the same shape; None where the batch has none.
+            gt_usm: the same, sharpened, for the losses that compare with it (`SHARPENED`).
 
         Raises:
             OptionError: the shapes differ.
@@ -110,8 +113,9 @@ class SupervisedLosses:
                 f"network_g: its images are {tuple(output.shape)}, the clean images are {tuple(gt.shape)}, expected the same: its "
                 "scale, or its output's channels, are not the data's"
             )
-        losses = {"l_pix": self.pixel(output, gt)} if self.pixel else {}
+        pixel, perceptual = (gt_usm if key in self.sharpened else gt for key in _IMAGE_LOSSES)
+        losses = {"l_pix": self.pixel(output, pixel)} if self.pixel else {}
         if self.perceptual:
-            perceptual, style = self.perceptual(output, gt)
+            perceptual, style = self.perceptual(output, perceptual)
             losses.update({name: value for name, value in (("l_percep", perceptual), ("l_style", style)) if value is not None})
         return losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import path as osp
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from kd_plugins import distributed
 from kd_plugins.data.loading import shared_loader
+from kd_plugins.data.realesrgan import RealESRGANBatches
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.teachers.checkpoint import load_strictly, read_checkpoint
 from kd_plugins.teachers.network_description import described
@@ -44,6 +46,7 @@ class RestorationModel(BaseModel):
         updater: takes the steps. saver: writes checkpoints. Both in a training only. validator: restores and scores.
         lq, gt, paths, tasks: the batch: (N, C, h, w), (N, C, H, W) or None, names as far as there are some, the task of each
             sample or None.
+        gt_usm: `gt` sharpened, where the options of Real-ESRGAN ask for it (`RealESRGANBatches`); else None.
         output: the restored batch, (N, C, H, W).
         iteration: of the step, from 1.
     """
@@ -52,12 +55,14 @@ class RestorationModel(BaseModel):
     updater: Updater
     lq: Tensor
     gt: Tensor | None
+    gt_usm: Tensor | None
     tasks: list[str] | None
     output: Tensor
 
     def __init__(self, opt: dict[str, Any], net: nn.Module) -> None:
         super().__init__(opt)
         self.precision, self.iteration = Precision(opt), 0
+        self.batches = RealESRGANBatches(opt, self.device)
         self.net_g, self.net_g_ema = self.model_to_device(net), None
         parameters = sum(p.numel() for p in net.parameters())
         get_root_logger().info(f"Network: {type(net).__name__}, with parameters: {parameters:,d}")
@@ -91,35 +96,40 @@ class RestorationModel(BaseModel):
         raise NotImplementedError
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch {lq, gt}, or {lq} alone, with `lq_path` where there are names, and `task` where there are several tasks."""
-        self.lq = self.precision.to_memory_format(data["lq"].to(self.device))
-        self.gt = self.precision.to_memory_format(data["gt"].to(self.device)) if "gt" in data else None
+        """Take a batch {lq, gt}, or {lq} alone, with `lq_path` where there are names, and `task` where there are several tasks.
+
+        A training batch may come with kernels in place of `lq` (see `RealESRGANBatches`).
+        """
+        self._take(self.batches(data) if self.is_train else data)
+
+    def _take(self, data: Mapping[str, Any]) -> None:
+        found = {key: data[key].to(self.device) for key in ("lq", "gt", "gt_usm") if key in data}
+        images = {key: self.precision.to_memory_format(value) for key, value in found.items()}
+        self.lq, self.gt, self.gt_usm = images["lq"], images.get("gt"), images.get("gt_usm")
         self.paths, self.tasks = list(data.get("lq_path") or []), list(data["task"]) if "task" in data else None
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step: losses, backward pass, update (see `Updater.step`), and what the class does after it."""
         self.iteration = current_iter
         self.before_step(current_iter)
-        whole = self.lq, self.gt, self.tasks
+        whole = self.lq, self.gt, self.gt_usm, self.tasks
         try:
             self.updater.step(current_iter, self._parts(), partial(self._name_images, self.lq, self.gt), self.after_step)
         finally:
-            self.lq, self.gt, self.tasks = whole
+            self.lq, self.gt, self.gt_usm, self.tasks = whole
 
     def _parts(self) -> list[Callable[[], Losses]]:
         """What computes the losses of each part of the batch."""
         size = part_size(self.opt["train"], len(self.lq))
         if size == len(self.lq):
             return [self.compute_losses]
-        none = [None] * (len(self.lq) // size)
-        lq, gt = self.lq.split(size), none if self.gt is None else self.gt.split(size)
-        tasks = none if self.tasks is None else [self.tasks[start : start + size] for start in range(0, len(self.lq), size)]
+        whole = self.lq, self.gt, self.gt_usm, self.tasks
 
-        def compute(part: tuple[Tensor, Tensor | None, list[str] | None]) -> Losses:
-            self.lq, self.gt, self.tasks = part
+        def compute(start: int) -> Losses:
+            self.lq, self.gt, self.gt_usm, self.tasks = (each if each is None else each[start : start + size] for each in whole)
             return self.compute_losses()
 
-        return [partial(compute, part) for part in zip(lq, gt, tasks, strict=True)]
+        return [partial(compute, start) for start in range(0, len(self.lq), size)]
 
     def before_step(self, iteration: int) -> None:
         """Before the losses are computed; the batch is there."""
@@ -148,7 +158,7 @@ class RestorationModel(BaseModel):
 
     def restore(self, data: Mapping[str, Any], with_baselines: bool) -> dict[str, Tensor]:
         """Images of a batch by role, see `Validator`."""
-        self.feed_data(data)
+        self._take(data)
         self.test()
         images = {"student": self.output}
         if with_baselines:
@@ -185,7 +195,8 @@ class RestorationModel(BaseModel):
         checkpoints = {label: {"params": net} for label, net in self.networks().items()}
         if self.net_g_ema is not None:
             checkpoints["net_g"]["params_ema"] = self.net_g_ema
-        self.saver.save(epoch, current_iter, checkpoints, {**self.updater.state_dict(), **self.validator.state_dict()})
+        parts = (self.updater, self.validator, self.batches)
+        self.saver.save(epoch, current_iter, checkpoints, dict(ChainMap(*(part.state_dict() for part in parts))))
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Resume a run; the student has been loaded as `path: pretrain_network_g`.
@@ -193,8 +204,8 @@ class RestorationModel(BaseModel):
         Raises:
             ValueError: the state is that of another network.
         """
-        self.updater.load_state_dict(resume_state)
-        self.validator.load_state_dict(resume_state)
+        for part in (self.updater, self.validator, self.batches):
+            part.load_state_dict(resume_state)
         self.saver.resume(resume_state, {label: net for label, net in self.networks().items() if label != "net_g"})
 
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: str | Sequence[str] = "params") -> None:

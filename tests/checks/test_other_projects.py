@@ -70,14 +70,48 @@ GAN = (
     )
     .replace("path: {", "network_d: {type: VGGStyleDiscriminator, num_in_ch: 3, num_feat: 64}\npath: {pretrain_network_d: ~, ")
 )
+SYNTHESIS = """gt_usm: true
+resize_prob: [0.2, 0.7, 0.1]
+resize_range: [0.15, 1.5]
+gaussian_noise_prob: 0.5
+noise_range: [1, 30]
+poisson_scale_range: [0.05, 3]
+gray_noise_prob: 0.4
+jpeg_range: [30, 95]
+second_blur_prob: 0.8
+resize_prob2: [0.3, 0.4, 0.3]
+resize_range2: [0.3, 1.2]
+gaussian_noise_prob2: 0.5
+noise_range2: [1, 25]
+poisson_scale_range2: [0.05, 2.5]
+gray_noise_prob2: 0.4
+jpeg_range2: [30, 95]
+gt_size: 256
+queue_size: 192
+"""
+KERNELS = """    type: RealESRGANDataset
+    dataroot_gt: .
+    meta_info: a.yml
+    blur_kernel_size: 21
+    kernel_list: ['iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso']
+    kernel_prob: [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
+    sinc_prob: 0.1
+    blur_sigma: [0.2, 3]
+    betag_range: [0.5, 4]
+    betap_range: [1, 2]
+    blur_kernel_size2: 21
+    kernel_list2: ['iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso']
+    kernel_prob2: [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
+    sinc_prob2: 0.1
+    blur_sigma2: [0.2, 1.5]
+    betag_range2: [0.5, 4]
+    betap_range2: [1, 2]
+    final_sinc_prob: 0.8
+"""
 REAL = (
     COMMON.replace("MODEL", "RealESRNetModel")
-    .replace("scale: 4\n", "scale: 4\ngt_usm: true\nresize_prob: [0.2, 0.7, 0.1]\njpeg_range2: [30, 95]\nqueue_size: 180\n")
-    .replace(
-        "    type: PairedImageDataset\n    dataroot_gt: .\n    dataroot_lq: .\n    filename_tmpl: '{}'",
-        "    type: RealESRGANDataset\n    dataroot_gt: .\n    meta_info: a.yml\n    blur_kernel_size: 21\n    sinc_prob2: 0.1\n"
-        "    final_sinc_prob: 0.8\n    kernel_list: [iso, aniso]",
-    )
+    .replace("scale: 4\n", f"scale: 4\n{SYNTHESIS}")
+    .replace("    type: PairedImageDataset\n    dataroot_gt: images\n    dataroot_lq: images\n    filename_tmpl: '{}'\n", KERNELS)
 )
 VIDEO = (
     COMMON.replace("MODEL", "VideoRecurrentModel")
@@ -147,6 +181,28 @@ def test_files_of_basicsr_are_accepted(check, text):
 def test_a_file_of_basicsr_stays_one_when_a_teacher_joins(check):
     code, errors, _ = check(SR.replace("SRModel", "DistillationModel"), "teacher={type: MSRResNet, upscale: 4, checkpoint: a.yml}")
     assert (code, errors) == (0, [])
+
+
+def test_a_file_of_real_esrgan_stays_one_when_a_teacher_joins_and_says_what_it_lacks(check):
+    text = REAL.replace("RealESRNetModel", "DistillationModel")
+    teacher = "teacher={type: MSRResNet, upscale: 4, checkpoint: a.yml}"
+    assert check(text, teacher)[:2] == (0, [])
+    text = text.replace("jpeg_range2: [30, 95]\n", "").replace("gt_usm: true\n", "").replace("final_sinc_prob: 0.8", "own: 1")
+    code, errors, _ = check(
+        text, teacher, "queue_size=100", "gt_size=402", "resize_prob=[0.2, 0.7]", "scale=3", "jpeg_range=[0, 95]"
+    )
+    assert code == 2
+    for said in (
+        "jpeg_range2: missing, the degradation of Real-ESRGAN needs it",
+        "gt_usm: missing, expected true or false, or l1_gt_usm, percep_gt_usm, gan_gt_usm in its place",
+        "datasets:train:final_sinc_prob: missing",
+        "queue_size: 100, expected a multiple of batch_size_per_gpu, 16",
+        "resize_prob: [0.2, 0.7], expected a list of 3 values",
+        "jpeg_range: [0, 95], expected [lo, hi]",
+        "scale: 3, expected a divisor of 400, the side of RealESRGANDataset's images",
+        "gt_size: 402, expected at most 400",
+    ):
+        assert any(said in line for line in errors), said
 
 
 def test_unknown_keys_are_warnings_for_models_of_basicsr(check):
