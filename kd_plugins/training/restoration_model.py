@@ -123,7 +123,7 @@ class RestorationModel(BaseModel):
         size = part_size(self.opt["train"], len(self.lq))
         if size == len(self.lq):
             return [self.compute_losses]
-        whole = self.lq, self.gt, self.gt_usm, self.tasks
+        whole: tuple[Any, ...] = self.lq, self.gt, self.gt_usm, self.tasks
 
         def compute(start: int) -> Losses:
             self.lq, self.gt, self.gt_usm, self.tasks = (each if each is None else each[start : start + size] for each in whole)
