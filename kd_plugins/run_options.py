@@ -15,7 +15,7 @@ from os import path as osp
 from typing import Any
 
 from kd_plugins.options import OptionError, OptionFile, add_option_file, read_option_file, require_keys
-from kd_plugins.yaml_loader import text_saying
+from kd_plugins.yaml_loader import one_line, text_saying
 
 DATA_PATHS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info")
 """Keys of a dataset that name a file or folder, in which `~` is the user's own."""
@@ -98,7 +98,12 @@ def parse_options(
     return opt, args
 
 
-def keep_option_file(found: OptionFile, opt: Mapping[str, Any], folder: str) -> None:
+def kept_file(found: OptionFile, opt: Mapping[str, Any]) -> str:
+    """Where the option file of a run is kept: in its folder."""
+    return osp.join(opt["path"]["log"], osp.basename(found.file))
+
+
+def keep_option_file(found: OptionFile, opt: Mapping[str, Any]) -> None:
     """Write the option file into a run's folder so that it alone repeats the run: its bases, `--force_yml` and the seed included.
 
     So is a student that was made of the teacher: another timing would choose another one. A file that is complete as it stands
@@ -107,7 +112,6 @@ def keep_option_file(found: OptionFile, opt: Mapping[str, Any], folder: str) -> 
     Args:
         found: the file as it was read.
         opt: the run's options.
-        folder: where a file of the same name is written.
     """
     ran = {key: opt[key] for key in ("name", "manual_seed") if str(found.opt.get(key)) != str(opt[key])}
     if chosen := opt.get("chosen_student"):
@@ -115,8 +119,39 @@ def keep_option_file(found: OptionFile, opt: Mapping[str, Any], folder: str) -> 
     given = {**found.opt, **ran}
     with open(found.file, encoding="utf-8") as stream:
         text = text_saying(given, stream.read())
-    with open(osp.join(folder, osp.basename(found.file)), "w", encoding="utf-8") as stream:
+    with open(kept_file(found, opt), "w", encoding="utf-8") as stream:
         stream.write(f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {' '.join(sys.argv)}\n\n{text}")
+
+
+def summary(opt: Mapping[str, Any], changed: Sequence[str] = ()) -> str:
+    """What a run is, in one line: its name, networks, data, steps.
+
+    Args:
+        opt: the completed options.
+        changed: what `--force_yml` says.
+    """
+    known = [f"{opt['name']}: {opt['model_type']}"]
+    roles = ("teacher", "student") if opt.get("teacher") else ("", "network")
+    for role, key in zip(roles, ("teacher", "network_g"), strict=True):
+        if role:
+            known.append(f"{role} {_network(opt[key])}")
+    for phase, dataset in opt["datasets"].items():
+        known.append(f"{phase} {dataset.get('name')}")
+    if opt["is_train"]:
+        known.append(f"{opt['train']['total_iter']} steps")
+    if changed:
+        known.append(f"--force_yml {' '.join(changed)}")
+    return " | ".join(known)
+
+
+def _network(block: Any) -> str:
+    """A network in a word or two: its checkpoint, or its type."""
+    if not isinstance(block, Mapping):
+        return str(block)
+    if isinstance(block.get("tasks"), Mapping):
+        return ", ".join(f"{task}: {_network(own)}" for task, own in block["tasks"].items())
+    name = block.get("checkpoint") or block.get("type")
+    return osp.basename(str(name)) if name else one_line(dict(block))
 
 
 def _complete_datasets(opt: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tables as text."""
+"""What images and scores are called, in the log, in TensorBoard and in the report; and tables as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ROLES = ("input", "student", "teacher")
+"""Whose images are scored, in the order in which they are shown."""
+SHOWN = (*ROLES, "clean")
+GAP = "gap"
+"""The student's score less its teacher's."""
+RESTORED = "restored"
+"""What the student is called where there is no teacher."""
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
+
+
+def role_word(role: str, has_teacher: bool) -> str:
+    """What a reader is told of a role."""
+    return RESTORED if role == "student" and not has_teacher else role
+
+
+def score_tag(dataset: str, metric: str, role: str = "student") -> str:
+    """The tag of a score in TensorBoard: BasicSR's own for what is trained, with the role behind it for the others."""
+    return f"metrics/{dataset}/{metric}" + ("" if role == "student" else f"_{role}")
 
 
 def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
@@ -27,10 +43,11 @@ def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     return "\n".join(("", title, *[""] * markdown, *(line.rstrip() for line in lines if line.strip())))
 
 
-def score_table(title: str, scores: Scores, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def score_table(title: str, scores: Scores, has_teacher: bool, best: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """Metrics of input, student and teacher, the student's gap to the teacher, and the best value so far."""
     roles = [role for role in ROLES if role in scores]
-    columns = ["metric", *roles, *(["gap"] if "teacher" in roles else []), *(["best @ iteration"] if best else [])]
+    words = [role_word(role, has_teacher) for role in roles]
+    columns = ["metric", *words, *([GAP] if "teacher" in roles else []), *(["best @ iteration"] if best else [])]
     rows = []
     for metric, value in scores["student"].items():
         row = [metric, *(f"{scores[role][metric]:.4f}" for role in roles)]

@@ -16,8 +16,8 @@ from kd_plugins.checks.evaluation import scored_phases, trained_student
 from kd_plugins.data.loading import readable_loader
 from kd_plugins.options import option_errors
 from kd_plugins.process import prepare_process
-from kd_plugins.run_options import parse_options
-from kd_plugins.train import build_registered_model, held_log, start_log
+from kd_plugins.run_options import keep_option_file, parse_options
+from kd_plugins.train import begin_log, build_registered_model, held_log, start_log
 from kd_plugins.training.lock import only_run
 
 
@@ -37,15 +37,18 @@ def test_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | Non
     opt, args = parse_options(root_path, is_train=False, argv=argv, check=partial(check_file, is_train=False))
     prepare_process(opt)
     with only_run(opt["path"]["results_root"]):
-        with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
+        with held_log(shown=True) as held, option_errors(args.opt):  # nothing is written for what nothing can be built from
+            begin_log(opt, args)
             loaders = [_build_loader(opt["datasets"][phase], opt) for phase in scored_phases(opt)]
             if student := trained_student(opt, opt["name"], root_path):
                 opt["path"] = {"param_key_g": "params_ema", **opt["path"], "pretrain_network_g": student}
-                get_root_logger().info(f"The file names no weights to score: those that its training left are, {student}.")
+                get_root_logger().info(f"The option file names no weights; scored are those that its training left, {student}.")
             model = build_registered_model(opt)
         make_exp_dirs(opt)
+        if opt["rank"] == 0:
+            keep_option_file(args.found, opt)
         distributed.broadcast_object(None)  # the folders are there
-        logger = start_log(opt, "test", args.warnings, held)
+        logger = start_log(opt, "test", held)
         for loader in loaders:
             logger.info(f"Testing {loader.dataset.opt['name']}...")
             model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=opt["val"].get("save_img", True))

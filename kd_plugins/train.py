@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from os import path as osp
+from pathlib import Path
 from typing import Any
 
 import basicsr
@@ -28,7 +30,7 @@ from kd_plugins.data.loading import readable_loader, resumable_loader
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
-from kd_plugins.run_options import keep_option_file, parse_options
+from kd_plugins.run_options import keep_option_file, kept_file, parse_options, summary
 from kd_plugins.tables import score_table
 from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state
 from kd_plugins.training.lock import only_run
@@ -56,19 +58,21 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
     prepare_process(opt)
     with only_run(opt["path"]["experiments_root"]):
         resume_state = _load_resume_state(opt, args.warnings)
-        with held_log() as held, option_errors(args.opt):  # nothing is written for options that nothing can be built from
+        with held_log(shown=True) as held, option_errors(args.opt):  # nothing is written for what nothing can be built from
+            begin_log(opt, args)
             model, loader, sampler, val_loaders, total_iters = build_run(opt, resume_state)
         if resume_state is None:
             make_exp_dirs(opt)
             if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
                 mkdir_and_rename(osp.join(root_path, "tb_logger", opt["name"]))
         if opt["rank"] == 0:
-            keep_option_file(args.found, model.opt, opt["path"]["experiments_root"])
+            keep_option_file(args.found, model.opt)
         distributed.broadcast_object(None)  # the folders are there
-        logger = start_log(opt, "train", args.warnings, held)
+        logger = start_log(opt, "train", held)
         tb_logger = init_tb_loggers(opt)
         if tb_logger:
-            tb_logger.add_text("options", f"```yaml\n{_kept_text(args.found.file, opt)}\n```")
+            text = Path(kept_file(args.found, opt)).read_text(encoding="utf-8")
+            tb_logger.add_text("options", f"```yaml\n{text}\n```")
         epoch = current_iter = 0
         if resume_state is not None:
             epoch, current_iter = resume_state["epoch"], resume_state["iter"]
@@ -77,12 +81,6 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
         loop.run(total_iters)
         _close(opt, model, logger, tb_logger)
         return model
-
-
-def _kept_text(file: str, opt: dict[str, Any]) -> str:
-    """The option file in the run's folder."""
-    with open(osp.join(opt["path"]["experiments_root"], osp.basename(file)), encoding="utf-8") as stream:
-        return stream.read()
 
 
 def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, Any, Any, list[Any], int]:
@@ -140,13 +138,15 @@ def build_registered_model(opt: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def held_log() -> Iterator[list[logging.LogRecord]]:
-    """Keep the lines of BasicSR's log for `start_log`: its file cannot exist before the run's folder does."""
+def held_log(shown: bool = False) -> Iterator[list[logging.LogRecord]]:
+    """Keep the lines of BasicSR's log for the file of `start_log`, which cannot exist before the run's folder does.
+
+    Args:
+        shown: whether the terminal has them at once, those of the first process.
+    """
     logger, held = logging.getLogger("basicsr"), []
     before = logger.handlers, logger.level, dict(initialized_logger)
-    holder = logging.Handler()
-    holder.emit = held.append  # type: ignore[method-assign]
-    logger.handlers = [holder]
+    logger.handlers = [_Holder(held), *([_Terminal()] if shown and distributed.rank() == 0 else [])]
     logger.setLevel(logging.INFO)
     initialized_logger["basicsr"] = True
     try:
@@ -158,17 +158,46 @@ def held_log() -> Iterator[list[logging.LogRecord]]:
         initialized_logger.update(initialized)
 
 
-def start_log(opt: dict[str, Any], task: str, warnings: Sequence[str], held: Sequence[logging.LogRecord] = ()) -> logging.Logger:
-    """The run's log, on the terminal and in the experiment's folder: versions, options, warnings, and the lines kept before it."""
+class _Holder(logging.Handler):
+    def __init__(self, held: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self.emit = held.append  # type: ignore[method-assign]
+
+
+class _Terminal(logging.Handler):
+    """Writes as BasicSR's log does, through what moves on the terminal meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def begin_log(opt: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """The first lines of a run: versions, what the options come to, warnings.
+
+    Args:
+        opt: the completed options.
+        args: the parsed arguments, with the option file and the warnings.
+    """
+    logger = get_root_logger()
+    logger.info(f"kd_plugins {kd_plugins.__version__}, BasicSR {basicsr.__version__}, PyTorch {torch.__version__}")
+    logger.info(f"{summary(opt, args.force_yml)} | all options: {osp.relpath(kept_file(args.found, opt))}")
+    for warning in args.warnings:
+        logger.warning(warning)
+
+
+def start_log(opt: dict[str, Any], task: str, held: Sequence[logging.LogRecord]) -> logging.Logger:
+    """The run's log, on the terminal and in its folder; the file begins with the lines that were kept, and all options."""
     file = osp.join(opt["path"]["log"], f"{task}_{opt['name']}_{get_time_str()}.log")
     logger = get_root_logger(logger_name="basicsr", log_level=logging.INFO, log_file=file)
-    logger.info(f"kd_plugins {kd_plugins.__version__}, BasicSR {basicsr.__version__}, PyTorch {torch.__version__}")
-    logger.info(dict2str(opt))
-    for warning in warnings:
-        logger.warning(warning)
-    for record in held:
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
+    options = logging.LogRecord(logger.name, logging.INFO, __file__, 0, dict2str(opt), None, None)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            for record in (*held, options):
+                handler.handle(record)
     return logger
 
 
@@ -217,9 +246,10 @@ def _resume(model: Any, state: dict[str, Any], path: str) -> list[str]:
 
 
 def _close(opt: dict[str, Any], model: Any, logger: logging.Logger, tb_logger: Any) -> None:
+    has_teacher = bool(opt.get("teacher"))
     for dataset, scores in getattr(model, "scores", {}).items():
-        logger.info(score_table(f"Result on {dataset}", scores))
-    logger.info(f"Student: {osp.join(opt['path']['models'], 'net_g_latest.pth')}")
+        logger.info(score_table(f"Result on {dataset}", scores, has_teacher))
+    logger.info(f"{'Student' if has_teacher else 'Network'}: {osp.join(opt['path']['models'], 'net_g_latest.pth')}")
     if tb_logger:
         logger.info(f"Curves and pictures: tensorboard --logdir {osp.join(opt['root_path'], 'tb_logger', opt['name'])}")
         tb_logger.close()

@@ -145,7 +145,7 @@ def test_the_check_names_file_and_line_across_bases(files, capsys):
 def kept(folder, *argv, **parse):
     opt, args = parse_options(str(folder), True, ["-opt", *argv])
     (folder / "kept").mkdir()
-    keep_option_file(args.found, opt, "kept")
+    keep_option_file(args.found, opt | {"path": {"log": "kept"}})
     return opt, Path("kept", os.path.basename(argv[0]))
 
 

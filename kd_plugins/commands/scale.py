@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from kd_plugins.students.family import Family
     from kd_plugins.students.from_teacher import COSTS, TIMES, candidates, read_request
     from kd_plugins.students.stopwatch import Stopwatch
+    from kd_plugins.terminal import status
 
     opt = read_option_file(args.opt, args.force_yml).opt  # not the whole check: a file with a teacher alone will do
     if not isinstance(opt.get("teacher"), dict):
@@ -53,18 +54,21 @@ def run(args: argparse.Namespace) -> int:
     with option_errors(args.opt):
         request = read_request({**block, **timing} if any(name in block for name in TIMES) else block)
         family = Family(opt["teacher"])
-        watch = Stopwatch(family, **{**request.timing, **timing})
-        found = list(islice(candidates(family, request, watch), _SHOWN))
-        if request.target not in TIMES:
-            watch.take_turns(found)
-        _show(request, watch, found)
+        with status("Looking for students") as shown:
+            note = lambda line: shown.update(f"Looking for students: {line}")  # noqa: E731
+            watch = Stopwatch(family, **{**request.timing, **timing}, note=note)
+            found = list(islice(candidates(family, request, watch), _SHOWN))
+            if request.target not in TIMES:
+                watch.take_turns(found)
+            table = _table(request, watch, found)
+        print(table)
     chosen = yaml.safe_dump(family.blueprint.block(found[0].changes), default_flow_style=True, sort_keys=False, width=1000)
     print(f"\nnetwork_g: {chosen.strip()}")
     return 0
 
 
-def _show(request: Request, watch: Stopwatch, candidates: list[Candidate]) -> None:
-    """Print the table; the first candidate is the chosen one."""
+def _table(request: Request, watch: Stopwatch, candidates: list[Candidate]) -> str:
+    """The table; the first candidate is the chosen one."""
     from kd_plugins.students.from_teacher import TIMES
     from kd_plugins.tables import render_table
 
@@ -85,4 +89,4 @@ def _show(request: Request, watch: Stopwatch, candidates: list[Candidate]) -> No
         rows.append(row(label, each.changes, each.params, each.flops, latency.median / teacher.median, latency))
     size = "x".join(map(str, family.image.shape[-2:]))
     title = f"Students of {type(family.teacher).__name__}: FLOPs at {size}, latency at {watch.where} (median, fastest - slowest)"
-    print(render_table(title, ["", *names, "parameters", "FLOPs", "of the time", "latency"], rows))
+    return render_table(title, ["", *names, "parameters", "FLOPs", "of the time", "latency"], rows)

@@ -17,6 +17,7 @@ from kd_plugins.metrics.complexity import Complexity, measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.tables import render_table
 from kd_plugins.teachers import WRONG_ARGUMENTS
+from kd_plugins.terminal import status
 
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
@@ -81,7 +82,8 @@ def compare_networks(teacher: nn.Module, student: nn.Module, x: Tensor, scale: i
     roles = {"teacher": teacher, "student": student}
     costs = [_cost(role, net, x) for role, net in roles.items()]
     names = [f"{role} ({type(net).__name__})" for role, net in roles.items()]
-    times, timed_at = time_networks(list(roles.values()), x, RESTORED // scale)
+    with status("Timing teacher and student"):
+        times, timed_at = time_networks(list(roles.values()), x, RESTORED // scale)
     rows = [
         [name, f"{cost.params / 1e6:.3f} M", f"{cost.flops / 1e9:.3f} G", str(latency)]
         for name, cost, latency in zip(names, costs, times, strict=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.randomness import kept_randomness, seed_generators
+from kd_plugins.tables import ROLES
 from kd_plugins.teachers import Teacher
 
 _IMAGES = 3
@@ -57,7 +58,7 @@ def sanity_check(opt: Mapping[str, Any], teacher: Teacher, student: nn.Module | 
 
 
 def _report(sample: Sample, scores: Mapping[str, float | None], teacher: Teacher) -> None:
-    known = {role: score for role, score in scores.items() if score is not None}
+    known = {role: score for role in ROLES if (score := scores.get(role)) is not None}
     size = "x".join(map(str, sample.lq.shape[-2:]))
     count = len(sample.lq)
     where = f"{count} crop{'s' * (count > 1)} ({size}) of {sample.name}"

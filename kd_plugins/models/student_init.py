@@ -11,7 +11,6 @@ import torch
 import yaml
 from basicsr.data import build_dataset
 from basicsr.utils import get_root_logger
-from rich.console import Console
 from torch import Tensor, nn
 
 from kd_plugins import distributed
@@ -21,6 +20,7 @@ from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import Channels, first_order, inherit
 from kd_plugins.students.from_teacher import student_of
 from kd_plugins.students.kept_student import kept_student
+from kd_plugins.terminal import status
 
 
 @checked
@@ -84,8 +84,8 @@ def _choose_student(opt: Mapping[str, Any], request: Any) -> dict[str, Any]:
     weights = paths.get("resume_state") or paths.get("pretrain_network_g")
     if weights and (kept := kept_student(weights, request)):
         return kept
-    with Console(stderr=True).status("Looking for a student") as status:  # shown on terminals only
-        student = student_of(opt.get("teacher"), request, lambda line: status.update(f"Looking for a student: {line}"))
+    with status("Looking for a student") as shown:
+        student = student_of(opt.get("teacher"), request, lambda line: shown.update(f"Looking for a student: {line}"))
     return {"from_teacher": dict(request), "network_g": student.block, "costs": student.said}
 
 
@@ -131,13 +131,14 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
         return {}
     refits = init.refit and not opt["path"].get("resume_state")  # a resumed student gets its own weights
     batches, importance = [], None
-    if refits or init.channels == "importance":
-        with kept_randomness():
-            batches = list(_batches(opt, init.batches))
-    if init.channels == "importance":
-        importance = first_order(teacher, batches)
-    images = _one_size([batch["lq"] for batch in batches]) if refits else None
-    kept = inherit(student, teacher, init.channels, importance, images)
+    with status("Fitting the student's start to its teacher"):
+        if refits or init.channels == "importance":
+            with kept_randomness():
+                batches = list(_batches(opt, init.batches))
+        if init.channels == "importance":
+            importance = first_order(teacher, batches)
+        images = _one_size([batch["lq"] for batch in batches]) if refits else None
+        kept = inherit(student, teacher, init.channels, importance, images)
     distributed.broadcast_parameters(student.parameters())  # sums that differ in their last digit could keep other channels
     how = f"channels: {init.channels}{', refit' if refits else ''}"
     get_root_logger().info(f"The student starts from the teacher's weights ({how}).")

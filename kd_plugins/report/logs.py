@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kd_plugins.tables import RESTORED, ROLES
+
 Points = dict[int, float]
 """Values by iteration; where a run went on from an earlier iteration, the later value counts."""
 
@@ -22,7 +24,7 @@ class Course:
     """The course of a training.
 
     Attributes:
-        losses: each term of the sum by iteration, weighted, and the sum itself as `total`.
+        losses: each term of the sum by iteration, weighted, by the name it is logged under, and the sum itself as `total`.
         trust: the share of pixels at which a term with `trust` was trusted.
         scores: by dataset, metric and role (input, student, teacher).
     """
@@ -72,7 +74,7 @@ def _records(lines: list[str]) -> Iterator[list[str]]:
 
 def _note_step(course: Course, iteration: int, text: str) -> None:
     values = {name: number for name, value in _VALUE.findall(text) if (number := _number(value)) is not None}
-    terms = {name.removeprefix("l_"): value for name, value in values.items() if name.startswith("l_") and name != "l_total"}
+    terms = {name: value for name, value in values.items() if name.startswith("l_") and name != "l_total"}
     if terms:
         terms["total"] = sum(terms.values())
     for name, value in terms.items():
@@ -85,9 +87,9 @@ def _note_step(course: Course, iteration: int, text: str) -> None:
 def _note_scores(course: Course, dataset: str, iteration: int, table: list[str]) -> None:
     header, *rows = (_GAP.split(line.strip()) for line in table if line.strip() and not set(line.strip()) <= {"─", "-"})
     for metric, *cells in rows:
-        for role, cell in zip(header[1:], cells, strict=False):
-            value = _number(cell)
-            if role in ("input", "student", "teacher") and value is not None:
+        for word, cell in zip(header[1:], cells, strict=False):
+            role, value = "student" if word == RESTORED else word, _number(cell)
+            if role in ROLES and value is not None:
                 course.scores.setdefault(dataset, {}).setdefault(metric, {}).setdefault(role, {})[iteration] = value
 
 

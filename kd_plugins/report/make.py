@@ -75,7 +75,7 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
     side = RESTORED // student.scale
     found.costs, found.measured_at = measure_costs(run, (side, side)), f"{side}x{side}"
     found.device = _device_name(run.device)
-    found.options = run.file.read_text(encoding="utf-8")
+    found.options, found.has_teacher = run.file.read_text(encoding="utf-8"), teacher is not None
     return found
 
 

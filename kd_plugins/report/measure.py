@@ -13,18 +13,17 @@ from typing import Any
 import torch
 from basicsr.data import build_dataset
 from torch import Tensor
-from tqdm import tqdm
 
 from kd_plugins.checks.evaluation import scored_phases
 from kd_plugins.data.downsample import enlarge
 from kd_plugins.data.pictures import Image, to_image
 from kd_plugins.metrics.reference import needs_reference
 from kd_plugins.metrics.score import score
+from kd_plugins.tables import SHOWN
+from kd_plugins.terminal import bar
 
 Restore = Callable[[Tensor, "Sequence[str] | None"], Tensor]
 """(1, C, H, W) and its task, if there are several, to the restored image."""
-SHOWN = ("input", "student", "teacher", "clean")
-"""The roles whose images are kept, in the order in which they are shown."""
 LARGEST_SIDE = 1024
 """Of what is restored of an image: of a larger one the middle."""
 _LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's
@@ -108,7 +107,7 @@ def _compare(
     sums: dict[str, dict[str, float]] = {}
     kept: list[tuple[float, int, Example]] = []
     blocks: dict[str, dict[str, Any]] = {}
-    for index in tqdm(chosen, desc=str(block["name"]), unit="image", leave=False, disable=None):
+    for index in bar(chosen, desc=str(block["name"]), unit="image"):
         item, cropped = _middle(dataset[index], scale)
         restored, tasks = _restore(item, networks, device)
         if found is None:

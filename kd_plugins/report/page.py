@@ -16,6 +16,7 @@ from kd_plugins.report.logs import Course
 from kd_plugins.report.measure import Comparison
 from kd_plugins.report.pictures import Figure, figure
 from kd_plugins.report.runs import Cost
+from kd_plugins.tables import GAP, ROLES, role_word, score_tag
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Findings:
         measured_at: size of the image that FLOPs, time and memory are those of.
         device: where they were timed.
         options: the text of the option file.
+        has_teacher: whether what was trained is a student.
         notes: what could not be measured, and why.
         links: files beside the page: name and what it is.
     """
@@ -43,6 +45,7 @@ class Findings:
     measured_at: str = ""
     device: str = ""
     options: str = ""
+    has_teacher: bool = True
     notes: list[str] = field(default_factory=list)
 
     def score(self, role: str) -> float | None:
@@ -82,15 +85,17 @@ class Stage(NamedTuple):
 def render_run(found: Findings) -> str:
     """The page of one run."""
     figures = [each for comparison in found.comparisons for each in _figures(comparison)]
+    word = role_word("student", found.has_teacher)
     return _render(
         "run.html",
         title=found.name,
         steps=found.course.steps,
         found=found,
+        columns=(*(role_word(role, found.has_teacher) for role in ROLES), GAP) if found.has_teacher else ("input", word),
         tiles=list(_tiles(found)),
         rows=list(_rows(found)),
         stages=_stages(found.comparisons[0]) if found.comparisons else [],
-        charts=list(_charts(found.course)),
+        charts=list(_charts(found.course, word)),
         figures=figures,
         footnotes=list(_footnotes(found)),
     )
@@ -105,6 +110,7 @@ def _render(template: str, **context: Any) -> str:
     files = resources.files("kd_plugins.report") / "templates"
     loader = FunctionLoader(lambda name: (files / name).read_text(encoding="utf-8"))
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["word"] = role_word
     style, script = (Markup((files / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     return environment.get_template(template).render(version=__version__, style=style, script=script, **context)
 
@@ -119,6 +125,9 @@ def _tiles(found: Findings) -> Iterator[tuple[str, str]]:
         yield f"{_signed('psnr', student - teacher)} dB", "against its teacher"
     elif student is not None:
         yield f"{student:.2f} dB", "PSNR to the teacher" if found.comparisons[0].reference == "teacher" else "PSNR"
+        before = found.score("input")
+        if before is not None and not found.has_teacher:
+            yield f"{_signed('psnr', student - before)} dB", "against its input"
     mine, theirs = found.costs.get("student"), found.costs.get("teacher")
     if mine is None or theirs is None:
         return
@@ -138,7 +147,7 @@ def _rows(found: Findings) -> Iterator[Row]:
     for comparison in found.comparisons:
         yield Row(comparison.dataset)
         for metric, higher in comparison.metrics.items():
-            values = [comparison.means.get(role, {}).get(metric) for role in ("input", "student", "teacher")]
+            values = [comparison.means.get(role, {}).get(metric) for role in ROLES]
             cells = ["" if value is None else _score(metric, value) for value in values]
             difference = None if None in values[1:] else values[1] - values[2]  # type: ignore[operator]
             good = None if difference is None else (difference >= 0) == higher
@@ -206,27 +215,37 @@ def _stages(comparison: Comparison) -> list[Stage]:
 
 
 class Chart(NamedTuple):
-    """A chart with its heading and its legend."""
+    """A chart with its heading and its legend.
+
+    Attributes:
+        title: the heading.
+        tag: that of the same values in TensorBoard, or how it begins.
+        names: the legend.
+        svg: the drawing.
+    """
 
     title: str
+    tag: str
     names: Sequence[str]
     svg: Markup
 
 
-def _charts(course: Course) -> Iterator[Chart]:
+def _charts(course: Course, word: str) -> Iterator[Chart]:
     for dataset, metrics in course.scores.items():
         for metric, roles in list(metrics.items())[:2]:
-            series = [Series("student", sorted(roles.get("student", {}).items()), marked=True)]
+            series = [Series(word, sorted(roles.get("student", {}).items()), marked=True)]
             flat = [Series(role, sorted(roles[role].items())[-1:], flat=True) for role in ("teacher", "input") if role in roles]
             unit, lines = _named(metric), [*series, *flat]
-            yield Chart(f"{unit} on {dataset}", [each.name for each in lines], chart(lines, "iteration", unit))
+            title, tag = f"{unit} on {dataset}", score_tag(dataset, metric)
+            yield Chart(title, tag, [each.name for each in lines], chart(lines, "iteration", unit))
     if course.losses:
         names = sorted(course.losses, key=lambda name: name != "total")
         series = [Series(name, sorted(course.losses[name].items())) for name in names]
-        yield Chart("Terms of the loss, weighted", names, chart(series, "iteration", "loss", log_y=True))
+        yield Chart("Terms of the loss, weighted", "losses", names, chart(series, "iteration", "loss", log_y=True))
     if course.trust:
         series = [Series(name, sorted(values.items())) for name, values in course.trust.items()]
-        yield Chart("Share of pixels where the teacher is trusted", list(course.trust), chart(series, "iteration", "share"))
+        share = chart(series, "iteration", "share")
+        yield Chart("Share of pixels where the teacher is trusted", "trust", list(course.trust), share)
 
 
 def _front(family: Sequence[Findings]) -> Markup:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from kd_plugins.data.pictures import Image, in_colour, squared_error, worst_window
-from kd_plugins.report.measure import SHOWN, Example
+from kd_plugins.report.measure import Example
+from kd_plugins.tables import SHOWN
 
 _LONGEST = 960  # of a whole image in the page; crops are shown pixel by pixel
 _CROP = 64

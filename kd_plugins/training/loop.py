@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from traceback import clear_frames
@@ -21,6 +20,7 @@ from kd_plugins.data.loading import STOPPED, shared_loader
 from kd_plugins.errors import BadData, Interrupted, OutOfMemory, RunStopped, lacks_memory
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import kept_randomness, random_state, set_random_state
+from kd_plugins.terminal import bar
 from kd_plugins.training.bad_steps import BadSteps
 from kd_plugins.training.checkpoint_files import SaveError
 from kd_plugins.training.interrupt import Interrupt
@@ -57,6 +57,7 @@ class Loop:
         self.updater, saver = getattr(model, "updater", None), getattr(model, "saver", None)  # BasicSR's own models have no parts
         self.progress = saver.progress if saver else {}  # what a state keeps of this loop
         self.logger, self.message_logger = get_root_logger(), MessageLogger(opt, current_iter + 1, tb_logger)
+        self.message_logger.max_iters += 1  # it counts one step too few that are left: at the last, -1
         self.interrupt = Interrupt()
         self.is_whole = True  # whether the model is between steps, so that its state can be saved
         self.skipped: dict[str, int] = {}  # how often each bad image was skipped
@@ -75,14 +76,12 @@ class Loop:
             SaveError: a checkpoint could not be written. For any other error the state is saved first.
         """
         start = time.time()
-        # on a terminal; elsewhere the log lines tell the time left
-        hidden = self.opt["rank"] != 0 or not sys.stderr.isatty()
-        bar = tqdm(initial=self.current_iter, total=total_iters, unit="it", dynamic_ncols=True, disable=hidden)
-        with logging_redirect_tqdm([self.logger]), bar, self.interrupt:
+        steps = bar(initial=self.current_iter, total=total_iters, unit="it", leave=True)
+        with logging_redirect_tqdm([self.logger]), steps, self.interrupt:
             try:
                 if self.current_iter and self.progress:
                     self._validate_if_due()  # the state was saved before the validation of its iteration
-                self._steps(total_iters, bar)
+                self._steps(total_iters, steps)
                 self._count_skipped()
                 self.logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start))}")
                 self.model.save(epoch=-1, current_iter=-1)  # the latest
@@ -111,14 +110,14 @@ class Loop:
             error.args = (f"{error}. {at}",)
         self.logger.error(f"Stopped: {error}." if isinstance(error, RunStopped) else f"{type(error).__name__}: {error}. {at}.")
 
-    def _steps(self, total_iters: int, bar: tqdm) -> None:
+    def _steps(self, total_iters: int, shown: tqdm) -> None:
         data_timer, iter_timer = AvgTimer(), AvgTimer()
         for position, data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
             data_timer.record()
             self.interrupt.check(data.get(STOPPED, ""))
             self.step(data, position)
             iter_timer.record()
-            bar.update()
+            shown.update()
             if self.current_iter % self.opt["logger"]["print_freq"] == 0:
                 self._log(time=iter_timer.get_avg_time(), data_time=data_timer.get_avg_time())
             if self.current_iter % int(self.opt["logger"]["save_checkpoint_freq"]) == 0:

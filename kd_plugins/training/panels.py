@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from kd_plugins.data.pictures import Image, in_colour, squared_error, worst_window
+from kd_plugins.tables import SHOWN
 
-_ORDER = ("input", "student", "teacher", "clean")
 _ZOOM = 4
 _BAR = 22  # height of a caption
 _SIZE, _SMALLEST = 0.5, 0.25  # of its letters
@@ -27,7 +27,7 @@ def draw_panel(images: Mapping[str, Image], captions: Mapping[str, str]) -> Imag
     Returns:
         (H, W, 3) uint8, BGR.
     """
-    order = [role for role in _ORDER if role in images]
+    order = [role for role in SHOWN if role in images]
     shown = {role: in_colour(images[role]).copy() for role in order}
     student = shown["student"]
     reference = next((shown[role] for role in ("clean", "teacher") if role in shown), student)

@@ -67,7 +67,7 @@ class RestorationModel(BaseModel):
         parameters = sum(p.numel() for p in net.parameters())
         get_root_logger().info(f"Network: {type(net).__name__}, with parameters: {parameters:,d}")
         self._load_pretrained(self.net_g, opt["path"].get("param_key_g", "params"))
-        self.validator = Validator(opt.get("val") or {}, self.restore, self._image_path)
+        self.validator = Validator(opt.get("val") or {}, self.restore, self._image_path, bool(opt.get("teacher")))
 
     def build_ema(self) -> None:
         """Build the network with averaged weights, if there is to be one."""

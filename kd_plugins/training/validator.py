@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from basicsr.utils import get_root_logger, imwrite
 from torch import Tensor
-from tqdm import tqdm
 
 from kd_plugins import distributed
 from kd_plugins.data.downsample import enlarge
@@ -20,7 +19,8 @@ from kd_plugins.errors import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.metrics.score import score
 from kd_plugins.options import OptionError
-from kd_plugins.tables import ROLES, Scores, score_table
+from kd_plugins.tables import GAP, ROLES, Scores, role_word, score_table, score_tag
+from kd_plugins.terminal import bar
 from kd_plugins.training.panels import draw_panel
 
 Restore = Callable[[Mapping[str, Any], bool], Mapping[str, Tensor]]
@@ -32,20 +32,23 @@ class Validator:
     Teacher and input do not change: they are restored and scored once for each dataset.
 
     Args:
-        val_opt: the `val` block: SRModel's keys (metrics, save_img, suffix, pbar), `panels`, how many images to show in
-            TensorBoard (default 2), as input, student, teacher, clean side by side, and `baselines`, whether teacher and input are
-            scored too (default true).
+        val_opt: the `val` block: SRModel's keys (metrics, save_img, suffix; `pbar: false` hides the bar), `panels`, how many
+            images to show in TensorBoard (default 2), as input, student, teacher, clean side by side, and `baselines`, whether
+            teacher and input are scored too (default true).
         restore: called with a batch of one image, and whether the baselines are wanted; returns images (1, C, H, W): the
             `student`'s, the `clean` one where there is one, and the baselines, `teacher` and `input`, as far as there are such.
         image_path: called with a dataset's name, an image's and the iteration: where a restored image is saved.
+        has_teacher: whether what is trained is a student.
 
     Attributes:
         scores: by dataset, role and metric: of the last validation.
         best: by dataset and metric: the student's best value (`val`), its iteration (`iter`) and which way is `better`.
     """
 
-    def __init__(self, val_opt: Mapping[str, Any], restore: Restore, image_path: Callable[[str, str, Any], str]) -> None:
-        self.opt, self.restore, self.image_path = val_opt, restore, image_path
+    def __init__(
+        self, val_opt: Mapping[str, Any], restore: Restore, image_path: Callable[[str, str, Any], str], has_teacher: bool = True
+    ) -> None:
+        self.opt, self.restore, self.image_path, self.has_teacher = val_opt, restore, image_path, has_teacher
         self.metrics: Mapping[str, Mapping[str, Any]] = val_opt.get("metrics") or {}
         self.scores: dict[str, dict[str, Mapping[str, float]]] = {}
         self.best: dict[str, dict[str, dict[str, Any]]] = {}
@@ -66,7 +69,8 @@ class Validator:
         dataset = loader.dataset.opt["name"]
         with_baselines = dataset not in self.scores and self.opt.get("baselines", True)
         rows: list[Scores] = []  # one for each image
-        for index, data in enumerate(tqdm(loader, unit="image", leave=False, disable=not self.opt.get("pbar"))):
+        images_of = bar(loader, desc=dataset, unit="image", shown=self.opt.get("pbar") is not False)
+        for index, data in enumerate(images_of):
             if data is None:
                 continue
             shown = bool(tb_logger) and index < int(self.opt.get("panels", 2))
@@ -91,7 +95,8 @@ class Validator:
         psnr = next((block for block in self.metrics.values() if block["type"] == "calculate_psnr"), None)
         scored = [role for role in images if role in ROLES] if psnr and "clean" in images else []
         values = {role: score({"img": images[role], "img2": images["clean"]}, psnr) for role in scored if psnr}
-        return {role: f"{role} {values[role]:.2f} dB" if role in values else role for role in images}
+        words = {role: role_word(role, self.has_teacher) for role in images}
+        return {role: f"{word} {values[role]:.2f} dB" if role in values else word for role, word in words.items()}
 
     def _score(self, images: Mapping[str, Image], roles: Iterable[str]) -> Scores:
         clean = {"img2": images["clean"]} if "clean" in images else {}
@@ -104,19 +109,17 @@ class Validator:
         return {role: {m: sum(row[role][m] for row in rows) / len(rows) for m in self.metrics} for role in rows[0]}
 
     def _report(self, dataset: str, iteration: Any, tb_logger: Any) -> None:
-        scores, best = self.scores[dataset], {}
+        scores, best, title = self.scores[dataset], {}, f"Test of {dataset}"
         if isinstance(iteration, int):
-            best = self._note_best(dataset, scores["student"], iteration)
-        get_root_logger().info(score_table(f"Validation {dataset} at {iteration}", scores, best))
+            best, title = self._note_best(dataset, scores["student"], iteration), f"Validation {dataset} at {iteration}"
+        get_root_logger().info(score_table(title, scores, self.has_teacher, best))
         if tb_logger is None:
             return
         for metric, value in scores["student"].items():
-            tag = f"metrics/{dataset}/{metric}"
-            tb_logger.add_scalar(tag, value, iteration)
-            for role in [role for role in ROLES if role in scores and role != "student"]:
-                tb_logger.add_scalar(f"{tag}_{role}", scores[role][metric], iteration)
+            for role in [role for role in ROLES if role in scores]:
+                tb_logger.add_scalar(score_tag(dataset, metric, role), scores[role][metric], iteration)
             if "teacher" in scores:
-                tb_logger.add_scalar(f"{tag}_gap", value - scores["teacher"][metric], iteration)
+                tb_logger.add_scalar(score_tag(dataset, metric, GAP), value - scores["teacher"][metric], iteration)
 
     def _note_best(self, dataset: str, scores: Mapping[str, float], iteration: int) -> Mapping[str, Mapping[str, Any]]:
         best = self.best.setdefault(dataset, {})

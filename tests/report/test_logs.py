@@ -15,7 +15,7 @@ Validation my photos at 2000
 def test_losses_their_sum_the_trust_and_the_scores_are_read(tmp_path):
     (tmp_path / "train_tiny_1.log").write_text(LOG)
     course = read_course(tmp_path)
-    assert course.losses["pix"] == {1000: 0.025, 2000: 0.02} and course.losses["hint"] == {1000: 0.5}
+    assert course.losses["l_pix"] == {1000: 0.025, 2000: 0.02} and course.losses["l_hint"] == {1000: 0.5}
     assert course.losses["total"] == {1000: 0.525, 2000: 0.02}
     assert course.trust == {"kl": {1000: 0.9}} and course.steps == 2000
     assert course.scores["my photos"]["psnr"] == {"input": {2000: 27.6792}, "student": {2000: 32.8596}, "teacher": {2000: 39.6008}}
@@ -24,7 +24,7 @@ def test_losses_their_sum_the_trust_and_the_scores_are_read(tmp_path):
 def test_of_a_run_that_went_on_from_an_earlier_state_the_later_values_count(tmp_path):
     (tmp_path / "train_tiny_1.log").write_text(LOG)
     (tmp_path / "train_tiny_2.log").write_text(LOG.replace("2.0000e-02", "1.0000e-02").replace("iter:   1,000", "iter:   3,000"))
-    assert read_course(tmp_path).losses["pix"] == {1000: 0.025, 2000: 0.01, 3000: 0.025}
+    assert read_course(tmp_path).losses["l_pix"] == {1000: 0.025, 2000: 0.01, 3000: 0.025}
 
 
 def test_a_folder_without_a_log_has_no_course(tmp_path):

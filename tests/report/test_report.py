@@ -63,6 +63,7 @@ def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys)
         "FLOPs",
         "3 MiB",
         "Terms of the loss",
+        "metrics/small/psnr",
     ):
         assert words in text, words
     assert "astronaut" in text and "coffee" in text

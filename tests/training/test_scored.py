@@ -24,7 +24,7 @@ def test_a_training_file_scores_what_its_training_left_on_its_validation_sets(tr
     trained = [line for line in capfd.readouterr().err.splitlines() if line.strip().startswith("psnr ")][-1].split()
     assert main(["test", "-opt", file]) == 0
     said = capfd.readouterr().err
-    assert "The file names no weights to score: those that its training left are, " in said
+    assert "The option file names no weights; scored are those that its training left, " in said
     assert "Loading Restormer from " in said
     assert "Testing small..." in said and "photos" not in said.partition("Number of test images")[2]
     (row,) = [line.split() for line in said.splitlines() if line.strip().startswith("psnr ")]
