@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any
 
@@ -16,6 +18,16 @@ def ignore_signals() -> None:
     """Ignore signals in a worker process: a scheduler signals all processes, and the main one still needs batches to stop well."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+# multiprocessing would wait for ever for a worker that ignores SIGTERM: that of a loader which something still holds
+Finalize(None, _kill_workers, exitpriority=10)
 
 
 class _Deaths:
