@@ -26,7 +26,9 @@ from kd_plugins.arguments.traversal import no_entry
 from kd_plugins.atomic_files import remove_leftovers
 from kd_plugins.checks import check_file
 from kd_plugins.checks.option_keys import MODELS
-from kd_plugins.data.loading import readable_loader, resumable_loader
+from kd_plugins.data.crop_stages import crop_stages, stage_at
+from kd_plugins.data.loading import readable_loader
+from kd_plugins.data.training_data import TrainingData
 from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
@@ -60,7 +62,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
         resume_state = _load_resume_state(opt, args.warnings)
         with held_log(shown=True) as held, option_errors(args.opt):  # nothing is written for what nothing can be built from
             begin_log(opt, args)
-            model, loader, sampler, val_loaders, total_iters = build_run(opt, resume_state)
+            model, data, val_loaders, total_iters = build_run(opt, resume_state)
         if resume_state is None:
             make_exp_dirs(opt)
             if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
@@ -77,45 +79,48 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
         if resume_state is not None:
             epoch, current_iter = resume_state["epoch"], resume_state["iter"]
             logger.info(f"Resuming training from epoch: {epoch}, iter: {current_iter}.")
-        loop = Loop(opt, model, loader, sampler, val_loaders, tb_logger, epoch, current_iter)
+        loop = Loop(opt, model, data, val_loaders, tb_logger, epoch, current_iter)
         loop.run(total_iters)
         _close(opt, model, logger, tb_logger)
         return model
 
 
-def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, Any, Any, list[Any], int]:
+def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, TrainingData, list[Any], int]:
     """Build everything a training needs; nothing is written.
 
     Args:
-        opt: the completed options.
+        opt: the completed options; of the training data those of the stage that the run begins in are left.
         resume_state: a state to resume from.
 
     Returns:
-        The model, the training loader and its sampler, the validation loaders, the last iteration.
+        The model, the training data, the validation loaders, the last iteration.
 
     Raises:
         KeyError, ValueError, FileNotFoundError: see `option_errors`.
     """
-    logger = get_root_logger()
+    logger, iteration = get_root_logger(), resume_state["iter"] if resume_state else 0
     _take_one_gpu(opt, logger)
+    stages = crop_stages(opt["datasets"]["train"])
+    opt["datasets"]["train"] = stages[stage_at(stages, iteration)].block
     try:
-        loader, sampler, val_loaders, _, total_iters = create_train_val_dataloader(opt, logger)
+        built: tuple[Any, ...] = create_train_val_dataloader(opt, logger)
     except ZeroDivisionError:  # upstream counts the epochs
         raise ValueError("datasets:train: no image to train on") from None
-    val_loaders = [readable_loader(loader) for loader in val_loaders]
-    loader, sampler, warning = resumable_loader(loader, sampler, opt)
-    if warning:
+    loader, _, val_loaders, _, total_iters = built
+    val_loaders = [readable_loader(each) for each in val_loaders]
+    data = TrainingData(opt, stages, loader.dataset, iteration)
+    if warning := data.warning():
         logger.warning(warning)
     model = build_registered_model(opt)
-    images, saver = len(loader.dataset), getattr(model, "saver", None)  # BasicSR's own models have none
+    saver = getattr(model, "saver", None)  # BasicSR's own models have none
     progress: dict[str, int] = saver.progress if saver else {}
     if resume_state is not None:
         for change in _resume(model, resume_state, opt["path"]["resume_state"]):
             logger.warning(change)
-        if (before := progress.get("images", images)) != images:
+        images, before = data.images, progress.get("images", data.images)
+        if before != images and not data.begins_at(iteration):  # larger crops may leave out small images
             logger.warning(f"datasets:train: {images} images, {before} before: the state's position in the epoch does not fit.")
-    progress["images"] = images
-    return model, loader, sampler, val_loaders, total_iters
+    return model, data, val_loaders, total_iters
 
 
 def _take_one_gpu(opt: dict[str, Any], logger: logging.Logger) -> None:

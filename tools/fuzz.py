@@ -116,9 +116,9 @@ class Options:
     def _train(self, file: Path) -> None:
         opt, args = parse_options(str(self.folder), True, ["-opt", str(file)], partial(check_file, is_train=True))
         with held_log(), option_errors(args.opt):
-            model, loader, sampler, *_ = build_run(opt)
+            model, data, *_ = build_run(opt)
         with held_log():
-            Loop(opt, model, loader, sampler, []).step(next(iter(loader)))
+            Loop(opt, model, data, []).step(next(data.batches(0, (0, 0)))[1])
             model.get_current_log()
 
 

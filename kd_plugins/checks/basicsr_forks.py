@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from kd_plugins.arguments.block_specs import Fork
 
-_PROGRESSIVE = "a size of crop and batch for each stage of training (progressive learning): the loader here has one size, "
-_BY_HAND = "train stage by stage with `gt_size` and `batch_size_per_gpu`, each resumed from the last"
 _NOISE = "here a dataset degrades by `degradation: {type: noise, sigma: ...}` of DegradedPhotoDataset"
 
 FORKS: dict[str, dict[str, Fork]] = {
@@ -28,9 +26,6 @@ FORKS: dict[str, dict[str, Fork]] = {
         "trans_num": Fork("NAFNet", "averages over turned and mirrored images; each is restored once here"),
     },
     "dataset": {
-        "gt_sizes": Fork("Restormer", _PROGRESSIVE + _BY_HAND, changes_training=True),
-        "mini_batch_sizes": Fork("Restormer", _PROGRESSIVE + _BY_HAND, changes_training=True),
-        "iters": Fork("Restormer", _PROGRESSIVE + _BY_HAND, changes_training=True),
         "geometric_augs": Fork(
             "Restormer", "flips and turns; here `use_hflip: true` and `use_rot: true` do", changes_training=True
         ),

@@ -9,14 +9,14 @@ from typing import Any, cast
 from kd_plugins.arguments import Path, fits, schema_of
 from kd_plugins.arguments.block_specs import house_of
 from kd_plugins.checks.channels import check_channels
-from kd_plugins.checks.datasets import LOADER_NEEDS, training_needs
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
 from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
 from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
 from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM
 from kd_plugins.checks.paths import image_datasets
-from kd_plugins.data import build_degradation, realesrgan
+from kd_plugins.checks.training_data import check_training_data
+from kd_plugins.data import build_degradation
 from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import choose, show
@@ -28,7 +28,6 @@ from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network import main_block
 from kd_plugins.teachers.network_description import plain_network
 from kd_plugins.teachers.network_keys import teacher_keys
-from kd_plugins.training.accumulation import part_size
 from kd_plugins.training.optimizers import SCHEDULERS
 
 _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `restart_weights` goes with, and its default
@@ -47,10 +46,8 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     """
     model = MODELS.entries.get(str(opt.get("model_type")))
     ours = model if model is not None and house_of(model) == OURS else None
-    _check_datasets(findings, opt, is_train)
+    _check_phases(findings, opt, is_train)
     _check_scale(findings, opt)
-    if is_train:
-        _check_real_esrgan(findings, opt)
     check_ground_truth(findings, opt, model, is_train)
     check_multi_task(findings, opt, model, is_train)
     sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
@@ -62,13 +59,13 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     if not is_train:
         return
     _check_schedule(findings, mapping(opt.get("train")))
-    _check_accumulation(findings, opt)
+    check_training_data(findings, opt)
     _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
         _check_terms(findings, opt, ours)
 
 
-def _check_datasets(findings: Findings, opt: Mapping[str, Any], is_train: bool) -> None:
+def _check_phases(findings: Findings, opt: Mapping[str, Any], is_train: bool) -> None:
     phases = [str(phase) for phase in mapping(opt.get("datasets"))]
     for phase in phases:
         start = phase.split("_")[0]
@@ -83,50 +80,6 @@ def _check_datasets(findings: Findings, opt: Mapping[str, Any], is_train: bool) 
         return
     if "train" not in phases:
         findings.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
-    train = mapping(mapping(opt.get("datasets")).get("train"))
-    blocks = [(("datasets", "train"), train, LOADER_NEEDS)] if train else []
-    blocks += [(path, block, training_needs(block.get("type"))) for path, block in _training_images(opt)]
-    for path, block, keys in blocks:
-        for key in keys:
-            if block.get(key) is None and not (key in block and key.startswith("use_")):
-                findings.error((*path, key), f"missing, training on {block.get('type')} needs it")
-
-
-def _check_accumulation(findings: Findings, opt: Mapping[str, Any]) -> None:
-    batch = mapping(mapping(opt.get("datasets")).get("train")).get("batch_size_per_gpu")
-    if not isinstance(batch, int) or not isinstance(mapping(opt.get("train")).get("accumulate", 1), int):
-        return  # said by their types
-    try:
-        part_size(mapping(opt.get("train")), batch)
-    except ValueError as error:
-        findings.error(("train", "accumulate"), str(error).removeprefix("train:accumulate: "))
-
-
-def _check_real_esrgan(findings: Findings, opt: Mapping[str, Any]) -> None:
-    for path, block in _training_images(opt):
-        if block.get("type") != "RealESRGANDataset":
-            continue
-        if "tasks" in path:
-            findings.error((*path, "type"), "RealESRGANDataset, whose pool of pairs would mix the tasks, expected it alone")
-        for key, text in realesrgan.faults(opt):
-            findings.error((key,), text)
-        scale, size = opt.get("scale"), opt.get("gt_size")
-        if isinstance(scale, int) and scale > 0 and realesrgan.CROP % scale:
-            findings.error(("scale",), f"{scale}, expected a divisor of {realesrgan.CROP}, the side of RealESRGANDataset's images")
-        if isinstance(size, int) and size > realesrgan.CROP:
-            findings.error(("gt_size",), f"{size}, expected at most {realesrgan.CROP}, the side of RealESRGANDataset's images")
-        if mapping(block.get("io_backend")).get("type") == "disk" and not block.get("meta_info"):
-            findings.error((*path, "meta_info"), "missing, expected a file with the path of an image in dataroot_gt in each line")
-        for number in ("", "2"):
-            kinds, odds = block.get(f"kernel_list{number}"), block.get(f"kernel_prob{number}")
-            if isinstance(kinds, list) and isinstance(odds, list) and len(kinds) != len(odds):
-                findings.error(
-                    (*path, f"kernel_prob{number}"), f"{len(odds)} values, expected one for each of {len(kinds)} kernels"
-                )
-
-
-def _training_images(opt: Mapping[str, Any]) -> list[tuple[Path, Mapping[Any, Any]]]:
-    return [(path, block) for path, block in image_datasets(opt) if path[1] == "train"]
 
 
 def _check_scale(findings: Findings, opt: Mapping[str, Any]) -> None:
@@ -136,10 +89,6 @@ def _check_scale(findings: Findings, opt: Mapping[str, Any]) -> None:
     if scale < 1:
         findings.error(("scale",), f"{show(scale)}, expected a whole number from 1 up")
         return
-    for path, train in _training_images(opt):
-        size = train.get("gt_size")
-        if "gt_size" in training_needs(train.get("type")) and isinstance(size, int) and size % scale:
-            findings.error((*path, "gt_size"), f"{size}, expected a multiple of the scale, {scale}")
     for path, dataset in image_datasets(opt):
         factor = _shrinks_by(dataset)
         if factor not in (None, scale):

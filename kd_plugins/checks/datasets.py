@@ -12,10 +12,11 @@ from kd_plugins.arguments import AtLeast, Count, Flag, Ordered, Share, Text
 from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, house_of, signature_block
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
 from kd_plugins.data import TaskDataset
+from kd_plugins.data.crop_stages import RESTORMER, STAGE, STAGES
 from kd_plugins.data.dataset_registration import LOADER, takes_keywords
 
 _BACKEND = Block("io_backend", {"type": Literal["disk", "lmdb", "memcached"]}, ("type",), every=Any)
-_LOADER: dict[str, Spec] = {**LOADER, "io_backend": _BACKEND}
+_LOADER: dict[str, Spec] = {**LOADER, "io_backend": _BACKEND, STAGES: Many(lambda: STAGE), **RESTORMER}
 _CROP: dict[str, Spec] = {"gt_size": Count, "use_hflip": Flag, "use_rot": Flag}
 _NORMAL: dict[str, Spec] = {"mean": list[float] | None, "std": list[float] | None}
 _PAIR: dict[str, Spec] = {**_NORMAL, **_CROP, "dataroot_gt": Text, "dataroot_lq": Text, "filename_tmpl": Text}

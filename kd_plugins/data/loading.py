@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from basicsr.data import build_dataloader
-from basicsr.data.prefetch_dataloader import PrefetchDataLoader, PrefetchGenerator
+from basicsr.data.data_sampler import EnlargedSampler
+from basicsr.data.prefetch_dataloader import PrefetchGenerator
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from kd_plugins import distributed
@@ -46,17 +48,18 @@ class ResumableSampler(Sampler):
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
         self.epoch = self.first = 0
+        self.last: float = math.inf
 
-    def set_epoch(self, epoch: int, first: int = 0) -> None:
-        """Choose the epoch, and how many of this process's items in it to skip."""
-        self.epoch, self.first = epoch, first
+    def set_epoch(self, epoch: int, first: int = 0, last: float = math.inf) -> None:
+        """Choose the epoch, how many of this process's items in it to skip, and after how many to end."""
+        self.epoch, self.first, self.last = epoch, first, last
         self.sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Item]:
-        epoch, first = self.epoch, self.first
+        epoch, first, last = self.epoch, self.first, self.last
         replicas, rank = getattr(self.sampler, "num_replicas", 1), getattr(self.sampler, "rank", 0)
         for count, index in enumerate(self.sampler):
-            if count >= first:
+            if first <= count < last:
                 yield Item(index, epoch, count * replicas + rank)
 
     def __len__(self) -> int:
@@ -100,36 +103,39 @@ class SeededItems(Dataset):
             return self.dataset[item.index]
 
 
-def resumable_loader(loader: Any, sampler: Any, opt: Mapping[str, Any]) -> tuple[TrainingBatches, ResumableSampler, str]:
-    """Rebuild BasicSR's training loader with seeded items and a sampler that can start in the middle of an epoch.
+def resumable_loader(dataset: Any, block: Mapping[str, Any], opt: Mapping[str, Any]) -> tuple[TrainingBatches, ResumableSampler]:
+    """Build a training loader as BasicSR does, with seeded items and a sampler that can start in the middle of an epoch.
 
     Args:
-        loader: BasicSR's, for its dataset.
-        sampler: its sampler.
-        opt: the options of the run.
+        dataset: what is read.
+        block: its options.
+        opt: those of the run.
 
     Returns:
-        The loader, the sampler, and why a run that goes on would see other images (empty: it would not).
+        The loader and its sampler.
 
     Raises:
         ValueError: an epoch has no whole batch, or more items than memory can hold.
     """
-    if len(loader) == 0:
-        raise ValueError(f"datasets:train: {len(sampler)} images in an epoch, fewer than a batch has ({loader.batch_size})")
+    dataset, prefetches = ReadableItems(dataset), block.get("prefetch_mode") == "cpu"
+    sampler = EnlargedSampler(dataset, distributed.world_size(), distributed.rank(), block.get("dataset_enlarge_ratio", 1))
     if len(sampler) > _LONGEST_EPOCH:
         raise ValueError(f"datasets:train:dataset_enlarge_ratio: {len(sampler)} in an epoch, expected at most {_LONGEST_EPOCH}")
-    seed, warning = opt["manual_seed"], ""
-    dataset, prefetches = ReadableItems(loader.dataset), isinstance(loader, PrefetchDataLoader)
-    if prefetches and loader.num_workers == 0 and not hasattr(dataset, "seeded_item"):
-        seed = None  # it draws in a thread beside the training: seeding there would disturb what is drawn here
-        warning = "prefetch_mode: cpu without workers: a run that goes on will see other crops; num_worker_per_gpu: 1 repairs it."
+    seed = None if draws_beside(dataset, block) else opt["manual_seed"]
     resumable = ResumableSampler(sampler)
-    block = {**opt["datasets"]["train"], "prefetch_mode": None}
-    made = build_dataloader(SeededItems(dataset, seed), block, opt["num_gpu"], opt["dist"], resumable, seed=None)
+    plain = {**block, "prefetch_mode": None}
+    made = build_dataloader(SeededItems(dataset, seed), plain, opt["num_gpu"], opt["dist"], resumable, seed=None)
+    if len(made) == 0:
+        raise ValueError(f"datasets:train: {len(sampler)} images in an epoch, fewer than a batch has ({made.batch_size})")
     made.worker_init_fn = _start_worker
     made.collate_fn = _collate
     made.generator = torch.Generator()  # it draws a seed for workers in every epoch: not from the run's generator
-    return TrainingBatches(made, loader.num_prefetch_queue if prefetches else 0), resumable, warning
+    return TrainingBatches(made, block.get("num_prefetch_queue", 1) if prefetches else 0), resumable
+
+
+def draws_beside(dataset: Any, block: Mapping[str, Any]) -> bool:
+    """Whether a dataset draws in a thread beside the training: seeding there would disturb what is drawn in it."""
+    return block.get("prefetch_mode") == "cpu" and not block.get("num_worker_per_gpu") and not hasattr(dataset, "seeded_item")
 
 
 def _collate(items: list[Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,11 @@ def steps_within(seconds: float, text: str) -> tuple[int, float]:
         opt, _ = parse_options(folder, True, ["-opt", str(file)])
         prepare_process(opt)
         begun = time.perf_counter()
-        model, loader, sampler, *_ = build_run(opt)
+        model, data, *_ = build_run(opt)
         started = time.perf_counter() - begun
         opt["logger"]["use_tb_logger"] = False
-        loop = Loop(opt, model, loader, sampler, [])
-        times = [_timed(loop, data) for data in _first(sampler, loader, _STEPS)]
+        loop = Loop(opt, model, data, [])
+        times = [_timed(loop, batch) for _, (_, batch) in zip(range(_STEPS), data.batches(0, (0, 0)), strict=False)]
     half = _STEPS // 2
     step = (sum(times[1:half]) + sum(times[half + 1 :])) / (_STEPS - 2)  # the first of each half warms up
     steps = int((_SHARE * seconds - started) / step)
@@ -56,12 +55,6 @@ def steps_within(seconds: float, text: str) -> tuple[int, float]:
 def training_steps() -> int:
     """The steps of a training that is timed."""
     return _STEPS
-
-
-def _first(sampler: Any, loader: Any, count: int) -> Iterator[Any]:
-    sampler.set_epoch(0, 0)
-    for _, data in zip(range(count), loader, strict=False):
-        yield data
 
 
 def _timed(loop: Loop, data: Any) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from traceback import clear_frames
 from typing import Any
 
-from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
 from basicsr.utils import AvgTimer, MessageLogger, get_root_logger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -17,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from kd_plugins import distributed
 from kd_plugins.data.bad_images import SKIPPED
 from kd_plugins.data.loading import STOPPED, shared_loader
+from kd_plugins.data.training_data import Position, TrainingData
 from kd_plugins.errors import BadData, Interrupted, OutOfMemory, RunStopped, lacks_memory
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import kept_randomness, random_state, set_random_state
@@ -32,8 +32,7 @@ class Loop:
     Args:
         opt: the options of the run.
         model: any model of BasicSR's kind.
-        loader: the training data.
-        sampler: its `ResumableSampler`.
+        data: the training data.
         val_loaders: the validation data.
         tb_logger: TensorBoard's writer, or None.
         epoch: the epoch to begin in.
@@ -44,15 +43,14 @@ class Loop:
         self,
         opt: Mapping[str, Any],
         model: Any,
-        loader: Any,
-        sampler: Any,
+        data: TrainingData,
         val_loaders: Sequence[Any],
         tb_logger: Any = None,
         epoch: int = 0,
         current_iter: int = 0,
     ) -> None:
         self.opt, self.model, self.tb_logger = opt, model, tb_logger
-        self.loader, self.sampler, self.val_loaders = loader, sampler, val_loaders
+        self.data, self.val_loaders = data, val_loaders
         self.epoch, self.current_iter, self.saved_at, self.begun_at = epoch, current_iter, current_iter, current_iter
         self.updater, saver = getattr(model, "updater", None), getattr(model, "saver", None)  # BasicSR's own models have no parts
         self.progress = saver.progress if saver else {}  # what a state keeps of this loop
@@ -112,7 +110,8 @@ class Loop:
 
     def _steps(self, total_iters: int, shown: tqdm) -> None:
         data_timer, iter_timer = AvgTimer(), AvgTimer()
-        for position, data in itertools.islice(self._batches(), max(total_iters - self.current_iter, 0)):
+        batches = self.data.batches(self.current_iter, (self.epoch, self.progress.get("samples", 0)))
+        for position, data in itertools.islice(batches, max(total_iters - self.current_iter, 0)):
             data_timer.record()
             self.interrupt.check(data.get(STOPPED, ""))
             self.step(data, position)
@@ -126,7 +125,7 @@ class Loop:
             data_timer.start()
             iter_timer.start()
 
-    def step(self, data: Any, position: tuple[int, int] = (0, 0)) -> None:
+    def step(self, data: Any, position: Position = (0, 0)) -> None:
         """Take one step.
 
         Args:
@@ -134,13 +133,15 @@ class Loop:
             position: the epoch, and how many of its samples are used up after this batch.
 
         Raises:
-            OptionError: the first step of the run found options that do not go together: a crop too small for a loss, say.
+            OptionError: the first step of the run, or of a stage, found options that do not go together: a crop too small for a
+                loss, say.
             BadSteps, BadData: see `run`.
         """
         if STOPPED in data:
             raise BadData(data[STOPPED])
         self._note_skipped(data)
-        is_first, restore = self.current_iter == self.begun_at, self._remember()
+        is_first = self.current_iter == self.begun_at or self.data.begins_at(self.current_iter)
+        restore = self._remember()
         self.current_iter += 1
         if self.updater:
             self.updater.updating = False
@@ -160,8 +161,9 @@ class Loop:
             raise OptionError(f"the first step: {error}") from error
         self._take(position)
 
-    def _take(self, position: tuple[int, int]) -> None:
+    def _take(self, position: Position) -> None:
         self.epoch, self.progress["samples"] = position
+        self.progress["images"] = self.data.images
 
     def _remember(self) -> Callable[[], None]:
         """Copy what a step changes besides the networks; returns a function that restores it."""
@@ -193,24 +195,6 @@ class Loop:
         if names := {name for own in found for name in own}:
             times = sum(sum(own.values()) for own in found)
             self.logger.warning(f"Bad images skipped in training: {len(names)}, {times} times in all.")
-
-    def _batches(self) -> Iterator[tuple[tuple[int, int], Any]]:
-        """Endless batches, each with the epoch and how many of its samples are used up; the first begins where the run stopped.
-
-        Upstream counts an epoch's incomplete last batch, which the loader drops, and so may end before the last iteration.
-        """
-        batch_size, prefetcher = self.loader.batch_size or 1, None
-        epoch, samples = self.epoch, self.progress.get("samples", 0)
-        while True:
-            self.sampler.set_epoch(epoch, samples)
-            if prefetcher is None:
-                prefetcher = _build_prefetcher(self.loader, self.opt)  # it asks for batches at once, so the sampler comes first
-            else:
-                prefetcher.reset()
-            while (data := prefetcher.next()) is not None:
-                samples += batch_size
-                yield (epoch, samples), data
-            epoch, samples = epoch + 1, 0
 
     def _log(self, **timing: float) -> None:
         lrs = self.model.get_current_learning_rate()
@@ -244,12 +228,3 @@ class Loop:
                     loader = self.interrupt.watch(shared_loader(loader))
                 self.model.validation(loader, self.current_iter, self.tb_logger, self.opt["val"].get("save_img", False))
         self.progress["validated"] = self.current_iter
-
-
-def _build_prefetcher(loader: Any, opt: Mapping[str, Any]) -> Any:
-    mode = opt["datasets"]["train"].get("prefetch_mode")
-    if mode not in (None, "cpu", "cuda"):
-        raise OptionError(f"datasets:train:prefetch_mode: {mode!r}, expected cpu, cuda or nothing")
-    if mode == "cuda" and opt["num_gpu"] == 0:
-        get_root_logger().warning("prefetch_mode: cuda needs a GPU; prefetching on the CPU.")
-    return CUDAPrefetcher(loader, opt) if mode == "cuda" and opt["num_gpu"] else CPUPrefetcher(loader)

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from basicsr.data import build_dataloader, build_dataset
+from basicsr.data import build_dataset
 from basicsr.data.data_sampler import EnlargedSampler
 from skimage import data as photos
 
 from kd_plugins.data import loading
-from kd_plugins.data.loading import Item, ResumableSampler, SeededItems, resumable_loader
+from kd_plugins.data.loading import Item, ResumableSampler, SeededItems, draws_beside, resumable_loader
 
 OURS = {"type": "DegradedPhotoDataset", "photos": "builtin", "degradation": {"type": "noise", "sigma": 25}, "use_rot": True}
 
@@ -31,13 +31,11 @@ def make(block, workers=0, seed=0, **keys):
     block = {"name": "train", "phase": "train", "scale": 1, "gt_size": 16, "batch_size_per_gpu": 2, **block, **keys}
     block["num_worker_per_gpu"] = workers
     opt = {"manual_seed": seed, "num_gpu": 0, "dist": False, "datasets": {"train": block}}
-    dataset = build_dataset(block)
-    sampler = EnlargedSampler(dataset, 1, 0, ratio=3)
-    return resumable_loader(build_dataloader(dataset, block, 0, sampler=sampler), sampler, opt)
+    return resumable_loader(build_dataset(block), {"dataset_enlarge_ratio": 3, **block}, opt)
 
 
 def batches(block, epoch, first=0, **arguments):
-    loader, sampler, _ = make(block, **arguments)
+    loader, sampler = make(block, **arguments)
     sampler.set_epoch(epoch, first)
     return [(batch["lq"], batch["gt"]) for batch in loader]
 
@@ -101,6 +99,8 @@ def test_items_skipped_are_not_loaded_and_each_process_has_positions_of_its_own(
 
 def test_a_prefetching_thread_is_as_good_with_ours_and_a_warning_with_others(pairs):
     assert same(batches(OURS, epoch=0, first=2, prefetch_mode="cpu"), batches(OURS, epoch=0)[1:])
-    assert make(OURS, prefetch_mode="cpu")[2] == make(of_tasks(OURS, OURS), prefetch_mode="cpu")[2] == ""
+    threaded = {"prefetch_mode": "cpu", "num_worker_per_gpu": 0}
+    for block in (OURS, of_tasks(OURS, OURS)):
+        assert not draws_beside(make(block, prefetch_mode="cpu")[0].dataset.dataset, threaded)
     for block in (pairs, of_tasks(OURS, pairs)):
-        assert "num_worker_per_gpu: 1 repairs it" in make(block, prefetch_mode="cpu")[2]
+        assert draws_beside(make(block, prefetch_mode="cpu")[0].dataset.dataset, threaded)

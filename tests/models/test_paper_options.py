@@ -78,9 +78,10 @@ def test_a_shrunk_copy_trains_validates_saves_and_resumes(name, tokenizer_file, 
     options.update(num_gpu=0)
     options["teacher"]["checkpoint"] = "teacher.pth"
     options["dckd"]["tokenizer"]["weights"] = str(tokenizer_file)
-    options["datasets"]["train"].update(
-        gt_size={1: 20, 2: 24, 3: 36, 4: 48}[options["scale"]], num_worker_per_gpu=0, batch_size_per_gpu=1
-    )
+    train = options["datasets"]["train"]
+    train.update(gt_size={1: 20, 2: 24, 3: 36, 4: 48}[options["scale"]], num_worker_per_gpu=0, batch_size_per_gpu=1)
+    if "stages" in train:
+        train["stages"] = [{"until": 1}, {"gt_size": 24}]
     for phase, block in options["datasets"].items():
         write_images(block, options["scale"], (24, 24) if phase == "train" else (13, 19))
     options["train"]["total_iter"] = options["val"]["val_freq"] = options["logger"]["save_checkpoint_freq"] = 1

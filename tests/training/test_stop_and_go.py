@@ -255,3 +255,18 @@ def test_steps_that_stay_bad_end_the_run_with_the_state_saved(short, write, in_f
     assert_same_bits(first, last)
     assert all(torch.isfinite(value).all() for value in last.values())
     assert torch.load("experiments/tiny/training_states/3.state", weights_only=True)["bad_steps"] == 3
+
+
+@pytest.mark.parametrize("killed", [4, 5, 7])  # the state is that of a step before the border, at it, after it
+def test_a_run_whose_crops_and_batches_change_goes_on_around_a_border(killed, short, write, in_folder, monkeypatch):
+    short["datasets"]["train"]["stages"] = [{"until": 4}, {"gt_size": 24, "batch_size_per_gpu": 1}]
+    assert train(write({**short, "name": "straight"}, "straight.yml")) == 0
+    file = write(short)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, killed)
+        train(file)
+    assert train(file, "--auto_resume") == 0
+    assert_same_bits(weights("tiny"), weights("straight"))
+    logs = "".join(log.read_text() for log in Path("experiments/straight").glob("*.log"))
+    assert "Stage 1 of 2, from iteration 1 on: crops of 16, batches of 2." in logs
+    assert "Stage 2 of 2, from iteration 5 on: crops of 24, batches of 1." in logs
