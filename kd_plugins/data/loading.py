@@ -162,12 +162,19 @@ class TrainingBatches:
     def __init__(self, loader: DataLoader, ahead: int = 0) -> None:
         self.loader, self.ahead, self.batch_size = loader, ahead, loader.batch_size
         self.dataset: Any = loader.dataset
+        self._batches: Any = None
 
     def __len__(self) -> int:
         return len(self.loader)
 
+    def close(self) -> None:
+        """End the workers: they ignore signals, and a process waits for them at its end."""
+        if (shut_down := getattr(self._batches, "_shutdown_workers", None)) is not None:
+            shut_down()
+        self._batches = None
+
     def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.loader)
+        batches = self._batches = iter(self.loader)
         DEATHS.watch()
         return _told(PrefetchGenerator(_told(batches), self.ahead) if self.ahead else batches, DEATHS.waiting)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from basicsr.data import build_dataset
@@ -69,7 +69,7 @@ class TrainingData:
         """Whether a later stage begins when so many iterations are over."""
         return iteration > 0 and any(stage.first == iteration for stage in self.stages)
 
-    def batches(self, iteration: int, position: Position) -> Iterator[tuple[Position, Any]]:
+    def batches(self, iteration: int, position: Position) -> Generator[tuple[Position, Any], None, None]:
         """Endless batches.
 
         Args:
@@ -95,9 +95,12 @@ class TrainingData:
                 crop, batch = self.stages[stage].crop, self.stages[stage].block["batch_size_per_gpu"]
                 sizes = f"{f'crops of {crop}, ' if crop else ''}batches of {batch}"
                 get_root_logger().info(f"Stage {stage + 1} of {len(self.stages)}, from iteration {iteration + 1} on: {sizes}.")
-            for after, data in self._of_stage(self.stages[stage].until - iteration, position):
-                position, iteration = after, iteration + 1
-                yield position, data
+            try:
+                for after, data in self._of_stage(self.stages[stage].until - iteration, position):
+                    position, iteration = after, iteration + 1
+                    yield position, data
+            finally:
+                self.loader.close()
 
     def _of_stage(self, count: float, position: Position) -> Iterator[tuple[Position, Any]]:
         """So many batches, and not one more is read."""

@@ -6,6 +6,7 @@ import datetime
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from traceback import clear_frames
 from typing import Any
 
@@ -110,20 +111,20 @@ class Loop:
 
     def _steps(self, total_iters: int, shown: tqdm) -> None:
         data_timer, iter_timer = AvgTimer(), AvgTimer()
-        batches = self.data.batches(self.current_iter, (self.epoch, self.progress.get("samples", 0)))
-        for position, data in itertools.islice(batches, max(total_iters - self.current_iter, 0)):
-            data_timer.record()
-            self.interrupt.check(data.get(STOPPED, ""))
-            self.step(data, position)
-            iter_timer.record()
-            shown.update()
-            if self.current_iter % self.opt["logger"]["print_freq"] == 0:
-                self._log(time=iter_timer.get_avg_time(), data_time=data_timer.get_avg_time())
-            if self.current_iter % int(self.opt["logger"]["save_checkpoint_freq"]) == 0:
-                self._save()
-            self._validate_if_due()
-            data_timer.start()
-            iter_timer.start()
+        with closing(self.data.batches(self.current_iter, (self.epoch, self.progress.get("samples", 0)))) as batches:
+            for position, data in itertools.islice(batches, max(total_iters - self.current_iter, 0)):
+                data_timer.record()
+                self.interrupt.check(data.get(STOPPED, ""))
+                self.step(data, position)
+                iter_timer.record()
+                shown.update()
+                if self.current_iter % self.opt["logger"]["print_freq"] == 0:
+                    self._log(time=iter_timer.get_avg_time(), data_time=data_timer.get_avg_time())
+                if self.current_iter % int(self.opt["logger"]["save_checkpoint_freq"]) == 0:
+                    self._save()
+                self._validate_if_due()
+                data_timer.start()
+                iter_timer.start()
 
     def step(self, data: Any, position: Position = (0, 0)) -> None:
         """Take one step.

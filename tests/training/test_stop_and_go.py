@@ -1,5 +1,6 @@
 """Runs that are stopped and go on: killed, asked to end, out of disk; what they leave, and that they end the same."""
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -270,3 +271,11 @@ def test_a_run_whose_crops_and_batches_change_goes_on_around_a_border(killed, sh
     logs = "".join(log.read_text() for log in Path("experiments/straight").glob("*.log"))
     assert "Stage 1 of 2, from iteration 1 on: crops of 16, batches of 2." in logs
     assert "Stage 2 of 2, from iteration 5 on: crops of 24, batches of 1." in logs
+
+
+@pytest.mark.parametrize("mode", [None, "cpu"])
+def test_no_worker_outlives_a_run_that_is_stopped(mode, short, write, in_folder, monkeypatch):
+    short["datasets"]["train"].update(num_worker_per_gpu=1, prefetch_mode=mode)  # at its end a process waits for its workers
+    send(monkeypatch, 3, signal.SIGUSR1)
+    assert train(write(short)) == 75
+    assert not multiprocessing.active_children()
