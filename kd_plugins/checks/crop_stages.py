@@ -44,7 +44,7 @@ def training_images(opt: Mapping[str, Any], stages: Sequence[CropStage]) -> Iter
 
 def _place(opt: Mapping[str, Any], index: int) -> Path:
     """Where the crop of a stage stands; empty if that is not with the stages."""
-    train = opt["datasets"]["train"]
+    train = mapping(opt["datasets"].get("train"))
     if listed := train.get(STAGES):
         return (*_TRAIN, STAGES, str(index), "gt_size") if listed[index].get("gt_size") else ()
     return (*_TRAIN, "gt_sizes") if train.get("gt_sizes") else ()
