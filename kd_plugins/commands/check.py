@@ -11,7 +11,7 @@ from kd_plugins.mappings import mapping
 from kd_plugins.options import add_option_file, read_option_file
 
 HELP = "check an option file, and do nothing else"
-EXAMPLE = "basicsr check -opt options/slkd_derain.yml"
+EXAMPLE = "basicsr check -opt slkd_derain"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

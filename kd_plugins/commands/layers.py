@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kd_plugins.features.layer_outputs import Run
 
 HELP = "show the layers of teacher and student, and pairs of them"
-EXAMPLE = "basicsr layers -opt options/slkd_derain.yml"
+EXAMPLE = "basicsr layers -opt slkd_derain"
 
 _BLOCKS = {"teacher": "teacher", "student": "network_g"}
 

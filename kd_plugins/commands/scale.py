@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kd_plugins.students.stopwatch import Stopwatch
 
 HELP = "show students of the teacher's own family at a share of its cost, or within a time"
-EXAMPLE = "basicsr scale -opt options/slkd_derain.yml --ms 20 --size 512x768"
+EXAMPLE = "basicsr scale -opt slkd_derain --ms 20 --size 512x768"
 _SHOWN = 8
 
 

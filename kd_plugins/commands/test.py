@@ -8,7 +8,7 @@ import os
 from kd_plugins.run_options import add_run_arguments
 
 HELP = "score a checkpoint and write its images"
-EXAMPLE = "basicsr test -opt options/test_slkd_derain.yml"
+EXAMPLE = "basicsr test -opt test_slkd_derain"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import os
 from kd_plugins.run_options import add_run_arguments
 
 HELP = "train the student of an option file"
-EXAMPLE = "basicsr train -opt options/distill_derain.yml --force_yml train:total_iter=1000"
+EXAMPLE = "basicsr train -opt distill_derain --force_yml train:total_iter=1000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
