@@ -52,4 +52,4 @@ def require_libraries() -> None:
     """
     for name, command in _LIBRARIES.items():
         if importlib.util.find_spec(name) is None:
-            raise ImportError(f"{name} is not installed: {command} (docs/install.md has the order of all)", name=name)
+            raise ImportError(f"{name} is not installed: run `{command}`", name=name)

@@ -62,7 +62,7 @@ def test_a_command_without_its_libraries_is_one_sentence(name, remedy):
     run = basicsr("check", "-opt", "a.yml", blocked=[name])
     assert run.returncode == 1 and "Traceback" not in run.stderr
     (line,) = run.stderr.splitlines()
-    assert line.startswith(f"basicsr check: {name} is not installed: {remedy}")
+    assert line.startswith(f"basicsr check: {name} is not installed: run `{remedy}")
 
 
 @pytest.mark.parametrize(

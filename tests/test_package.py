@@ -126,7 +126,7 @@ def test_import_works_after_torchvision_was_tried() -> None:
 
 def test_missing_basicsr_is_one_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "basicsr", None)
-    with pytest.raises(ImportError, match="basicsr is not installed: basicsr setup"):
+    with pytest.raises(ImportError, match="basicsr is not installed: run `basicsr setup`"):
         kd_plugins.register()
 
 

@@ -12,13 +12,12 @@ from torch import nn
 
 from kd_plugins.archs.adapter import Adapter, Sizes
 from kd_plugins.archs.file_arch import import_file, import_module, networks_of
-from kd_plugins.archs.restormer_arch import restormer_arguments
 from kd_plugins.archs.spandrel_arch import required_sizes, spandrel_networks
 from kd_plugins.arguments import build, checked
 from kd_plugins.messages import nearest
-from kd_plugins.teachers.checkpoint import find_weights, load_strictly, read_checkpoint
+from kd_plugins.teachers.checkpoint import find_weights, load_strictly
 from kd_plugins.teachers.ensemble import Ensemble
-from kd_plugins.teachers.network_description import is_registered, plain_network, recognise_part, within
+from kd_plugins.teachers.network_description import is_registered, plain_network, read_network, recognise_part, within
 from kd_plugins.teachers.network_keys import (
     ADAPTER_KEYS,
     ENSEMBLE,
@@ -96,9 +95,7 @@ def _build(block: dict[str, Any], key: str) -> tuple[nn.Module, dict[str, Any]]:
         path = find_weights(str(checkpoint))
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
-    weights, described = read_checkpoint(path, param_key, prefix)
-    if not block and described is None and (own := restormer_arguments(weights)):  # which spandrel does not know
-        described = {"type": "Restormer", **own}
+    weights, described = read_network(path, param_key, prefix)
     if not block and described is None:
         if recognised := recognise_part(weights, str(path)):
             return recognised.net, {name: value for name, value in recognised._asdict().items() if name != "net"}

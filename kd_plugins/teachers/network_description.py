@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from os import path as osp
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from kd_plugins.archs.restormer_arch import restormer_arguments
 from kd_plugins.archs.spandrel_arch import Recognised, public_name, recognise, spandrel_networks
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.checkpoint import find_weights, read_checkpoint
@@ -52,7 +54,7 @@ def explicit_block(block: Mapping[str, Any]) -> dict[str, Any] | None:
     if "type" in rest or "file" in rest:
         return rest
     path = find_weights(str(block.get("checkpoint")))
-    weights, network = read_checkpoint(path, block.get("param_key"), block.get("prefix"))
+    weights, network = read_network(path, block.get("param_key"), block.get("prefix"))
     if network is not None:
         return {**plain_network(network, str(path)), **rest}
     found = recognise_part(weights, str(path))
@@ -65,6 +67,18 @@ def explicit_block(block: Mapping[str, Any]) -> dict[str, Any] | None:
         return None  # a class, say, and not the one that is meant without a word
     adapter = {key: value for key in ("output", "noise_level") if (value := getattr(found, key)) is not None}
     return {"type": public_name(type(found.net)), **_as_yaml(written), **adapter, **rest}
+
+
+def read_network(path: Path, param_key: Any, prefix: Any) -> tuple[dict[str, Tensor], Any]:
+    """Weights and the description of their network: the file's own, or that of a Restormer, whose arguments its weights tell.
+
+    Raises:
+        ValueError: see `read_checkpoint`.
+    """
+    weights, network = read_checkpoint(path, param_key, prefix)
+    if network is None and (own := restormer_arguments(weights)):  # which spandrel does not know
+        network = {"type": "Restormer", **own}
+    return weights, network
 
 
 def recognise_part(weights: Mapping[str, Tensor], source: str) -> Recognised | None:

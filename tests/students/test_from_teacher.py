@@ -5,6 +5,7 @@ import torch
 import yaml
 from torch import nn
 
+from kd_plugins.archs import Restormer
 from kd_plugins.metrics.complexity import count_flops
 from kd_plugins.students import inherit
 from kd_plugins.students.blueprint import Blueprint
@@ -159,3 +160,10 @@ def test_the_repetitions_of_a_recurrent_network_are_its_depth(tmp_path):
     student, net = build_source(block, "network_g"), build_source(teacher, "teacher")
     inherit(student, net)
     assert torch.equal(student.conv[0].weight, net.conv[0].weight)
+
+
+def test_weights_of_a_restormer_alone_are_a_teacher_to_make_a_student_of(tmp_path):
+    file = tmp_path / "my_restormer.pth"
+    torch.save({"params": Restormer(dim=16, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1).state_dict()}, file)
+    student = student_of({"checkpoint": str(file)}, {"width": 0.5})
+    assert student.block["type"] == "Restormer" and student.block["dim"] == 8
