@@ -35,6 +35,7 @@ from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, kept_file, parse_options, summary
 from kd_plugins.tables import score_table
 from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state
+from kd_plugins.training.length import resize, steps_within
 from kd_plugins.training.lock import only_run
 from kd_plugins.training.loop import Loop
 from kd_plugins.training.option_changes import changes
@@ -61,8 +62,13 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
     with only_run(opt["path"]["experiments_root"]):
         resume_state = _load_resume_state(opt, args.warnings)
         with held_log(shown=True) as held, option_errors(args.opt):  # nothing is written for what nothing can be built from
+            said = _fit_length(opt, args, resume_state)
             begin_log(opt, args)
+            if said:
+                get_root_logger().info(said)
             model, data, val_loaders, total_iters = build_run(opt, resume_state)
+            if said:
+                model.saver.progress["total_iter"] = total_iters
         if resume_state is None:
             make_exp_dirs(opt)
             if opt["logger"].get("use_tb_logger") and "debug" not in opt["name"] and opt["rank"] == 0:
@@ -83,6 +89,41 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
         loop.run(total_iters)
         _close(opt, model, logger, tb_logger)
         return model
+
+
+def _fit_length(opt: dict[str, Any], args: argparse.Namespace, resume_state: dict[str, Any] | None) -> str:
+    """Shorten a run to `train: max_minutes`, with all that follows its length; a resumed one keeps the length it began with.
+
+    Args:
+        opt: the options, changed in place; so are those that are kept in the run's folder, which say the length alone.
+        args: the parsed arguments with the option file.
+        resume_state: a state to resume from.
+
+    Returns:
+        What to say of it; nothing without such a key, or for a model of BasicSR's own, whose states keep no length.
+
+    Raises:
+        ValueError, OutOfMemory: see `steps_within`.
+    """
+    minutes, total = opt["train"].get("max_minutes"), int(opt["train"]["total_iter"])
+    if not minutes or not issubclass(MODELS.entries.get(opt["model_type"], object), DistillationModel):
+        return ""
+    done, began_with = 0, None
+    if resume_state is not None:
+        done, began_with = resume_state["iter"], (resume_state.get("progress") or {}).get("total_iter")
+    if began_with is not None:
+        steps, said = int(began_with), "as it began"
+    else:
+        get_root_logger().info(f"train:max_minutes: timing a few steps, to see how many take {minutes:g} minutes.")
+        with held_log():
+            steps, seconds = steps_within(60 * minutes, opt, build_run, "train:max_minutes")
+        steps, said = min(done + steps, total), f"a step takes {seconds:.3g} s"
+    if steps < total:
+        for options in (opt, args.found.opt):
+            resize(options, steps)
+    args.found.opt["train"].pop("max_minutes", None)
+    kept = f"{steps:,} steps in place of {total:,}, the schedule with them" if steps < total else f"all {total:,} steps fit"
+    return f"train:max_minutes: {minutes:g}: {kept} ({said})."
 
 
 def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -> tuple[Any, TrainingData, list[Any], int]:

@@ -26,11 +26,11 @@ from runs import Results, markdown, my_share, scored, spread, train
 from kd_plugins.checks import check_file
 from kd_plugins.errors import RunStopped
 from kd_plugins.options import OptionError, read_option_file
-from kd_plugins.training.fade import is_share
+from kd_plugins.training.length import at_length
+from kd_plugins.yaml_loader import one_line
 
 COLUMNS = ("file", "seed", "role", "metric", "value")
 EQUAL = (("datasets",), ("val", "metrics"), ("scale",), ("train", "total_iter"))
-LENGTHS = ("T_max", "periods", "milestones")
 Values = dict[str, dict[str, list[float]]]  # by line of the table and metric
 
 
@@ -97,29 +97,14 @@ def prepare(files: Sequence[str], iterations: int | None, force_yml: Sequence[st
         check_file(found, argparse.Namespace(auto_resume=False, debug=False), is_train=True)
         if not value_at(found.opt, ("val", "metrics")) or not any(phase.startswith("val") for phase in found.opt["datasets"]):
             raise OptionError(f"{file}: no val:metrics or no datasets:val, expected both: there is nothing to compare")
-        entries = [*(steps(found.opt["train"], iterations) if iterations else ()), *force_yml]
+        entries = [*(steps(found.opt, iterations) if iterations else ()), *force_yml]
         prepared[file] = Prepared(entries, read_option_file(file, entries).opt)
     return prepared
 
 
-def steps(train_opt: Mapping[str, Any], iterations: int) -> list[str]:
-    """The entries that give a file another number of steps, and a schedule and fades of the same shape."""
-    factor = iterations / train_opt["total_iter"]
-
-    def scaled(value: Any) -> Any:
-        return [scaled(item) for item in value] if isinstance(value, list) else max(round(value * factor), 1)
-
-    schedule = train_opt["scheduler"]
-    lengths = [f"train:scheduler:{key}={scaled(schedule[key])}" for key in LENGTHS if key in schedule]
-    terms = {name: block for name, block in (train_opt.get("distill") or {}).items() if block}
-    fades = {name: block["fade"] for name, block in terms.items() if block.get("fade")}
-    lengths += [
-        f"train:distill:{name}:fade:{key}={scaled(fade[key])}"
-        for name, fade in fades.items()
-        for key in ("start", "end")
-        if fade.get(key) and not is_share(fade[key])
-    ]
-    return [f"train:total_iter={iterations}", *lengths]
+def steps(opt: Mapping[str, Any], iterations: int) -> list[str]:
+    """The entries that give a file another number of steps, and a course of the same shape."""
+    return [f"{':'.join(keys)}={one_line(value)}" for keys, value in at_length(opt, iterations).items()]
 
 
 def value_at(opt: Any, keys: Sequence[str]) -> Any:

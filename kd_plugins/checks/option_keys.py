@@ -11,7 +11,7 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
-from kd_plugins.arguments import AtLeast, AtMost, Flag, OwnName, Text, Threads
+from kd_plugins.arguments import Above, AtLeast, AtMost, Flag, OwnName, Text, Threads
 from kd_plugins.arguments.block_specs import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block, spec_of
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
 from kd_plugins.checks.datasets import DATASETS
@@ -64,6 +64,7 @@ _TRAIN_OURS: dict[str, Spec] = {
     "grad_clip": NotNegative,
     "use_grad_clip": Flag,
     "max_bad_steps": Annotated[int, AtLeast(0)],
+    "max_minutes": Annotated[float | None, Above(0)],
     "accumulate": Annotated[int, AtLeast(1)],
 }
 _TRAIN_UPSTREAM: dict[str, Spec] = {

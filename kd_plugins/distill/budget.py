@@ -1,20 +1,16 @@
-"""How many steps fit into a time: a few are taken, and timed."""
+"""How many steps of a distillation's training fit into a time."""
 
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import parse_options
 from kd_plugins.train import build_run, held_log
-from kd_plugins.training.loop import Loop
+from kd_plugins.training import length
 
-_STEPS = 6  # terms may fade out by half of a training: steps of both halves count
-_LEAST = 10  # fewer steps are no training
-_SHARE = 0.9  # of the time; the rest is for validation
+_STEPS = 6  # those that are timed
 
 
 def steps_within(seconds: float, text: str) -> tuple[int, float]:
@@ -35,29 +31,10 @@ def steps_within(seconds: float, text: str) -> tuple[int, float]:
         file.write_text(text, encoding="utf-8")
         opt, _ = parse_options(folder, True, ["-opt", str(file)])
         prepare_process(opt)
-        begun = time.perf_counter()
-        model, data, *_ = build_run(opt)
-        started = time.perf_counter() - begun
-        opt["logger"]["use_tb_logger"] = False
-        loop = Loop(opt, model, data, [])
-        times = [_timed(loop, batch) for _, (_, batch) in zip(range(_STEPS), data.batches(0, (0, 0)), strict=False)]
-    half = _STEPS // 2
-    step = (sum(times[1:half]) + sum(times[half + 1 :])) / (_STEPS - 2)  # the first of each half warms up
-    steps = int((_SHARE * seconds - started) / step)
-    if steps < _LEAST:
-        least = (started + _LEAST * step) / _SHARE
-        raise ValueError(
-            f"--budget {seconds:g}s: the start takes {started:.0f} s, a step {step:.2f} s, expected {least:.0f}s or more"
-        )
-    return steps, step
+        opt["val"] = None  # how often is not known before the length is
+        return length.steps_within(seconds, opt, build_run, "--budget")
 
 
 def training_steps() -> int:
     """The steps of a training that is timed."""
     return _STEPS
-
-
-def _timed(loop: Loop, data: Any) -> float:
-    begun = time.perf_counter()
-    loop.step(data)
-    return time.perf_counter() - begun

@@ -88,8 +88,9 @@ def test_a_distillation_that_was_stopped_goes_on(words, tmp_path, monkeypatch, c
 
 def test_several_targets_make_a_family_and_a_budget_becomes_steps(words, tmp_path, capsys, monkeypatch):
     from kd_plugins.distill import budget, stages
+    from kd_plugins.training import length
 
-    monkeypatch.setattr(budget, "_LEAST", 1)
+    monkeypatch.setattr(length, "_LEAST", 1)
     monkeypatch.setattr(stages, "steps_within", lambda seconds, text: (min(budget.steps_within(seconds, text)[0], 2), 0.1))
     assert (
         main([*[w for w in words if w not in ("--params", "0.3")], "--params", "0.3", "0.6", "--budget", "30s", "-o", "out"]) == 0

@@ -185,7 +185,7 @@ def test_another_number_of_steps_scales_the_schedule_and_what_fades_by_iteration
     fades = {"a": {"start": 0, "end": 40}, "b": {"start": 0.5, "end": 1.0}, "c": {"from": 0, "to": 1, "start": 5e1}}
     terms = {"plain": {"loss_weight": 2}, "gone": None, **{name: {"fade": fade} for name, fade in fades.items()}}
     train = {"total_iter": 100, "scheduler": {"milestones": [10, 50]}, "distill": terms}
-    assert steps(train, 200) == [
+    assert steps({"train": train}, 200) == [
         "train:total_iter=200",
         "train:scheduler:milestones=[20, 100]",
         "train:distill:a:fade:end=80",
