@@ -129,6 +129,7 @@ def measure(opt: Mapping[str, Any], build: Build) -> Pace:
     with kept_randomness():
         model, data, val_loaders, total = build(own)
         start = _since(begun)
+        model.schedulers = []  # more steps than the run has may be timed
         loop = Loop(own, model, data, [])
         try:
             places = list(_places(data, total))
