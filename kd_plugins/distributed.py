@@ -134,8 +134,8 @@ def broadcast_object(value: _Value) -> _Value:
     return values[0]
 
 
-def broadcast_parameters(parameters: Iterable[nn.Parameter]) -> None:
-    """Give parameters outside DistributedDataParallel the values of rank 0."""
+def broadcast_parameters(parameters: Iterable[Tensor]) -> None:
+    """Give parameters, or buffers, outside DistributedDataParallel the values of rank 0."""
     for parameter in parameters if world_size() > 1 else ():
         dist.broadcast(parameter.data, 0)
 

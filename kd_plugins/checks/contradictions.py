@@ -9,6 +9,7 @@ from typing import Any, cast
 from kd_plugins.arguments import Path, fits, schema_of
 from kd_plugins.arguments.block_specs import house_of
 from kd_plugins.checks.channels import check_channels
+from kd_plugins.checks.discriminator import check_discriminator
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
 from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
@@ -60,6 +61,8 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
         return
     _check_schedule(findings, mapping(opt.get("train")))
     check_training_data(findings, opt)
+    if ours is not None:
+        check_discriminator(findings, opt)
     _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
         _check_terms(findings, opt, ours)

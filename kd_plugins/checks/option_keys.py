@@ -42,7 +42,7 @@ _UPSTREAMS_SCHEDULERS = {
 
 _UPSTREAMS_OPTIMIZER = replace(OPTIMIZER, registry={"Adam": torch.optim.Adam})
 _SOLVERS: dict[str, dict[str, Spec]] = {
-    OURS: {"optim_g": OPTIMIZER, "scheduler": replace(SCHEDULER, renamed=RENAMED["scheduler"])},
+    OURS: {"optim_g": OPTIMIZER, "optim_d": OPTIMIZER, "scheduler": replace(SCHEDULER, renamed=RENAMED["scheduler"])},
     UPSTREAM: {
         "optim_g": _UPSTREAMS_OPTIMIZER,
         "optim_d": _UPSTREAMS_OPTIMIZER,
@@ -57,6 +57,9 @@ _TRAIN: dict[str, Spec] = {
     "warmup_iter": float,
     "pixel_opt": LOSS,
     "perceptual_opt": LOSS,
+    "gan_opt": LOSS,
+    "net_d_iters": Annotated[float | None, AtLeast(1)],
+    "net_d_init_iters": NotNegative,
 }
 _TRAIN_OURS: dict[str, Spec] = {
     "distill": Block("distill", every=TERM),
@@ -68,8 +71,8 @@ _TRAIN_OURS: dict[str, Spec] = {
     "accumulate": Annotated[int, AtLeast(1)],
 }
 _TRAIN_UPSTREAM: dict[str, Spec] = {
-    **{"gan_opt": LOSS, "ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},
-    **dict.fromkeys(("net_d_iters", "net_d_init_iters", "tsa_iter", "dcn_lr_mul", "flow_lr_mul", "lr_flow"), Number),
+    **{"ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},
+    **dict.fromkeys(("tsa_iter", "dcn_lr_mul", "flow_lr_mul", "lr_flow"), Number),
     **dict.fromkeys(("r1_reg_weight", "path_reg_weight", "net_g_reg_every", "net_d_reg_every", "mixing_prob"), Number),
     "path_batch_shrink": Number,
 }
@@ -108,6 +111,7 @@ _TOP: dict[str, Spec] = {
     "find_unused_parameters": Flag,
     "datasets": Block("datasets", every=DATASETS),
     "network_g": NETWORK,
+    "network_d": NETWORK,
     "dist_params": Block("dist_params", {"backend": str, "port": int | str | None}, unknown=WARNING),
     **realesrgan.OPTIONS,
 }
@@ -120,7 +124,6 @@ _TOP_OURS: dict[str, Spec] = {
     "amp": Literal["bf16", "fp16", False, None],
     "channels_last": bool,
 }
-_TOP_UPSTREAM: dict[str, Spec] = {"network_d": NETWORK}
 
 
 def file_block(
@@ -166,7 +169,7 @@ def file_block(
     further: Mapping[str, Any] = getattr(model, "option_blocks", {}) if read is None else read
     blocks.update({key: spec_of(what, key) for key, what in further.items()})
     required = ("name", "model_type", "datasets", "network_g", *(("train", "logger") if is_train else ("val",)))
-    return Block(named, {**_TOP, **(_TOP_OURS if own else _TOP_UPSTREAM), **blocks}, required, **others)
+    return Block(named, {**_TOP, **(_TOP_OURS if own else {}), **blocks}, required, **others)
 
 
 MODELS = Named("model", MODEL_REGISTRY, lambda model: None, renamed=RENAMED["model"])

@@ -21,7 +21,7 @@ from kd_plugins.models.terms import merge_terms
 from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 
 _BESIDE = ("type", "between", "view", "trust", "fade")  # of a term's block, no arguments of its loss
-_LOADS_WEIGHTS = ("PerceptualLoss", "GANLoss", "MultiScaleGANLoss")  # or is no loss of images
+_LOADS_WEIGHTS = ("PerceptualLoss",)
 _FREE = {"type": "TeacherExtractor"}  # in place of one that reads weights
 
 
@@ -42,11 +42,13 @@ def try_building(findings: Findings, opt: Mapping[str, Any], model: Any, is_trai
     train = mapping(opt.get("train"))
     for name, block in blocks_in(merge_terms(model.default_terms, mapping(train.get("distill")))):
         _attempt_loss(findings, ("train", "distill", name), block)
-    _attempt_loss(findings, ("train", "pixel_opt"), mapping(train.get("pixel_opt")))
-    optimizer, scheduler = mapping(train.get("optim_g")), mapping(train.get("scheduler"))
+    for key in ("pixel_opt", "gan_opt"):
+        _attempt_loss(findings, ("train", key), mapping(train.get(key)))
+    scheduler = mapping(train.get("scheduler"))
     weights = [nn.Parameter(torch.zeros(1))]
-    if str(optimizer.get("type")) in OPTIMIZERS:
-        _attempt(findings, ("train", "optim_g"), build_optimizer, optimizer, weights)
+    for key in ("optim_g", "optim_d"):
+        if str((optimizer := mapping(train.get(key))).get("type")) in OPTIMIZERS:
+            _attempt(findings, ("train", key), build_optimizer, optimizer, weights, key)
     if str(scheduler.get("type")) in SCHEDULERS:
         _attempt(findings, ("train", "scheduler"), build_schedulers, scheduler, [torch.optim.SGD(weights, 1.0)])
 

@@ -10,7 +10,7 @@ from basicsr.archs import build_network
 from torch import Tensor, nn
 
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
-from kd_plugins.features.layer_outputs import example_channels
+from kd_plugins.features.layer_outputs import evaluating, example_channels
 from kd_plugins.models.dry_run import compare_networks
 from kd_plugins.models.student_init import explicit_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Term, compared
@@ -35,6 +35,31 @@ def build_student(opt: dict[str, Any]) -> nn.Module:
         return build_network(block)
     except WRONG_ARGUMENTS as error:
         raise ValueError(f"network_g: {block['type']}: {str(error) or type(error).__name__}") from error
+
+
+def build_discriminator(block: Mapping[str, Any], image: Tensor) -> nn.Module:
+    """Build `network_d`.
+
+    Args:
+        block: its block.
+        image: one like those that it is shown, (1, C, H, W).
+
+    Raises:
+        ValueError: arguments that the network does not take, or an image that it does not take.
+    """
+    try:
+        net = build_network(dict(block)).to(image.device)
+    except WRONG_ARGUMENTS as error:
+        raise ValueError(f"network_d: {block['type']}: {str(error) or type(error).__name__}") from error
+    try:
+        with evaluating(net):
+            net(image)
+    except torch.OutOfMemoryError:
+        raise
+    except WRONG_ARGUMENTS as error:
+        said = str(error) or type(error).__name__
+        raise ValueError(f"network_d: {block['type']} does not take images of {tuple(image.shape)}: {said}") from error
+    return net
 
 
 def pad_student(student: nn.Module, opt: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugins import distributed
 from kd_plugins.arguments import require, spec_of
+from kd_plugins.data.realesrgan import SHARPENED
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.models import building
 from kd_plugins.models.dry_run import example_input, try_student
@@ -19,6 +21,8 @@ from kd_plugins.models.student_init import start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
 from kd_plugins.models.terms import Step, Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation, observe, zoom_in
+from kd_plugins.training.accumulation import part_size
+from kd_plugins.training.adversary import Adversary
 from kd_plugins.training.restoration_model import RestorationModel
 
 
@@ -35,6 +39,7 @@ class DistillationModel(RestorationModel):
         train: distill: the terms (see `build_terms`), added to the class's own; `name: ~` takes one out.
         train: transforms: probabilities of the `transformed` view (see `ViewTransform`).
         train: pixel_opt, perceptual_opt: against the clean image; training data may have none (see `SupervisedLosses`).
+        network_d, train: gan_opt, optim_d, net_d_iters, net_d_init_iters: a discriminator beside all terms (see `Adversary`).
         train: grad_clip, max_bad_steps: see `Updater`; accumulate: see `part_size`. val: panels, baselines: see `Validator`.
         amp: `bf16` or `fp16` runs training steps under autocast. channels_last: memory layout of the networks.
 
@@ -51,6 +56,7 @@ class DistillationModel(RestorationModel):
         teachers: by view.
         terms: by name.
         scm: the conversion of the student's features to the teacher's scale, where a term reads it.
+        adversary: the discriminator, if `train: gan_opt` asks for one.
         updater, validator, saver: the parts that take steps, score, and save.
     """
 
@@ -73,6 +79,7 @@ class DistillationModel(RestorationModel):
         self.channels = x.shape[1]
         self.teachers = building.build_teachers(opt, student, x, self.precision)
         self.terms: dict[str, Term] = {}
+        self.adversary: Adversary | None = None
         if self.is_train:
             self.init_training_settings()
 
@@ -106,8 +113,24 @@ class DistillationModel(RestorationModel):
         self.supervised = SupervisedLosses(self.opt, instead, self.device)
         if reason := nothing_to_train_by(self.opt["train"], [term.fade for term in self.terms.values()]):
             raise ValueError(f"train: {reason}")
+        self._build_adversary(student)
         self.build_state()
         self.build_updater([term.loss for term in self.terms.values()])
+        if self.adversary is not None:
+            self.adversary.join(self.updater)
+
+    def _build_adversary(self, student: nn.Module) -> None:
+        train, block = self.opt["train"], self.opt.get("network_d")
+        if not train.get("gan_opt"):
+            return
+        for key, value in (("network_d", block), ("train:optim_d", train.get("optim_d"))):
+            if not value:
+                raise ValueError(f"{key}: missing, train:gan_opt needs it")
+        with evaluating(student):
+            image = student(example_input(student, self.opt, self.device))
+        net = building.build_discriminator(block, image)
+        self._load_pretrained(net, self.opt["path"].get("param_key_d", "params"), "d")
+        self.adversary = Adversary(train, net, self.precision, self.device)
 
     def term_blocks(self) -> dict[str, Any]:
         """The blocks of the terms by name: the class's own, changed and added to by the option file."""
@@ -142,9 +165,37 @@ class DistillationModel(RestorationModel):
     # ------------------------------------------------------------------------------------------------ a step
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """As RestorationModel; the shares that are logged are those of this step."""
+        """As RestorationModel; then the discriminator takes its step, if there is one."""
         self.shares.clear()
-        super().optimize_parameters(current_iter)
+        if self.adversary is None:
+            super().optimize_parameters(current_iter)
+            return
+        self.adversary.begin()
+        if self.adversary.trains_student(current_iter):
+            super().optimize_parameters(current_iter)
+        else:
+            self._show_adversary(current_iter)
+        self.updater.updating = True
+        size = part_size(self.opt["train"], len(self.lq))
+        self.adversary.step(current_iter, len(self.lq) // size, partial(self._name_images, self.lq, self.gt))
+
+    def _show_adversary(self, iteration: int) -> None:
+        """Show the discriminator what the student makes of the batch, and train nothing."""
+        assert self.adversary is not None
+        self.iteration, self.updater.losses = iteration, {}
+        self.before_step(iteration)
+        if self.gt is None:
+            self.supervised.refuse("the batch (no `gt`)")
+        size = part_size(self.opt["train"], len(self.lq))
+        with torch.no_grad(), self.precision.autocast(self.device):
+            for lq, real in zip(self.lq.split(size), self._real_images().split(size), strict=True):
+                self.adversary.show(real, self.net_g(lq))
+        self.after_step(iteration)
+
+    def _real_images(self) -> Tensor:
+        real = self.gt_usm if self.opt.get(SHARPENED["gan_opt"]) else self.gt
+        assert real is not None  # else the batch has been refused
+        return real
 
     def compute_losses(self) -> dict[str, Tensor]:
         """Every term of the sum that has a weight by now, by the name it is logged under."""
@@ -161,6 +212,8 @@ class DistillationModel(RestorationModel):
         self.output, *zoomed = images.chunk(1 + len(crops))
         self.zoomed = [*crops, *zoomed]
         losses = self.supervised(self.output, self.gt, self.gt_usm)
+        if self.adversary is not None:
+            losses.update(self.adversary.student_loss(self._real_images(), self.output))
         if self.active:
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in step.terms})
@@ -219,18 +272,24 @@ class DistillationModel(RestorationModel):
         losses = {name: value for name, value in self.updater.losses.items() if name not in faded}
         names = [name for name in next(iter(self.shares), {}) if name in counting]
         shares = {f"trust/{name}": torch.stack([part[name] for part in self.shares]).mean() for name in names}
-        return self.reduce_loss_dict({**losses, **shares})
+        return self.reduce_loss_dict({**losses, **shares, **(self.adversary.log if self.adversary is not None else {})})
 
     # ------------------------------------------------------------------------------------------------ parts
 
     def networks(self) -> dict[str, nn.Module]:
-        """The student (net_g_*.pth), the conversion (net_scm_*.pth) and the terms that learn (net_terms_*.pth)."""
+        """The student (net_g_*.pth), the conversion (net_scm_*.pth), the terms that learn (net_terms_*.pth), the discriminator."""
         networks = super().networks()
+        if self.adversary is not None:
+            networks["net_d"] = self.adversary.net
         if self.scm is not None:
             networks["net_scm"] = self.scm
         if trained := {name: term.loss for name, term in self.terms.items() if term.is_trained}:
             networks["net_terms"] = nn.ModuleDict(trained)
         return networks
+
+    def parts(self) -> list[Any]:
+        """As RestorationModel, and the discriminator's."""
+        return [*super().parts(), *([] if self.adversary is None else [self.adversary])]
 
     def baselines(self) -> dict[str, Tensor]:
         """The input, and the teacher's image."""

@@ -17,6 +17,7 @@ from kd_plugins.options import OptionError
 from kd_plugins.training.fade import Fade, first_without
 
 _IMAGE_LOSSES = ("pixel_opt", "perceptual_opt")
+_READERS = (*_IMAGE_LOSSES, "gan_opt")
 
 
 def truth_readers(train_opt: Mapping[str, Any], terms: Mapping[str, str]) -> dict[tuple[str, ...], str]:
@@ -26,7 +27,7 @@ def truth_readers(train_opt: Mapping[str, Any], terms: Mapping[str, str]) -> dic
         train_opt: the `train` block.
         terms: of each term, what to write in place of what makes it read the truth; empty where it does not.
     """
-    readers: dict[tuple[str, ...], str] = {("train", key): f"`{key}: ~`" for key in _IMAGE_LOSSES if train_opt.get(key)}
+    readers: dict[tuple[str, ...], str] = {("train", key): f"`{key}: ~`" for key in _READERS if train_opt.get(key)}
     readers.update({("train", "distill", name): instead for name, instead in terms.items() if instead})
     return readers
 
@@ -38,7 +39,7 @@ def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | Non
         train_opt: the `train` block.
         fades: one for each term; None for a constant weight.
     """
-    if any(train_opt.get(key) for key in _IMAGE_LOSSES) or None in fades:
+    if any(train_opt.get(key) for key in _READERS) or None in fades:
         return ""
     if not fades:
         return "no pixel_opt and no term in distill, expected one at least to train by"
@@ -80,6 +81,7 @@ class SupervisedLosses:
         self.readers = truth_readers(train_opt, terms)
         if is_unlabelled(data):
             self.refuse(f"datasets:train ({data['type']})")
+        self.compares = any(train_opt.get(key) for key in _READERS)
         pixel, perceptual = (train_opt.get(key) for key in _IMAGE_LOSSES)
         self.sharpened = {key for key in _IMAGE_LOSSES if opt.get(SHARPENED[key])}
         self.pixel = build_loss(pixel).to(device) if pixel else None
@@ -106,7 +108,7 @@ class SupervisedLosses:
         Raises:
             OptionError: the shapes differ.
         """
-        if gt is None or not (self.pixel or self.perceptual):
+        if gt is None or not self.compares:
             return {}
         if output.shape != gt.shape:  # L1 would stretch one to the other
             raise OptionError(

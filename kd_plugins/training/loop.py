@@ -203,7 +203,7 @@ class Loop:
         values = self.model.get_current_log()
         self.message_logger({**place, "lrs": lrs, **timing, **values})
         if self.tb_logger:
-            total = sum(value for name, value in values.items() if name.startswith("l_"))
+            total = sum(value for name, value in values.items() if name.startswith("l_") and not name.startswith("l_d_"))
             self.tb_logger.add_scalar("losses/total", total, self.current_iter)
             self.tb_logger.add_scalar("lr", lrs[0], self.current_iter)
 

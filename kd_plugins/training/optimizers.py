@@ -54,13 +54,13 @@ _WRITTEN_5E3 = {"T_max": Annotated[float, AtLeast(1)]}
 SCHEDULER = Named("scheduler", SCHEDULERS, partial(signature_block, given=("optimizer",), nested=_WRITTEN_5E3))
 
 
-def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build `train: optim_g`: any optimizer of torch.optim that takes steps from gradients alone, and its arguments.
+def build_optimizer(opt: Mapping[str, Any], parameters: Iterable[nn.Parameter], key: str = "optim_g") -> torch.optim.Optimizer:
+    """Build `train: optim_g`, or `optim_d`: any optimizer of torch.optim that takes steps from gradients alone, and its arguments.
 
     Raises:
         ValueError: no such optimizer, or arguments that it does not take.
     """
-    return build(OPTIMIZER, opt, ("train", "optim_g"), list(parameters))
+    return build(OPTIMIZER, opt, ("train", key), list(parameters))
 
 
 def build_schedulers(opt: Mapping[str, Any], optimizers: Iterable[torch.optim.Optimizer]) -> list[Any]:

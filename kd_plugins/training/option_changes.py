@@ -24,9 +24,14 @@ def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
     Raises:
         ValueError: the optimizer or the schedule is of another kind.
     """
-    for part, key in (("optimizers", "train:optim_g"), ("schedulers", "train:scheduler")):
+    if (here := len(model.optimizers)) != (there := len(state["optimizers"])):
+        raise ValueError(
+            f"it has {there} optimizers, not {here}: `gan_opt` joins or leaves in a new run, from `pretrain_network_g`"
+        )
+    for part in ("optimizers", "schedulers"):
         names = (state.get("kinds") or {}).get(part)
         for index, (mine, saved) in enumerate(zip(getattr(model, part), state[part], strict=True)):
+            key = "train:scheduler" if part == "schedulers" else ("train:optim_g", "train:optim_d")[index]
             own, kept = _arguments(mine, mine.state_dict()), _arguments(mine, saved)
             name, was = type(mine).__name__, names[index] if names else ""  # BasicSR's own states do not say it
             if was != name if was else any((word in own) != (word in kept) for word in _TELLING):

@@ -123,10 +123,11 @@ class RestorationModel(BaseModel):
         size = part_size(self.opt["train"], len(self.lq))
         if size == len(self.lq):
             return [self.compute_losses]
-        whole: tuple[Any, ...] = self.lq, self.gt, self.gt_usm, self.tasks
+        whole = self.lq, self.gt, self.gt_usm, self.tasks
 
         def compute(start: int) -> Losses:
-            self.lq, self.gt, self.gt_usm, self.tasks = (each if each is None else each[start : start + size] for each in whole)
+            part: list[Any] = [each if each is None else each[start : start + size] for each in whole]
+            self.lq, self.gt, self.gt_usm, self.tasks = part
             return self.compute_losses()
 
         return [partial(compute, start) for start in range(0, len(self.lq), size)]
@@ -190,13 +191,16 @@ class RestorationModel(BaseModel):
         """What is saved and resumed, and trained where it asks for a gradient, by the label of its checkpoint."""
         return {"net_g": self.net_g}
 
+    def parts(self) -> list[Any]:
+        """What has a state beside the networks: `state_dict` and `load_state_dict`, of keys of its own."""
+        return [self.updater, self.validator, self.batches]
+
     def save(self, epoch: int, current_iter: int) -> None:
         """Save networks and state (see `Saver.save`); `current_iter` is -1 for the latest."""
         checkpoints = {label: {"params": net} for label, net in self.networks().items()}
         if self.net_g_ema is not None:
             checkpoints["net_g"]["params_ema"] = self.net_g_ema
-        parts = (self.updater, self.validator, self.batches)
-        self.saver.save(epoch, current_iter, checkpoints, dict(ChainMap(*(part.state_dict() for part in parts))))
+        self.saver.save(epoch, current_iter, checkpoints, dict(ChainMap(*(part.state_dict() for part in self.parts()))))
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Resume a run; the student has been loaded as `path: pretrain_network_g`.
@@ -204,7 +208,7 @@ class RestorationModel(BaseModel):
         Raises:
             ValueError: the state is that of another network.
         """
-        for part in (self.updater, self.validator, self.batches):
+        for part in self.parts():
             part.load_state_dict(resume_state)
         self.saver.resume(resume_state, {label: net for label, net in self.networks().items() if label != "net_g"})
 
@@ -235,11 +239,11 @@ class RestorationModel(BaseModel):
         self._print_different_keys_loading(net, weights, strict)
         net.load_state_dict(weights, strict=False)
 
-    def _load_pretrained(self, net: nn.Module, param_key: Any) -> bool:
-        """Load `path: pretrain_network_g`; returns whether there is one."""
+    def _load_pretrained(self, net: nn.Module, param_key: Any, which: str = "g") -> bool:
+        """Load `path: pretrain_network_g`, or `_d`; returns whether there is one."""
         path = self.opt["path"]
-        if file := path.get("pretrain_network_g"):
-            self.load_network(net, file, path.get("strict_load_g", True), param_key)
+        if file := path.get(f"pretrain_network_{which}"):
+            self.load_network(net, file, path.get(f"strict_load_{which}", True), param_key)
         return bool(file)
 
     # ------------------------------------------------------------------------------------------------ networks

@@ -33,11 +33,12 @@ class Updater:
     Args:
         train_opt: the `train` block: optim_g, scheduler, ema_decay, `grad_clip` (bound on the norm of the student's gradient;
             `use_grad_clip: true`, as forks write it, means 0.01) and max_bad_steps (see `bad_step_bound`).
-        networks: by label; `net_g` is the student.
+        networks: by label; the first, the student, is the one whose gradient is bounded and whose weights are averaged.
         ema: the network that keeps the student's averaged weights, if any.
         losses: modules that take part in the forward pass; what of them is trained belongs to `networks`.
         precision: how the forward pass computes.
         device: where.
+        solver: the key of the optimizer in `train_opt`.
 
     Attributes:
         losses: of the last step, without graph; the mean over the parts of the batch.
@@ -55,12 +56,14 @@ class Updater:
         losses: Iterable[nn.Module],
         precision: Precision,
         device: torch.device,
+        solver: str = "optim_g",
     ) -> None:
         self.networks, self.ema, self.precision, self.device = networks, ema, precision, device
+        self.first = next(iter(networks))
         self.ema_decay, self.grad_bound = train_opt.get("ema_decay", 0), gradient_bound(train_opt)
         self.max_bad_steps, self.bad_steps, self.updating = bad_step_bound(train_opt), 0, False
         self.trained = {label: [p for p in net.parameters() if p.requires_grad] for label, net in networks.items()}
-        self.optimizer = build_optimizer(train_opt["optim_g"], self._parameters())
+        self.optimizer = build_optimizer(train_opt[solver], self._parameters(), solver)
         self.optimizers = [self.optimizer]
         self.schedulers = build_schedulers(train_opt["scheduler"], self.optimizers)
         self.loss_scale = LossScale(precision.amp == "fp16", device)
@@ -99,7 +102,7 @@ class Updater:
         norms = {label: self._gradient_norm(own) for label, own in self.trained.items()}
         good, *gradients = are_finite(total, *norms.values())
         if good and all(gradients):
-            self._update(norms["net_g"])
+            self._update(norms[self.first])
         else:
             try:
                 self._skip(iteration, good, parts, name_images, before)
@@ -153,12 +156,12 @@ class Updater:
         """
         self.bad_steps = 0
         if self.grad_bound:
-            torch.nn.utils.clip_grads_with_norm_(self.trained["net_g"], self.grad_bound, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.trained[self.first], self.grad_bound, norm)
         self.updating = True
         self.optimizer.step()
         self.loss_scale.keep_or_grow()
         if self.ema is not None:
-            ema_update(self.ema, distributed.unwrap_model(self.networks["net_g"]), self.ema_decay)
+            ema_update(self.ema, distributed.unwrap_model(self.networks[self.first]), self.ema_decay)
 
     def _skip(
         self, iteration: int, good_losses: bool, parts: Sequence[Part], name_images: Callable[[], str], before: Mapping[str, Any]

@@ -196,7 +196,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
             "train:scheduler={type: CosineAnnealingRestartLR, periods: [100, 200], restart_weights: [1, 1]}",
             "train:scheduler:periods: [100, 200], together 300, expected at least total_iter, ",
         ),
-        ("train:gan_opt={type: GANLoss, gan_type: vanilla}", "'gan_type': 'vanilla'}, SLKDModel has no such"),
+        ("train:ldl_opt={type: L1Loss}", "'L1Loss'}, SLKDModel has no such"),
         ("train:pixel_opt={type: ContrastiveImageLoss}", "'ContrastiveImageLoss', which needs 'lq' as well, expected a term of"),
         ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
         ("train:transforms={hflp: 0.5}", "train:transforms:hflp: 0.5, ViewTransform has no such key; nearest: hflip"),

@@ -14,6 +14,7 @@ from basicsr.models.realesrnet_model import RealESRNetModel
 from kd_plugins.cli import main
 from kd_plugins.data.realesrgan import SHARPENED, RealESRGANBatches
 from kd_plugins.models import DistillationModel
+from kd_plugins.yaml_loader import load
 
 
 @pytest.fixture
@@ -134,3 +135,35 @@ def test_a_killed_run_ends_with_the_same_bits_and_real_photos_are_validated(real
         mine, theirs = (torch.load(f"experiments/{name}/models/{label}.pth", weights_only=True) for name in ("tiny", "straight"))
         assert all(torch.equal(value, theirs["params"][key]) for key, value in mine["params"].items())
     assert Path("experiments/straight/visualization/real/real_6.png").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_the_option_file_runs_with_small_networks_with_and_without_its_discriminator(
+    adversarial, real_esrgan, write, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "options/realesrgan_compact_x4.yml").read_text(encoding="utf-8")
+    assert text.count("# gan: ") == 4
+    options = load(text.replace("# gan: ", "") if adversarial else text)
+    options.update({key: real_esrgan[key] for key in ("network_g", "teacher", "num_gpu", "num_threads", "gt_size", "queue_size")})
+    data, small = options["datasets"]["train"], real_esrgan["datasets"]["train"]
+    data.update({key: small[key] for key in ("dataroot_gt", "meta_info", "num_worker_per_gpu", "batch_size_per_gpu")})
+    data["dataset_enlarge_ratio"] = 20
+    (tmp_path / "real").mkdir()
+    cv2.imwrite(str(tmp_path / "real/real.png"), cv2.imread(f"{small['dataroot_gt']}/photo.png")[:56, :64])
+    options["datasets"]["val"]["dataroot_lq"] = str(tmp_path / "real")
+    options["val"]["metrics"] = {
+        "piqe": {"type": "calculate_piqe", "better": "lower"}
+    }  # NIQE wants larger images, of a trained student
+    options["train"]["total_iter"] = 2
+    options["logger"].update(use_tb_logger=False, print_freq=1)
+    if adversarial:
+        options["network_d"]["num_feat"] = 4
+        del options["path"]["pretrain_network_d"]
+    file = write(options)
+    assert main(["check", "-opt", file]) == main(["train", "-opt", file]) == 0
+    folder = Path("experiments/realesrgan_compact_x4")
+    assert (folder / "models/net_d_latest.pth").exists() == adversarial
+    log = next(folder.glob("train_*.log")).read_text()
+    assert ("l_d_real" in log) == ("l_g_gan" in log) == adversarial and "l_logits" in log and "piqe" in log

@@ -1,0 +1,36 @@
+"""Discriminators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.option_keys import LOSS
+from kd_plugins.mappings import mapping
+from kd_plugins.messages import show
+
+
+def check_discriminator(findings: Findings, opt: Mapping[str, Any]) -> None:
+    """Report what a discriminator lacks, and one that nothing trains."""
+    train = mapping(opt.get("train"))
+    if not train.get("gan_opt"):
+        if opt.get("network_d"):
+            findings.warning(("network_d",), "without `train: gan_opt` it is not built")
+        return
+    for path, value in ((("network_d",), opt.get("network_d")), (("train", "optim_d"), train.get("optim_d"))):
+        if not value:
+            findings.error(path, "missing, train:gan_opt needs it")
+    name = mapping(train["gan_opt"]).get("type")
+    judges = [kind for kind, loss in LOSS.entries.items() if _judges(loss)]
+    if str(name) in LOSS.entries and name not in judges:
+        said = f"{show(name)}, no loss of a discriminator, expected {' or '.join(judges)}"
+        findings.error(("train", "gan_opt", "type"), said)
+    first, total = train.get("net_d_init_iters"), train.get("total_iter")
+    if isinstance(first, (int, float)) and isinstance(total, (int, float)) and first >= total:
+        findings.error(("train", "net_d_init_iters"), f"{show(first)}, expected less than total_iter, {total}")
+
+
+def _judges(loss: Any) -> bool:
+    return hasattr(loss, "forward") and "is_disc" in inspect.signature(loss.forward).parameters
