@@ -61,10 +61,9 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
         return
     _check_schedule(findings, mapping(opt.get("train")))
     check_training_data(findings, opt)
-    if ours is not None:
-        check_discriminator(findings, opt)
     _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
+        check_discriminator(findings, opt)
         _check_terms(findings, opt, ours)
 
 
