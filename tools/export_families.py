@@ -3,7 +3,8 @@
 python tools/export_families.py [--families NAFNet SwinIR ...] [--seconds 90]
 
 The networks are the small ones of the tests (tests/families.py), with random weights; each export has a process of its own and a
-time limit. Prints Markdown: the least PSNR of three sizes between PyTorch and the file; below it why there is none.
+time limit. Prints Markdown, each row as soon as it is known: the least PSNR of three sizes between PyTorch and the file, or a dash,
+and why there is none.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def outcome(block: Mapping[str, Any], suffix: str, seconds: float) -> float | st
 def cell(found: float | str) -> str:
     """As the table says it."""
     if isinstance(found, str):
-        return "too slow" if found.startswith("takes more than") else "no"
+        return "–"
     return "the same bits" if math.isinf(found) else f"{found:.0f} dB"
 
 
@@ -82,14 +83,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=90, help="that one export may take")
     args = parser.parse_args()
     multiprocessing.get_context("forkserver").set_forkserver_preload(["kd_plugins.deploy.export"])  # or each export imports it anew
-    print("| family |", " | ".join(f"`{suffix}`" for suffix in args.forms), "|")
-    print("|---|" + "---|" * len(args.forms))
-    reasons = []
+    print("| family |", " | ".join(f"`{suffix}`" for suffix in args.forms), "| why not |")
+    print("|---|" + "---|" * len(args.forms) + "---|", flush=True)
     for name in args.families:
         found = {suffix: outcome(BLOCKS[name], suffix, args.seconds) for suffix in args.forms}
-        print(f"| {name} |", " | ".join(map(cell, found.values())), "|", flush=True)
-        reasons += [f"- {name}, `{suffix}`: {why}" for suffix, why in found.items() if isinstance(why, str)]
-    print("", *reasons, sep="\n")
+        why = "; ".join(f"`{suffix}`: {reason}" for suffix, reason in found.items() if isinstance(reason, str))
+        print(f"| {name} |", " | ".join(map(cell, found.values())), f"| {why} |", flush=True)
 
 
 if __name__ == "__main__":

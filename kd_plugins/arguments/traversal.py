@@ -111,7 +111,8 @@ def _each(path: Path, value: Any, spec: Named) -> list[tuple[Path, Any]]:
 
 def _check_named(findings: Findings, path: Path, block: Any, spec: Named) -> None:
     if not isinstance(block, Mapping):
-        instead = f", or {{{spec.instead}: ...}}" if spec.instead else ""
+        value = block if isinstance(block, str) else "..."
+        instead = f", or {{{spec.instead}: {value}}}" if spec.instead else ""
         findings.error(path, f"{show(block)}, expected {{type: a registered {spec.kind}, ...}}{instead}")
         return
     for key, case in spec.cases().items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ _TARGETS = {
     "ms": "milliseconds that an image of --size takes, measured here",
 }
 _BUDGET = "10m"
+_EXPORT = ("onnx", "onnxruntime", "onnxscript")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     time = parser.add_mutually_exclusive_group()
     time.add_argument("--budget", metavar="TIME", help=f"of the training: 90s, 30m, 1h30m (default: {_BUDGET})")
     time.add_argument("--steps", type=int, metavar="N", help="of the training")
+    int8 = parser.add_argument_group("int8, with its loss measured on the held-out images").add_argument
+    int8("--int8", action="store_true", help="also student_int8.onnx; an output folder that is done gets it, too")
+    int8("--max-loss", type=float, metavar="DB", help="how much PSNR it may lose (default: 0.1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
 
 
 def run(args: argparse.Namespace) -> int:
     """Distil.
+
+    Returns:
+        0; 1 where the student in int8 that was asked for could not be made.
 
     Raises:
         OptionError: arguments that do not go together.
@@ -57,8 +66,13 @@ def run(args: argparse.Namespace) -> int:
     begun = sorted(file.parent for pattern in ("options.yml", "*/options.yml") for file in args.output.glob(pattern))
     _check(args, bool(found), bool(begun))
 
+    import logging
+
+    from basicsr.utils import get_root_logger
+
     from kd_plugins.deploy.files import refuse_place
     from kd_plugins.deploy.model import find_device
+    from kd_plugins.deploy.quantize import MAX_LOSS
     from kd_plugins.distill.stages import Distillation
     from kd_plugins.distill.words import read_time
     from kd_plugins.report.make import write_report
@@ -70,14 +84,18 @@ def run(args: argparse.Namespace) -> int:
     for target in found:
         (name, value), *_ = target.items()
         folders[args.output / f"{name}_{value:g}" if len(found) > 1 else args.output] = target
-    students = [Distillation(folder, device, print) for folder in folders or begun]
-    for student, target in zip(students, folders.values(), strict=False):  # all are planned before one is trained
-        student.write_options(_request(args, target, device), _command(args, target), args.steps, seconds)
-    for student in students:
-        student.run()
+    say = partial(print, flush=True)
+    get_root_logger(log_level=logging.WARNING)  # but while it trains
+    max_loss = (MAX_LOSS if args.max_loss is None else args.max_loss) if args.int8 else None
+    students = [Distillation(folder, device, say) for folder in folders or begun]
+    for student, target in zip(students, folders.values(), strict=False):  # all, before anything is written
+        student.plan(_request(args, target, device), _command(args, target))
+    for student in students:  # all, before one is trained
+        student.write_options(args.steps, seconds)
+    complete = [student.run(max_loss) for student in students]
     if len(students) > 1:
-        print(f"Report: {write_report([str(student.out) for student in students], args.output / 'report.html', device)}")
-    return 0
+        say(f"Report: {write_report([str(student.out) for student in students], args.output / 'report.html', device)}")
+    return 0 if all(complete) else 1
 
 
 def _targets(args: argparse.Namespace) -> list[dict[str, float]]:
@@ -91,6 +109,12 @@ def _check(args: argparse.Namespace, has_target: bool, is_begun: bool) -> None:
         raise OptionError(f"--steps: {args.steps}, expected a number of at least 1")
     if args.threads is not None and args.threads < 1:
         raise OptionError(f"--threads: {args.threads}, expected a number of at least 1")
+    if args.max_loss is not None and not args.int8:
+        raise OptionError(f"--max-loss: {args.max_loss:g}, expected --int8 beside it")
+    if args.max_loss is not None and not args.max_loss > 0:
+        raise OptionError(f"--max-loss: {args.max_loss:g}, expected a number of dB above 0 (inf: any loss)")
+    if args.int8 and (missing := [name for name in _EXPORT if importlib.util.find_spec(name) is None]):
+        raise OptionError(f"--int8: {missing[0]} is not installed: pip install kd_plugins[export]")
     if args.size and not (args.latency or args.ms):
         raise OptionError(f"--size: {args.size}, expected --latency or --ms beside it")
     images = args.photos or args.pairs or args.unlabelled

@@ -37,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise OptionError(f"--{name}: {getattr(args, name)}, expected a number of at least 1")
     get_root_logger(log_level=logging.WARNING)
-    file = write_report(args.runs, args.output, args.device, args.images, args.show)
+    file = write_report(args.runs, args.output, args.device, args.images, args.show, print)
     print(f"Report: {file}")
     return 0

@@ -12,7 +12,7 @@ import torch
 
 from kd_plugins.deploy.model import find_device
 from kd_plugins.deploy.peak_memory import peak_memory
-from kd_plugins.deploy.variants import Variant
+from kd_plugins.deploy.variants import Variant, told_apart
 from kd_plugins.metrics.complexity import count_flops
 from kd_plugins.metrics.latency import REPEATS, Latency, describe_machine, run_to_end, take_turns, using_threads
 from kd_plugins.tables import render_table
@@ -66,6 +66,7 @@ def benchmark(
     """
     with using_threads(threads), torch.inference_mode():
         loaded = [variant.load() for variant in wanted]
+        names = told_apart({variant.source: each.name for variant, each in zip(wanted, loaded, strict=True)})
         for height, width in sizes:
             running = []
             for variant, each in zip(wanted, loaded, strict=True):
@@ -74,7 +75,7 @@ def benchmark(
                     running.append((variant, each))
                 except Exception as error:  # a compiler that is missing, a size that is not taken, memory
                     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-                    note(f"{each.name}, {variant.form}, at {height}x{width} is left out: {reason[:200]}")
+                    note(f"{names[variant.source]}, {variant.form}, at {height}x{width} is left out: {reason[:200]}")
             passes = [partial(run_to_end, each.run, each.example(height, width)) for _, each in running]
             times = take_turns(passes, repeats) if passes else []
             flops: dict[str, int] = {}
@@ -82,8 +83,8 @@ def benchmark(
                 if each.net is not None and variant.source not in flops:
                     flops[variant.source] = count_flops(each.net, each.example(height, width))
                 yield Measured(
-                    each.name,
-                    variant.form,
+                    names[variant.source],
+                    variant.form if each.precision == "fp32" else f"{variant.form}, {each.precision}",
                     (height, width),
                     latency,
                     latency.median / times[0].median,

@@ -48,7 +48,7 @@ def export_model(model: Model, path: Path, half: bool = False) -> None:
     """
     form = form_of(path)
     if model.net is None:
-        raise ValueError(f"{model.name}: is exported already, expected weights")
+        raise ValueError(f"{model.name}: is an exported file already, expected weights")
     facts = describe_export(model, half)
     if form == "weights":
         _write_weights(model, path, half)

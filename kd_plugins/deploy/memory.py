@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from kd_plugins.process import release_memory
+
 SMALL = 256
 """The side of an image that goes through as a whole without being measured, and of a tile where nothing can be."""
 _LARGEST = 2048
@@ -67,6 +69,7 @@ def growth(run: Callable[[], object], device: torch.device) -> int | None:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     try:
+        release_memory()  # what was freed and is kept would not show when it is used again
         _RESET.write_text("5")  # the peak begins anew
         before = _kilobytes(_STATUS, "VmRSS")
         run()

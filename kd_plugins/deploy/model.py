@@ -11,11 +11,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from kd_plugins.deploy.onnx_network import OnnxNetwork
+from kd_plugins.archs.adapter import Adapter
+from kd_plugins.arguments import build
+from kd_plugins.deploy.onnx_network import FACTS, OnnxNetwork
+from kd_plugins.deploy.values import refuse_other_values
 from kd_plugins.features.layer_outputs import example_channels
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.network import build_trained
-from kd_plugins.teachers.network_keys import ENSEMBLE, registered_keys
+from kd_plugins.teachers.network_keys import ADAPTER_KEYS, ENSEMBLE, registered_keys
 from kd_plugins.teachers.teacher import Teacher
 from kd_plugins.yaml_loader import Loader
 
@@ -31,7 +34,8 @@ class Model:
         run: the network, or an exported one; in eval mode, on the device; takes any size.
         name: for file names and messages.
         device: where it runs.
-        precision: a key of `PRECISIONS`; with the halves, PyTorch's autocast decides which operations run in them.
+        precision: a key of `PRECISIONS`; with the halves, PyTorch's autocast decides which operations run in them. An .onnx file
+            has its own, int8 perhaps.
         block: of the network, as `teacher` takes it, where it is known.
 
     Attributes:
@@ -49,7 +53,9 @@ class Model:
         self.name, self.device, self.precision, self.block = name, device, precision, block or {}
         self.channels, self.scale = _look(run, device)
         self.run = run
-        self.net = None if isinstance(run, OnnxNetwork) else run
+        self.net = run
+        if isinstance(run, OnnxNetwork):
+            self.net, self.precision = None, run.facts.get("precision", precision)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
@@ -76,8 +82,13 @@ class Model:
             return restored
         return restored[:, 0].unflatten(0, (-1, count)) if self.channels == 1 else restored.mean(1, keepdim=True)
 
+    def release_memory(self) -> None:
+        """Give back what is kept from image to image, where onnxruntime keeps it."""
+        if isinstance(self.run, OnnxNetwork):
+            self.run.release_memory()
+
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "fp32":
+        if self.net is None or self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, PRECISIONS[self.precision])
 
@@ -100,17 +111,30 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
     place = find_device(device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    block = source_block(source)
+    block = dict(source_block(source))
     name = Path(str(next((block[key] for key in ("checkpoint", *registered_keys(), "type") if block.get(key)), ENSEMBLE))).stem
-    if isinstance(source, str) and source.lower().endswith(".onnx"):
-        if precision != "fp32":
-            raise ValueError(f"{KEY}: {source} runs in the precision that it was exported in, expected no {precision}")
-        return Model(OnnxNetwork(Path(source).expanduser(), place), name, place)
+    if str(block.get("checkpoint", "")).lower().endswith(".onnx"):
+        return _load_onnx(block, name, place, precision)
     try:
         net = build_trained(block, KEY)
     except (FileNotFoundError, KeyError) as error:
         raise ValueError(error.args[0]) from error
     return Model(net.to(place), name, place, precision, block)
+
+
+def _load_onnx(block: dict[str, Any], name: str, device: torch.device, precision: str) -> Model:
+    path = Path(block.pop("checkpoint")).expanduser()
+    if precision != "fp32":
+        raise ValueError(f"{KEY}: {path} runs in the precision that it was exported in, expected no {precision}")
+    if unknown := next((key for key in block if key not in ADAPTER_KEYS), None):
+        raise ValueError(f"{KEY}: {unknown}: {block[unknown]!r}, expected beside an .onnx file one of {', '.join(ADAPTER_KEYS)}")
+    net = OnnxNetwork(path, device)
+    if block:
+        build(Adapter, block, (KEY,)).attach(net)
+    model = Model(net, name, device)
+    if not block and FACTS - net.facts.keys():
+        refuse_other_values(net, model.channels, net.size, str(path))
+    return model
 
 
 def find_device(name: str) -> torch.device:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from kd_plugins.archs.adapter import pad
 
 INSTALL = "pip install kd_plugins[export]"
+FACTS = {"range", "order"}
+"""What our own files say of their images, see `describe_export`: from 0 to 1, RGB or gray."""
+_SMALL = (64, 64)
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
 
 
@@ -22,6 +25,7 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         channels: of the image.
+        facts: what the file says of itself, see `describe_export`; a foreign one says what it likes.
         size: height and width, where the file takes one size only; smaller images are padded to it.
 
     Raises:
@@ -56,6 +60,7 @@ class OnnxNetwork(nn.Module):
             raise ValueError(f"model: {path} returns {', '.join(each.name for each in outputs)}, expected one image")
         self._input, self._type = inputs[0].name, _TYPES[inputs[0].type]
         _, channels, height, width = inputs[0].shape
+        self.facts = dict(self._session.get_modelmeta().custom_metadata_map)
         self.channels = channels if isinstance(channels, int) else 3
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
@@ -88,6 +93,16 @@ class OnnxNetwork(nn.Module):
         if restored.shape[-2:] != (scale * high, scale * wide):
             return restored  # no whole number of times its size: nothing that padding could be cut off from
         return restored[..., : scale * height, : scale * width]
+
+    def release_memory(self) -> None:
+        """Give back the memory that onnxruntime keeps for the next image."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        device = "gpu" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{device}:0")
+        height, width = self.size or _SMALL
+        self._session.run(None, {self._input: torch.zeros(1, self.channels, height, width, dtype=self._type).numpy()}, options)
 
 
 def _first_line(error: Exception) -> str:

@@ -48,15 +48,13 @@ class Restorer:
         if self._tile == AUTO:
             if max(height, width) <= SMALL:
                 return None
-            shape = 1, self.model.channels
-            side = largest_tile(
-                lambda side: self.model(torch.rand(*shape, side, side, device=self.model.device)), self.model.device
-            )
-            self._tile = max(side, 2 * self.overlap)
+            self.model.release_memory()  # of images before: it would look as if these tiles needed none
+            self._tile = max(largest_tile(self._try, self.model.device), 2 * self.overlap)
         return int(self._tile) or None
 
     def _try(self, side: int) -> None:
-        self.model(torch.zeros(1, self.model.channels, side, side, device=self.model.device))
+        self.model(torch.rand(1, self.model.channels, side, side, device=self.model.device))
+        self.model.release_memory()
 
     def restore(self, picture: Picture, progress: Callable[[float], object] = lambda share: None) -> Picture:
         """Restore a picture.

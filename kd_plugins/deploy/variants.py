@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.deploy.exported import FORMS, is_torchscript, load_exported
-from kd_plugins.deploy.model import find_device, load_model
+from kd_plugins.deploy.model import find_device, load_model, source_block
 from kd_plugins.deploy.onnx_network import OnnxNetwork
 
 _TRIED = (64, 72)  # the size of the image that tells the channels of an exported file
@@ -64,7 +64,8 @@ class Variant(NamedTuple):
             if not path.is_file():
                 raise ValueError(f"model: {self.source!r} is no file (looked from {Path.cwd()})")
             run = load_exported(path)
-            return Loaded(path.name, run, device, channels=_channels(run))
+            precision = run.facts.get("precision", "fp32") if isinstance(run, OnnxNetwork) else "fp32"
+            return Loaded(path.name, run, device, channels=_channels(run), precision=precision)
         model = load_model(self.source, self.device, self.precision)
         net = model.net
         if self.channels_last and net is not None:
@@ -84,6 +85,7 @@ class Loaded(NamedTuple):
         net: the network, if PyTorch runs it.
         channels: of the image.
         channels_last: whether its image is in that memory layout.
+        precision: of an exported file that says it.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Loaded(NamedTuple):
     net: nn.Module | None = None
     channels: int = 3
     channels_last: bool = False
+    precision: str = "fp32"
 
     def example(self, height: int, width: int) -> Tensor:
         """A random image, always the same."""
@@ -118,6 +121,19 @@ def variants(
             continue
         forms = product((False, True)[: 1 + compiled], (False, True)[: 1 + channels_last], ("fp32", *precisions))
         found += [Variant(source, device, precision, last, first) for first, last, precision in forms]
+    return found
+
+
+def told_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Names of models by their source: those of one name become the shortest ends of their paths that differ, else the sources."""
+    paths = {source: Path(str(source_block(source).get("checkpoint", source))).parts for source in names}
+    found = dict(names)
+    for source, path in paths.items():
+        others = [paths[other] for other, name in names.items() if name == names[source] and other != source]
+        if others:
+            ends = (path[-count:] for count in range(1, len(path) + 1))
+            differing = (end for end in ends if all(end != other[-len(end) :] for other in others))
+            found[source] = "/".join(next(differing, (source,)))
     return found
 
 

@@ -20,7 +20,7 @@ from kd_plugins.distill.words import read_degradation
 from kd_plugins.features.layer_pairs import find_pairs
 from kd_plugins.option_library import bundled_option_file
 from kd_plugins.options import read_options
-from kd_plugins.students.from_teacher import Student, student_of
+from kd_plugins.students.from_teacher import TIMES, Student, student_of
 from kd_plugins.teachers.network import build_source
 from kd_plugins.teachers.network_keys import registered_keys
 from kd_plugins.yaml_loader import one_line
@@ -36,6 +36,7 @@ _RATES = ((1e6, 2.0e-3), (1e7, 5.0e-4))  # learning rates of students of at most
 CROP = 64
 """Side of a training crop of the restored image; of the input at least half of it."""
 _RATE_BEYOND = 2.0e-4
+_TOLERANCES = (0.1, 0.2, 0.3)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Plan:
         degradation = read_degradation(request.degradation) if request.degradation else None
         crop = max(CROP, CROP // 2 * teacher.scale)
         self.blocks = blocks = _blocks(request, degradation, teacher, crop, out)
-        student = _student(teacher_block, request.target)
+        student = _student(teacher_block, request)
         net = build_source(student.block, "network_g")
         recipe, why = _recipe(request, degradation, teacher, net)
         gray = {"color": "y"} if teacher.channels == 1 else {}
@@ -147,13 +148,15 @@ def _absolute(source: str) -> dict[str, Any]:
     return block
 
 
-def _student(teacher: Mapping[str, Any], target: Mapping[str, Any]) -> Student:
-    """The student: what is nearest to a share is near enough here, within reason."""
-    shares = [{"tolerance": tolerance} for tolerance in (0.1, 0.2, 0.3)] if {"flops", "params"} & set(target) else [{}]
-    for beside in shares[:-1]:
+def _student(teacher: Mapping[str, Any], request: Request) -> Student:
+    """The student: what is nearest to a share is near enough here, within reason; a time is one of the run's device and threads."""
+    if any(name in request.target for name in TIMES):
+        threads = {"threads": request.threads} if request.threads else {}
+        return student_of(teacher, {**request.target, **threads, "device": request.device})
+    for tolerance in _TOLERANCES[:-1]:
         with contextlib.suppress(ValueError):
-            return student_of(teacher, {**target, **beside})
-    return student_of(teacher, {**target, **shares[-1]})
+            return student_of(teacher, {**request.target, "tolerance": tolerance})
+    return student_of(teacher, {**request.target, "tolerance": _TOLERANCES[-1]})
 
 
 def _recipe(request: Request, degradation: Mapping[str, Any] | None, teacher: Model, student: nn.Module) -> tuple[str, str]:

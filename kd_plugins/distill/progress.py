@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, folder: Path) -> None:
         self.file = folder / _FILE
         try:
-            self._done: dict[str, str] = json.loads(self.file.read_text(encoding="utf-8"))
+            self._done: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             self._done = {}
 
@@ -33,7 +33,16 @@ class Progress:
 
     def note(self, stage: str, made_of: Any) -> None:
         """Note that a stage is done."""
-        self._done[stage] = digest(made_of)
+        self._write(stage, digest(made_of))
+
+    def setting(self, name: str, value: Any) -> Any:
+        """What was asked for beside the option file: now, or else before."""
+        if value is not None and self._done.get(name) != value:
+            self._write(name, value)
+        return self._done.get(name)
+
+    def _write(self, name: str, value: Any) -> None:
+        self._done[name] = value
         write_text(self.file, json.dumps(self._done, indent=1))
 
 

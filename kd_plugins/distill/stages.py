@@ -6,24 +6,29 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from basicsr.utils.logger import initialized_logger
 
 from kd_plugins.atomic_files import write_text
 from kd_plugins.deploy.export import aside, export_checked
 from kd_plugins.deploy.model import load_model
+from kd_plugins.deploy.quantize import describe, quantize
 from kd_plugins.distill.budget import steps_within, training_steps
 from kd_plugins.distill.plan import Plan, Request
 from kd_plugins.distill.progress import Progress, begun_with, digest
+from kd_plugins.distill.samples import read_samples
+from kd_plugins.distill.time_limit import time_limit
 from kd_plugins.errors import Interrupted
 from kd_plugins.options import OptionError, read_options
 from kd_plugins.report.make import write_report
 from kd_plugins.report.runs import DISTILLED
+from kd_plugins.students.from_teacher import TIMES
 from kd_plugins.train import train_pipeline
 from kd_plugins.training.interrupt import Interrupt
 
 _FORMS = (".pth", ".safetensors", ".onnx")
+_EXPORT_SECONDS = 300.0
+_INT8 = "student_int8.onnx"
 Say = Callable[[str], None]
 
 
@@ -38,28 +43,41 @@ class Distillation:
 
     def __init__(self, out: Path, device: str, say: Say) -> None:
         self.out, self.device, self.say = out, device, say
+        self._plan: Plan | None = None
         self.options, self.latest = out / "options.yml", out / "experiments" / DISTILLED / "models" / "net_g_latest.pth"
 
-    def write_options(self, request: Request, command: str, steps: int | None, seconds: float | None) -> None:
-        """Write the option file, if it is not there.
+    def plan(self, request: Request, command: str) -> None:
+        """Find the student and the recipe, if there is no option file yet; nothing is written.
 
         Args:
             request: what is asked for.
             command: the command line, without the folder.
-            steps: of the training; or
-            seconds: that it may take.
 
         Raises:
-            ValueError, FileNotFoundError, KeyError: see `Plan`, `steps_within`; or the file was written for another command.
+            ValueError, FileNotFoundError, KeyError: see `Plan`; or the option file was written for another command.
         """
         if self.options.exists():
             _refuse_other_command(self.options, command)
             return
-        plan = Plan(request, command, self.out)
+        if any(name in request.target for name in TIMES):
+            self.say(f"Timing students against their teacher: {', '.join(f'{k} {v}' for k, v in request.target.items())}")
+        self._plan = Plan(request, command, self.out)
+
+    def write_options(self, steps: int | None, seconds: float) -> None:
+        """Write the option file, if there is none yet.
+
+        Args:
+            steps: of the training; None for as many as fit into
+            seconds: of the training.
+
+        Raises:
+            ValueError: see `steps_within`.
+        """
+        plan, note = self._plan, ""
+        if plan is None:
+            return
         plan.blocks.write()
-        note = ""
         if steps is None:
-            assert seconds is not None
             self.say("Timing a few steps")
             steps, step = steps_within(seconds, plan.render(training_steps()))
             note = f"{seconds / 60:g} minutes: a step took {step:.3g} s"
@@ -68,17 +86,26 @@ class Distillation:
         write_text(self.options, plan.render(steps, note))
         self.say(f"Option file: {self.options}")
 
-    def run(self) -> None:
+    def run(self, max_loss: float | None = None) -> bool:
         """Train, save, export, measure, report: whatever is not done.
+
+        Args:
+            max_loss: makes a student in int8, too, that loses at most so many dB; it is made again when the student is.
+
+        Returns:
+            Whether all is there that was asked for.
 
         Raises:
             OptionError: the option file has errors.
             RunStopped: the training was stopped; the same command goes on.
         """
         self.progress = Progress(self.out)
+        max_loss = self.progress.setting("int8", max_loss)
         self._train()
         self._export()
+        complete = max_loss is None or self._quantize(max_loss)
         self._report()
+        return complete
 
     # -------------------------------------------------------------------------------------------- stages
 
@@ -110,16 +137,44 @@ class Distillation:
             if self.progress.is_done(file.name, self.latest, file):
                 continue
             try:
-                with aside(file, overwrite=True) as path:
+                if file.suffix == ".onnx":
+                    self.say("Exporting as ONNX")
+                with aside(file, overwrite=True) as path, time_limit(_EXPORT_SECONDS):
                     found = export_checked(model, path)
-            except ValueError as error:
+            except (ValueError, TimeoutError) as error:
                 if file.suffix != ".onnx":
                     raise
-                self.say(f"{file.name} is left out: {error}")  # a library that is not there, a network that the form cannot hold
-                file.unlink(missing_ok=True)  # of the student before
+                self._leave_out(file, error)  # a library that is not there, a network that the form cannot hold, or not so soon
                 continue
             self.progress.note(file.name, self.latest)
-            self.say(f"Student: {file}; against what was trained: {found[-1]}")
+            nearest = min(found, key=lambda each: each.psnr)
+            self.say(f"Student: {file}; against what was trained, {nearest}")
+
+    def _quantize(self, max_loss: float) -> bool:
+        """The student in int8; whether it is there."""
+        file, plain = self.out / _INT8, self.out / "student.onnx"
+        made_of = [digest(plain) if plain.exists() else None, max_loss]
+        if self.progress.is_done(file.name, made_of, file):
+            return True
+        try:
+            if not plain.exists():
+                raise ValueError(f"there is no {plain.name}, which it is made of")
+            self.say("Quantising")
+            samples = read_samples(read_options(str(self.options)))
+            with aside(file, overwrite=True) as path:
+                found = quantize(plain, path, samples, max_loss, self.say)
+                sizes = path.stat().st_size, plain.stat().st_size
+        except ValueError as error:
+            self._leave_out(file, error)
+            return False
+        self.progress.note(file.name, made_of)
+        known = samples.held_out[0].truth is not None
+        self.say("\n  ".join([f"Student in int8: {file}", *describe(found, samples, known, sizes).splitlines()]))
+        return True
+
+    def _leave_out(self, file: Path, why: Exception) -> None:
+        self.say(f"{file.name} is left out: {why}")
+        file.unlink(missing_ok=True)  # of the student before
 
     def _report(self) -> None:
         page = self.out / "report.html"
@@ -127,7 +182,7 @@ class Distillation:
         if self.progress.is_done("report", made_of, page):
             return
         self.say("Comparing with the teacher")
-        write_report([str(self.out)], page, self.device)
+        write_report([str(self.out)], page, self.device, say=self.say)
         self.progress.note("report", made_of)
         self.say(f"Report: {page}")
 
@@ -146,7 +201,7 @@ def _refuse_other_command(options: Path, command: str) -> None:
 def separate_log() -> Iterator[None]:
     """BasicSR opens one log for a process; here each training has its own."""
     logger = logging.getLogger("basicsr")
-    before: tuple[Any, ...] = tuple(logger.handlers)
+    before, level = tuple(logger.handlers), logger.level
     initialized_logger.pop("basicsr", None)
     logger.handlers = []
     try:
@@ -155,3 +210,4 @@ def separate_log() -> Iterator[None]:
         for handler in logger.handlers:
             handler.close()
         logger.handlers = list(before)
+        logger.setLevel(level)

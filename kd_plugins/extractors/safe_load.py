@@ -102,7 +102,7 @@ def load_plain(path: Path, inert: bool = False) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each kind of damage has its own
-        text = str(error)
+        text, is_told = str(error), isinstance(error, (RuntimeError, OSError))  # of others: "101", "pop from empty list"
     if inert and "GLOBAL" in text:
         try:
             with safe_globals([_stand_in(name) for name in _foreign_names(path)]):
@@ -116,6 +116,6 @@ def load_plain(path: Path, inert: bool = False) -> Any:
     if foreign := re.search(r"\bGLOBAL (\S+)", text):
         raise ValueError(f"it names {foreign[1]}, which is code")
     reason = (text.splitlines() or [""])[0]
-    if not reason or "weights_only" in reason or "Weights only" in reason:
+    if not is_told or not reason or "weights_only" in reason or "Weights only" in reason:
         reason = "it is no file of tensors, numbers and strings that torch.save wrote"
     raise ValueError(reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,11 +15,18 @@ from kd_plugins.metrics.latency import RESTORED
 from kd_plugins.options import option_errors
 from kd_plugins.report.logs import read_course
 from kd_plugins.report.measure import compare
-from kd_plugins.report.page import Findings, render_family, render_run
+from kd_plugins.report.page import Findings, render_family, render_run, tiles
 from kd_plugins.report.runs import Run, measure_costs, restorers
 
 
-def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu", images: int = 20, shown: int = 3) -> Path:
+def write_report(
+    folders: Sequence[str],
+    output: Path | None,
+    device: str = "cpu",
+    images: int = 20,
+    shown: int = 3,
+    say: Callable[[str], Any] = lambda line: None,
+) -> Path:
     """Write the page of a run, or of several students.
 
     Args:
@@ -27,6 +35,7 @@ def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu
         device: cpu, cuda, cuda:1, mps or auto.
         images: how many images of each validation set are restored at most.
         shown: how many of them are shown.
+        say: called for each run with a line on what came out.
 
     Returns:
         The file.
@@ -42,6 +51,7 @@ def write_report(folders: Sequence[str], output: Path | None, device: str = "cpu
     for run in runs:
         with option_errors(str(run.file)):
             family.append(examine(run, images, shown, output.parent))
+        say(f"{run.name}: {', '.join(' '.join(tile) for tile in tiles(family[-1]))}")
     page = render_run(family[0]) if len(family) == 1 else render_family(output.parent.resolve().name, family)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, page)
@@ -57,7 +67,8 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
     student, teacher = run.student(), run.teacher()
     if teacher is not None:
         teacher.fit_sizes(student.channels)
-    networks = {"student": student}
+    networks: dict[str, Any] = {"student": student}
+    precisions: dict[str, str] = {}
     try:
         start = run.start(teacher)
     except (ValueError, KeyError, FileNotFoundError) as error:
@@ -67,11 +78,13 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
         networks["start"] = start
     for file in run.exported():
         try:
-            networks[file.name] = load_model(str(file), str(run.device))
+            networks[file.name] = exported = load_model(str(file), str(run.device))
+            precisions[file.name] = exported.precision
         except ValueError as error:
             run.note(f"{file.name} was not scored: {error}.")
     comparisons = compare(run.opt, restorers(run, teacher, networks), images, shown, run.device)
-    found = Findings(run.name, _relative(run.home, base), read_course(run.folder), comparisons, {}, notes=run.notes)
+    found = Findings(run.name, _relative(run.home, base), read_course(run.folder), comparisons, {})
+    found.notes, found.precisions = run.notes, precisions
     side = RESTORED // student.scale
     found.costs, found.measured_at = measure_costs(run, (side, side)), f"{side}x{side}"
     found.device = _device_name(run.device)

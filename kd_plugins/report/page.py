@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from kd_plugins.report.measure import Comparison
 from kd_plugins.report.pictures import Figure, figure
 from kd_plugins.report.runs import Cost
 from kd_plugins.tables import GAP, ROLES, role_word, score_tag
+
+_SINGLE = "fp32"
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Findings:
         options: the text of the option file.
         has_teacher: whether what was trained is a student.
         notes: what could not be measured, and why.
-        links: files beside the page: name and what it is.
+        precisions: of exported files, by their name.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Findings:
     options: str = ""
     has_teacher: bool = True
     notes: list[str] = field(default_factory=list)
+    precisions: dict[str, str] = field(default_factory=dict)
 
     def score(self, role: str) -> float | None:
         """The first metric of the first validation set."""
@@ -92,9 +95,9 @@ def render_run(found: Findings) -> str:
         steps=found.course.steps,
         found=found,
         columns=(*(role_word(role, found.has_teacher) for role in ROLES), GAP) if found.has_teacher else ("input", word),
-        tiles=list(_tiles(found)),
+        tiles=list(tiles(found)),
         rows=list(_rows(found)),
-        stages=_stages(found.comparisons[0]) if found.comparisons else [],
+        stages=_stages(found.comparisons[0], found.precisions) if found.comparisons else [],
         charts=list(_charts(found.course, word)),
         figures=figures,
         footnotes=list(_footnotes(found)),
@@ -118,8 +121,8 @@ def _render(template: str, **context: Any) -> str:
 # ------------------------------------------------------------------------------------------------ numbers
 
 
-def _tiles(found: Findings) -> Iterator[tuple[str, str]]:
-    """The answer at a glance: a number, and what it is."""
+def tiles(found: Findings) -> Iterator[tuple[str, str]]:
+    """The answer at a glance: a number, and what it is of."""
     student, teacher = found.score("student"), found.score("teacher")
     if student is not None and teacher is not None:
         yield f"{_signed('psnr', student - teacher)} dB", "against its teacher"
@@ -185,29 +188,31 @@ def _score(metric: str, value: float) -> str:
 
 
 def _signed(metric: str, value: float) -> str:
-    text = f"{value:+.2f}" if metric == "psnr" else f"{value:+.4f}"
-    return text.replace("-", "−")
+    digits = 2 if metric == "psnr" else 4
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")  # no -0.00
 
 
-def _stages(comparison: Comparison) -> list[Stage]:
-    """The score of each stage that exists, and what it changed."""
+def _stages(comparison: Comparison, precisions: Mapping[str, str]) -> list[Stage]:
+    """The score of each stage that exists, and what it changed: a file in half precision or int8, from that in single precision."""
     metric = next(iter(comparison.metrics), "")
     scores = {role: own[metric] for role, own in comparison.means.items() if metric in own}
     exported = [role for role in scores if role not in ("input", "start", "student", "teacher")]
-    names = {"input": "Input", "start": "Start, before training", "student": "Trained"}
-    order = [role for role in ("input", "start", "student", *exported, "teacher") if role in scores]
+    single = [role for role in exported if precisions.get(role, _SINGLE) == _SINGLE]
+    reduced = [role for role in exported if role not in single]
+    follows = {"start": "input", "student": "start" if "start" in scores else "input"}
+    follows |= dict.fromkeys(single, "student") | dict.fromkeys(reduced, single[-1] if single else "student")
+    names = {"input": "Input", "start": "Start, before training", "student": "Trained", "teacher": "Teacher"}
+    names |= {role: f"Exported: {role}" for role in single} | {role: f"In {precisions[role]}: {role}" for role in reduced}
+    order = [role for role in ("input", "start", "student", *single, *reduced, "teacher") if role in scores]
     if len(order) < 2 or "student" not in scores:
         return []
     low, high = min(scores.values()), max(scores.values())
     low -= 0.08 * (high - low) or 1.0
-    stages, before = [], None
+    stages = []
     for role in order:
-        follows = "student" if role in exported else before
-        change = "" if follows is None or role == "teacher" else _signed(metric, scores[role] - scores[follows])
-        label = names.get(role, "Teacher" if role == "teacher" else f"Exported: {role}")
+        change = _signed(metric, scores[role] - scores[follows[role]]) if follows.get(role) in scores else ""
         colour = role if role in ("input", "teacher", "start") else "student"
-        stages.append(Stage(label, colour, _score(metric, scores[role]), change, 100 * (scores[role] - low) / (high - low)))
-        before = "student" if role in exported else role
+        stages.append(Stage(names[role], colour, _score(metric, scores[role]), change, 100 * (scores[role] - low) / (high - low)))
     return stages
 
 
@@ -306,7 +311,8 @@ def _figures(comparison: Comparison) -> Iterator[Figure]:
 def _footnotes(found: Findings) -> Iterator[str]:
     for comparison in found.comparisons:
         used, count = comparison.used
-        which = f"all {count} images" if used == count else f"{used} of {count} images, evenly spread"
+        every = "the one image" if count == 1 else f"all {count} images"
+        which = every if used == count else f"{used} of {count} images, evenly spread"
         middle = ", of large ones the middle" if comparison.cropped else ""
         yield f"{comparison.dataset}: {which}{middle}."
         if comparison.reference == "teacher":

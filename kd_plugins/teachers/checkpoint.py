@@ -27,6 +27,7 @@ _PARAM_KEYS = (_AVERAGE, "params", "state_dict", "model_state_dict", "model", "n
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """The running statistics of a batch norm."""
 DESCRIPTION = "network.json"
+_GRAPHS = (".onnx", ".xml")
 _LONGEST_DESCRIPTION = 2**20
 _NAMED = 3  # keys that a message names
 
@@ -56,10 +57,12 @@ def find_weights(name: str) -> Path:
     """The file of a checkpoint, see `find_checkpoint`.
 
     Raises:
-        ValueError: it is a program.
+        ValueError: it is a program, or another exported file.
         FileNotFoundError: no such file.
     """
     path = find_checkpoint(name)
+    if path.suffix.lower() in _GRAPHS:
+        raise ValueError(f"checkpoint: {path} is an exported file, which has no layers to learn from; expected weights")
     if kind := program_kind(path):
         raise ValueError(
             f"checkpoint: {path} is a program ({kind}), which runs when it is loaded; if you trust it: `program: {path}`, "

@@ -100,7 +100,8 @@ def test_any_two_networks_can_have_pairs(check, student, features):
 @pytest.mark.parametrize(
     ("teacher", "said"),
     [
-        ("a.pth", "teacher: 'a.pth', expected {type: a registered architecture, ...}, or {checkpoint: ...}"),
+        ("a.pth", "teacher: 'a.pth', expected {type: a registered architecture, ...}, or {checkpoint: a.pth}"),
+        ("3", "teacher: 3, expected {type: a registered architecture, ...}, or {checkpoint: ...}"),
         ("{type: SCUNte, checkpoint: a.pth}", "teacher:type: 'SCUNte', no registered architecture; nearest: SCUNet"),
         (f"{{{DNCNN}, deep: 3, checkpoint: a.pth}}", "teacher:deep: 3, DnCNN has no such key"),
         ("{type: SPAN, checkpoint: a.pth}", "teacher:num_in_ch: missing, SPAN needs it"),

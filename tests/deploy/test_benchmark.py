@@ -10,7 +10,7 @@ from kd_plugins.cli import main
 from kd_plugins.deploy import benchmark as module
 from kd_plugins.deploy.benchmark import as_markdown, benchmark
 from kd_plugins.deploy.peak_memory import peak_memory
-from kd_plugins.deploy.variants import Loaded, Variant, variants
+from kd_plugins.deploy.variants import Loaded, Variant, told_apart, variants
 
 CPU = torch.device("cpu")
 STUDENT = "restormer_derain_student"
@@ -58,6 +58,19 @@ def test_models_take_turns_at_each_size_and_what_does_not_run_is_left_out(calls)
         assert each.of_the_first == each.latency.median / first.latency.median
     table = as_markdown(measured, "a desk").splitlines()
     assert table[1:3] == ["8x8 on a desk", ""] and table[4].startswith("|---") and "3 MiB" in table[5]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({"x/models/latest.pth": "latest", "y/models/latest.pth": "latest"}, ["x/models/latest.pth", "y/models/latest.pth"]),
+        ({"a/b.pth": "b", "a/b.safetensors": "b", "a/c.onnx": "c.onnx"}, ["b.pth", "b.safetensors", "c.onnx"]),
+        ({"a/b.onnx": "b.onnx", "/x/a/b.onnx": "b.onnx"}, ["a/b.onnx", "x/a/b.onnx"]),
+        ({"{checkpoint: a/b.pth, noise_level: 15}": "b", "{checkpoint: a/b.pth, noise_level: 25}": "b"}, None),
+    ],
+)
+def test_models_of_one_name_are_told_apart_by_the_ends_of_their_paths(names, found):
+    assert list(told_apart(names).values()) == (found or list(names))
 
 
 def test_each_form_that_is_asked_for(exported):

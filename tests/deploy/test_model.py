@@ -109,16 +109,16 @@ def test_an_onnx_file_without_onnxruntime_says_what_to_install(tmp_path, monkeyp
 
 @pytest.fixture
 def onnx_file(tmp_path):
-    """A function: the file of a network that enlarges an image and halves its values, for images of one size or any."""
+    """A function: the file of a network that enlarges an image and halves its values (or else), for images of one size or any."""
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
 
-    def write(shape, scale=2.0):
-        scales, half = torch.tensor([1.0, 1, scale, scale]).numpy(), torch.tensor([0.5]).numpy()
-        constants = [onnx.numpy_helper.from_array(scales, "scales"), onnx.numpy_helper.from_array(half, "half")]
+    def write(shape, scale=2.0, operation="Mul", value=0.5):
+        scales, number = torch.tensor([1.0, 1, scale, scale]).numpy(), torch.tensor([value]).numpy()
+        constants = [onnx.numpy_helper.from_array(scales, "scales"), onnx.numpy_helper.from_array(number, "number")]
         nodes = [
             onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest"),
-            onnx.helper.make_node("Mul", ["y", "half"], ["z"]),
+            onnx.helper.make_node(operation, ["y", "number"], ["z"]),
         ]
         image = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)
         result = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [None] * 4)
@@ -150,3 +150,26 @@ def test_an_onnx_file_of_one_size_refuses_larger_images(onnx_file):
 def test_an_onnx_file_that_enlarges_by_no_whole_number_is_refused(onnx_file, shape, scale):
     with pytest.raises(ValueError, match="a whole number of times its height and width"):
         load_model(onnx_file(shape, scale))
+
+
+def test_a_foreign_file_of_other_values_is_refused_and_runs_as_its_block_says(onnx_file):
+    path = onnx_file(["n", 3, "h", "w"], 1.0, "Max", 16.0)  # changes little from 0 to 255, all from 0 to 1
+    with pytest.raises(ValueError, match=r"takes values from 0 to 255.*value_range: 255"):
+        load_model(path)
+    model, x = load_model(f"{{checkpoint: {path}, value_range: 255}}"), torch.rand(1, 3, 8, 8)
+    assert model.name == "net" and torch.allclose(model(x), x.clamp_min(16 / 255))
+    with pytest.raises(ValueError, match=r"width: 3, expected beside an \.onnx file one of pad_to"):
+        load_model({"checkpoint": path, "width": 3})
+
+
+def test_memory_that_onnxruntime_keeps_is_given_back(onnx_file):
+    from kd_plugins.deploy.memory import growth
+
+    model, x = load_model(onnx_file(["n", 3, "h", "w"])), torch.rand(1, 3, 1024, 1024)
+    needs = []
+    for _ in range(2):
+        needs.append(growth(lambda: model(x), torch.device("cpu")))
+        model.release_memory()
+    if None in needs:
+        pytest.skip("this system does not say how much memory a process needs")
+    assert needs[1] == pytest.approx(needs[0], rel=0.25)

@@ -113,3 +113,10 @@ def test_a_pickle_cannot_write_to_what_it_may_call(tmp_path):
 def test_a_torchscript_archive_is_refused(tmp_path):
     with pytest.raises(ValueError, match="it is no file of tensors"):
         load_plain(with_pickle(tmp_path, b"\x80\x02}.", constants=b"\x80\x02)."), inert=True)
+
+
+@pytest.mark.parametrize("content", [b"text\n", b"", b"\x08\x0b\x12\x07pytorch"], ids=["text", "nothing", "onnx"])
+def test_what_is_no_such_file_is_said_in_words(tmp_path, content):
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="it is no file of tensors, numbers and strings that torch.save wrote"):
+        load_plain(tmp_path / "net.pth", inert=True)
