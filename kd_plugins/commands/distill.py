@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         (name, value), *_ = target.items()
         folders[args.output / f"{name}_{value:g}" if len(found) > 1 else args.output] = target
     say = partial(print, flush=True)
-    get_root_logger(log_level=logging.WARNING)  # but while it trains
+    get_root_logger().setLevel(logging.WARNING)  # but while it trains
     max_loss = (MAX_LOSS if args.max_loss is None else args.max_loss) if args.int8 else None
     students = [Distillation(folder, device, say) for folder in folders or begun]
     for student, target in zip(students, folders.values(), strict=False):  # all, before anything is written

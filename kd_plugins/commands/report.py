@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("images", "show"):
         if getattr(args, name) < 1:
             raise OptionError(f"--{name}: {getattr(args, name)}, expected a number of at least 1")
-    get_root_logger(log_level=logging.WARNING)
+    get_root_logger().setLevel(logging.WARNING)
     file = write_report(args.runs, args.output, args.device, args.images, args.show, print)
     print(f"Report: {file}")
     return 0

@@ -26,7 +26,8 @@ class Difference(NamedTuple):
     psnr: float
 
     def __str__(self) -> str:
-        return f"{self.size[0]}x{self.size[1]}: largest difference {self.largest:.1e}, PSNR {self.psnr:.1f} dB"
+        apart = f"largest difference {self.largest:.1e}, PSNR {self.psnr:.1f} dB" if self.largest else "the same bits"
+        return f"{self.size[0]}x{self.size[1]}: {apart}"
 
 
 def compare(

@@ -89,13 +89,6 @@ def test_the_arguments_of_recognised_weights_are_read_from_them(tmp_path):
     assert isinstance(build_source(found, "network_g"), nn.Module)
 
 
-def test_the_arguments_of_a_restormer_are_read_off_its_weights(tmp_path):
-    torch.save({"params": Restormer(dim=8, num_blocks=[1, 1, 1, 2], heads=[1, 2, 2, 4]).state_dict()}, tmp_path / "net.pth")
-    found = Blueprint({"checkpoint": str(tmp_path / "net.pth")}).block({"dim": 4})
-    assert (found["type"], found["dim"], found["num_blocks"], found["heads"]) == ("Restormer", 4, [1, 1, 1, 2], [1, 2, 2, 4])
-    assert isinstance(build_source(found, "network_g"), Restormer)
-
-
 @pytest.mark.parametrize(
     ("teacher", "request_", "said"),
     [
