@@ -278,6 +278,8 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
     if state.get("seed") is not None:
         opt["manual_seed"] = state["seed"]  # an option file need not have one
         set_random_seed(opt["manual_seed"] + opt["rank"])
+    if opt.get("channels_last") == "auto" and "channels_last" in state:
+        opt["channels_last"] = state["channels_last"]  # another layout would have other bits
     return state
 
 

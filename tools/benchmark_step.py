@@ -1,139 +1,255 @@
-"""Time one distillation step over its floor: the teacher's forward on the step's batch, plus the plain student step.
+"""Time a distillation step over its floor: the teacher's forward on the step's batch, plus the plain student step.
 
-For DCKD the floor also has the history model's forward and the tokenizer's two passes; beside them stands what a pass for each
-image and each loss would cost.
+For DCKD the floor also has the history model's forward and the tokenizer's two passes.
 
-python tools/benchmark_step.py [-opt options/slkd_derain.yml] [--rounds 10] [--threads 1 2] [--force_yml KEY=VALUE ...]
+    python tools/benchmark_step.py                                # options/slkd_derain.yml, one thread and two
+    python tools/benchmark_step.py -opt options/skd_derain.yml --variants "" compile=true "amp=bf16 channels_last=false"
+    python tools/benchmark_step.py --against GITREV               # this tree beside an older one
+    python tools/benchmark_step.py --published --seconds 450      # Restormer 26.1 M to 3.8 M on a GPU, 128², batch 8, bf16
 
-All parts are timed in turn in one run, round after round; the medians and their ratios are printed as Markdown.
+Each variant (KEY=VALUE entries of the option file) of each tree is a process of its own. They stay, and take rounds in turn: a busy
+machine is busy for all of them. Medians over the rounds are printed as Markdown; CPU ms is the processor's time of all threads.
 """
 
 import argparse
+import json
+import os
+import resource
+import shlex
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from kd_plugins.data import DegradedPhotoDataset
-from kd_plugins.losses.encodings import CODES, NEGATIVES, Encodings
-from kd_plugins.models import DistillationModel
-from kd_plugins.process import prepare_process
-from kd_plugins.run_options import parse_options
-from kd_plugins.train import build_registered_model
-
-APART = "encoder, a pass for each image and loss (not in the floor)"
+ROOT = Path(__file__).resolve().parents[1]
 FLOOR = ("teacher forward", "student step", "history forward", "encoder passes")
+WHOLE = "whole step"
+PUBLISHED = {
+    "network_g": {"dim": 24, "num_blocks": [2, 3, 3, 4], "num_refinement_blocks": 2, "ffn_expansion_factor": 2.66},
+    "teacher": {"dim": 48, "num_blocks": [4, 6, 6, 8], "num_refinement_blocks": 4, "ffn_expansion_factor": 2.66},
+}
 
 
 def main() -> None:
-    """Build the model once, time its parts for each number of threads."""
+    """Read the arguments; measure each option file with each number of threads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-opt", default="options/slkd_derain.yml")
+    parser.add_argument("-opt", nargs="+", default=["options/slkd_derain.yml"])
+    parser.add_argument(
+        "--variants", nargs="+", default=[""], help="entries of the option file, in quotes; '' is the file as it is"
+    )
+    parser.add_argument("--against", metavar="GITREV", help="measure this revision too, of the same option file")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--published", action="store_true", help="the three methods at the published sizes, eager and compiled")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing after so many seconds")
     parser.add_argument("--force_yml", nargs="+", default=[])
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)  # a process of one variant, with so many threads
     args = parser.parse_args()
+    if args.serve:
+        serve(args.opt[0], args.force_yml, args.serve)
+        return
+    deadline = time.monotonic() + args.seconds
+    with tempfile.TemporaryDirectory() as folder, trees(args.against) as sides:
+        if args.published:
+            args.opt = [f"options/{method}_derain.yml" for method in ("slkd", "skd", "dckd")]
+            args.variants, args.threads = ["amp=bf16", "amp=bf16 compile=true"], [os.cpu_count() or 1]
+            args.force_yml = [*published(Path(folder)), *args.force_yml]
+        for file in args.opt:
+            for threads in args.threads:
+                measure(str(Path(file).resolve()), args, threads, sides, deadline)
 
+
+@contextmanager
+def trees(revision: str | None) -> Iterator[dict[str, Path]]:
+    """The trees to measure, by name: this one, and a revision of it."""
+    if not revision:
+        yield {"": ROOT}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(folder, "tree")
+        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", other, revision], check=True, capture_output=True)
+        try:
+            yield {revision: other, "now": ROOT}
+        finally:
+            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", other], check=True)
+
+
+def published(folder: Path) -> list[str]:
+    """Entries of the published sizes; the teacher's weights are random, which costs the same."""
+    import torch
+
+    from kd_plugins.archs import Restormer
+
+    file = folder / "teacher.pth"
+    torch.save({"params": Restormer(**PUBLISHED["teacher"]).state_dict()}, file)
+    teacher = json.dumps({"checkpoint": str(file), "type": "Restormer", **PUBLISHED["teacher"]})
+    student = json.dumps({"type": "Restormer", **PUBLISHED["network_g"]})
+    sizes = ["datasets:train:gt_size=128", "datasets:train:batch_size_per_gpu=8", "num_gpu=1"]
+    return [*sizes, f"teacher={teacher}", f"network_g={student}", "init=random"]
+
+
+# -------------------------------------------------------------------------------------------------- the parent process
+
+
+def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, Path], deadline: float) -> None:
+    """Start a process for each tree and variant, let them take rounds in turn, and print the table."""
+    script = str(Path(__file__).resolve())
+    servers: dict[str, subprocess.Popen[str]] = {}
+    for side, tree in sides.items():
+        for variant in args.variants:
+            entries = [*args.force_yml, *shlex.split(variant)]
+            command = [
+                sys.executable,
+                script,
+                "--serve",
+                str(threads),
+                "-opt",
+                file,
+                *(["--force_yml", *entries] if entries else []),
+            ]
+            environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
+            name = ": ".join(part for part in (side, variant or "as it is") if part)
+            servers[name] = subprocess.Popen(
+                command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+    try:
+        for turn in range(args.rounds + 1):
+            for name, server in servers.items():
+                if time.monotonic() < deadline and server.poll() is None and (answer := ask(server)):
+                    rounds[name] += [answer] if turn else []  # the first round warms up
+    finally:
+        for server in servers.values():
+            server.kill()
+            server.wait()
+    print(f"\n{Path(file).name}, {threads} thread{'s' * (threads > 1)}")
+    report({name: found for name, found in rounds.items() if found})
+
+
+def ask(server: "subprocess.Popen[str]") -> dict[str, Any] | None:
+    """One round of a process; None where it has died."""
+    assert server.stdin and server.stdout
+    try:
+        server.stdin.write("\n")
+        server.stdin.flush()
+    except BrokenPipeError:
+        return None
+    line = server.stdout.readline()
+    return json.loads(line) if line else None
+
+
+def report(rounds: dict[str, list[dict[str, Any]]]) -> None:
+    """The table: wall and CPU time of each part, over the floor of its own variant."""
+    print("\n| | part | ms | over the floor | CPU ms | over the floor | images/s | peak MB |\n|---|---|" + "---:|" * 6)
+    for name, found in rounds.items():
+        wall, cpu = (_medians([each[clock] for each in found]) for clock in ("wall", "cpu"))
+        for part in wall:
+            cells = [f"{seconds[part] * 1e3:.1f} | {seconds[part] / seconds['floor']:.2f}" for seconds in (wall, cpu)]
+            images, memory = found[0]["shape"][0] / wall[part], max(each["memory"] for each in found)
+            cells.append(f"{images:.1f} | {memory:.0f}" if part == WHOLE else " | ")
+            print(f"| {name}, {'x'.join(map(str, found[0]['shape']))} | {part} | {' | '.join(cells)} |", flush=True)
+
+
+def _medians(times: list[dict[str, float]]) -> dict[str, float]:
+    middle = {part: statistics.median(each[part] for each in times) for part in times[0]}
+    return {"floor": sum(middle[part] for part in FLOOR if part in middle), **middle}
+
+
+# -------------------------------------------------------------------------------------------------- the process of a variant
+
+
+def serve(file: str, entries: list[str], threads: int) -> None:
+    """Build a model, then time its parts once for each line that comes in."""
+    import torch
+
+    from kd_plugins.data import DegradedPhotoDataset
+    from kd_plugins.process import prepare_process
+    from kd_plugins.run_options import parse_options
+    from kd_plugins.train import build_registered_model
+
+    answers, sys.stdout = sys.stdout, sys.stderr
     with tempfile.TemporaryDirectory() as root:
-        forced = ["--force_yml", "manual_seed=0", *args.force_yml]
-        opt, _ = parse_options(root, is_train=True, argv=["-opt", args.opt, *forced])
+        forced = ["--force_yml", "manual_seed=0", f"num_threads={threads}", *entries]
+        opt, _ = parse_options(root, is_train=True, argv=["-opt", file, *forced])
         prepare_process(opt)
         model = build_registered_model(opt)
+    torch.set_num_threads(threads)
     dataset = DegradedPhotoDataset(**opt["datasets"]["train"])
     items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]
     model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
-    for threads in args.threads:
-        torch.set_num_threads(threads)
-        report(measure(model, args.rounds), threads, tuple(model.lq.shape))
+    parts, on_gpu = parts_of(model), model.device.type == "cuda"
 
+    def wait() -> None:
+        if on_gpu:
+            torch.cuda.synchronize()
 
-def measure(model: DistillationModel, rounds: int) -> dict[str, float]:
-    """Median seconds of each part."""
-    terms = dict(model.terms)
-    parts: dict[str, Callable[[], None]] = {
-        "teacher forward": lambda: teacher(model, terms),
-        "student step": lambda: step(model, {}),
-        **dckd_parts(model),
-        "whole step": lambda: step(model, terms),
-        **{f"without {name}": lambda name=name: step(model, {k: v for k, v in terms.items() if k != name}) for name in terms},
-    }
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for turn in range(rounds + 1):
+    for _ in sys.stdin:
+        times: dict[str, dict[str, float]] = {"wall": {}, "cpu": {}}
         for name, part in parts.items():
-            wait(model)
-            start = time.perf_counter()
+            wait()
+            start = time.perf_counter(), time.process_time()
             part()
-            wait(model)
-            if turn:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-    model.terms = terms
-    return {name: statistics.median(values) for name, values in times.items()}
+            wait()
+            for clock, now, then in zip(times, (time.perf_counter(), time.process_time()), start, strict=True):
+                times[clock][name] = now - then
+        memory = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(json.dumps({**times, "memory": memory, "shape": list(model.lq.shape)}), file=answers, flush=True)
 
 
-def dckd_parts(model: DistillationModel) -> dict[str, Callable[[], None]]:
-    """The history model's forward, and the tokenizer's passes, forward and back to the student's image, as they are and apart."""
+def parts_of(model: Any) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name."""
+    terms = dict(model.terms)
+
+    def teacher() -> None:
+        model.active = list(terms.values())
+        with model.precision.autocast(model.device):
+            model.show()
+
+    def step(chosen: dict[str, Any]) -> None:
+        model.terms = chosen
+        model.optimize_parameters(1)
+
+    without = {f"without {name}": {key: term for key, term in terms.items() if key != name} for name in terms}
+    return {
+        "teacher forward": teacher,
+        "student step": lambda: step({}),
+        **dckd_parts(model),
+        WHOLE: lambda: step(terms),
+        **{name: lambda chosen=chosen: step(chosen) for name, chosen in without.items()},
+    }
+
+
+def dckd_parts(model: Any) -> dict[str, Callable[[], Any]]:
+    """The history model's forward, and the tokenizer's passes, forward and back to the student's image."""
     if not model.wants_negatives:
         return {}
+    import torch
+
+    from kd_plugins.losses.encodings import Encodings
+
     losses: list[Any] = [term.loss for term in model.terms.values() if "encodings" in term.asks]
+    model.active = list(model.terms.values())
     with torch.no_grad(), model.precision.autocast(model.device):
         mine, theirs, negatives = model.net_g(model.lq), model.show()["degraded"].image, model.make_negatives()
-    mine.requires_grad_()
+    mine = mine.requires_grad_()
 
     def history() -> None:
         with model.precision.autocast(model.device):
             model.make_negatives()
 
-    def together() -> None:
+    def encode() -> None:
         with model.precision.autocast(model.device):
             encodings = Encodings(mine, theirs, negatives, losses)
             seen = [encodings(extractor).student for extractor in {loss.extractor: None for loss in losses}]
-        back(seen)
+        found = [x.float().mean() for levels, z in seen for x in (*levels, *(() if z is None else (z,)))]
+        torch.stack(found).sum().backward()
 
-    def apart() -> None:
-        seen = []
-        with model.precision.autocast(model.device):
-            for loss in losses:
-                for image in (mine, theirs, *(negatives if NEGATIVES in loss.reads else ())):
-                    space = loss.extractor
-                    seen.append(space.encode(image) if CODES in loss.reads else (space(image), None))
-        back([encoded for encoded in seen if encoded[0][0].requires_grad])
-
-    def back(seen: list) -> None:
-        sum(x.float().mean() for levels, z in seen for x in (*levels, *(() if z is None else (z,)))).backward()  # type: ignore[union-attr]
-
-    return {"history forward": history, "encoder passes": together, APART: apart}
-
-
-def teacher(model: DistillationModel, terms: dict) -> None:
-    """The teacher on the views that the terms ask for."""
-    model.active = list(terms.values())
-    with model.precision.autocast(model.device):
-        model.show()
-
-
-def step(model: DistillationModel, terms: dict) -> None:
-    """A whole step with these terms."""
-    model.terms = terms
-    model.optimize_parameters(1)
-
-
-def wait(model: DistillationModel) -> None:
-    """Let a GPU finish."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def report(times: dict[str, float], threads: int, shape: tuple[int, ...]) -> None:
-    """The table."""
-    parts = [name for name in FLOOR if name in times]
-    floor = sum(times[name] for name in parts)
-    print(f"\nbatch {shape}, {threads} thread(s)\n\n| part | ms | over the floor |\n|---|---:|---:|")
-    print(f"| floor: {' + '.join(parts)} | {floor * 1e3:.0f} | 1.00 |")
-    for name, seconds in times.items():
-        print(f"| {name} | {seconds * 1e3:.0f} | {seconds / floor:.2f} |")
+    return {"history forward": history, "encoder passes": encode}
 
 
 if __name__ == "__main__":

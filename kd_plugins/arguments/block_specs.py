@@ -60,7 +60,7 @@ class Block:
     refused: Mapping[str, str] = field(default_factory=dict)
     misspelt: str = ERROR
     unknown: str = ERROR
-    words: tuple[str, ...] = ()
+    words: tuple[str | bool, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,9 @@ def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
         if isinstance(value, Mapping):
             check_block(findings, path, value, spec)
         elif value is not None and value not in spec.words:
-            findings.error(path, f"{show(value)}, expected {' or '.join(['a mapping', *spec.words])}")
+            findings.error(
+                path, f"{show(value)}, expected {' or '.join(['a mapping', *(str(word).lower() for word in spec.words)])}"
+            )
     elif isinstance(spec, Many):
         _check_many(findings, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):

@@ -16,6 +16,7 @@ from kd_plugins.arguments.block_specs import NOTHING, WARNING, Block, Named, Spe
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.network_sources import ANY_STUDENT, NETWORK, TEACHER
+from kd_plugins.compiling import Compilation
 from kd_plugins.data import realesrgan
 from kd_plugins.models import DistillationModel, terms
 from kd_plugins.models.student_init import INIT
@@ -122,7 +123,8 @@ _TOP_OURS: dict[str, Spec] = {
     "init": INIT,
     "features": Block("features", every=Literal["auto"] | list[tuple[Any, Any]], words=("auto",)),
     "amp": Literal["bf16", "fp16", False, None],
-    "channels_last": bool,
+    "channels_last": bool | Literal["auto"],
+    "compile": replace(signature_block(Compilation), name="compile", words=(True, False)),
 }
 
 

@@ -128,6 +128,8 @@ class TokenizerExtractor(nn.Module):
         ValueError: Another range, or weights that cannot be used.
     """
 
+    compilable = ("forward", "encode")
+
     def __init__(self, weights: str | Path | None = None, range: Literal["symmetric", "unit"] = "symmetric") -> None:
         super().__init__()
         self.range = range

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -63,29 +61,35 @@ class FeatureTaps:
                 if getattr(module, "inplace", False) is True:
                     setattr(module, "inplace", False)  # noqa: B010 (nn.Module has no such attribute)
         self._clone = set(self.layers)  # until a first pass has shown that nothing overwrites it
-        self._features: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
-        self._runs: Counter[str] = Counter()
+        self._features: dict[str, list[tuple[Tensor, Tensor | None, int]]] = {}
+        self._runs: dict[str, int] = {}
         self._handles = [modules[name].register_forward_hook(self._hook(layer, run)) for layer, (name, run) in parsed.items()]
         self._listens = False
 
     def __enter__(self) -> FeatureTaps:
-        self._features, self._runs, self._listens = {}, Counter(), True
+        self._listen()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._listens = False
 
+    def _listen(self) -> None:
+        self._features, self._runs, self._listens = {}, {}, True
+
     def _hook(self, layer: str, wanted: int | None):
         def keep(module: nn.Module, args: object, output: object) -> None:
             if not self._listens:
                 return
-            self._runs[layer] += 1
+            self._runs[layer] = self._runs.get(layer, 0) + 1
             if wanted not in (None, self._runs[layer]):
                 return
             if not isinstance(output, Tensor):
                 raise TapError(f"features: layer {layer!r} returns {type(output).__name__}, expected one tensor")
             kept = output.clone() if layer in self._clone else output
-            self._features.setdefault(layer, []).append((kept, output, output._version))
+            if layer not in self._features:
+                self._features[layer] = []
+            compiling = torch.compiler.is_compiling()  # compiled code overwrites what the pass before it did
+            self._features[layer].append((kept, None, 0) if compiling else (kept, output, output._version))
             self._kept()
 
         return keep
@@ -101,24 +105,25 @@ class FeatureTaps:
                 first time after passes that left it alone.
         """
         found, runs = self._features, self._runs
-        self._features, self._runs = {}, Counter()
+        self._features, self._runs = {}, {}
         for layer in self.layers:
             if layer not in found:
-                often = f", which had {runs[layer]} of its runs" if runs[layer] else ""
+                often = f", which had {runs[layer]} of its runs" if layer in runs else ""
                 raise TapError(f"features: layer {layer!r} did not run in the forward pass{often}")
             if len(found[layer]) > 1 and not layer.endswith(_ALL):
                 raise TapError(
                     f"features: layer {layer!r} ran {len(found[layer])} times in the forward pass, expected which run counts: "
                     f"{layer}@1 is the first, {layer}{_ALL} all of them"
                 )
-        overwritten = {layer for layer, each in found.items() if any(output._version != version for _, output, version in each)}
+        watched = {layer: each for layer, each in found.items() if each[0][1] is not None}
+        overwritten = {layer for layer, each in watched.items() if any(_is_overwritten(last, version) for _, last, version in each)}
         if new := overwritten - self._clone:
             self._clone |= new
             raise TapError(
                 f"features: layer {min(new)!r} was overwritten in place, which earlier passes did not do; it is copied from the "
                 "next pass on"
             )
-        self._clone &= overwritten
+        self._clone -= watched.keys() - overwritten
         return {layer: _joined(layer, [kept for kept, _, _ in found[layer]]) for layer in found}
 
     def remove(self) -> None:
@@ -146,13 +151,24 @@ class EarlyStop(FeatureTaps):
         Raises:
             TapError: see `collect`.
         """
-        with self, suppress(EarlyStop._Reached):
+        self._listen()  # no `with`: the compiler does not follow one
+        try:
             net(*inputs)
+        except EarlyStop._Reached:
+            pass
+        finally:
+            self._listens = False
         return self.collect()
 
     def _kept(self) -> None:
+        if torch.compiler.is_compiling():  # the compiler leaves out what nothing is made of
+            return
         if len(self._features) == len(self.layers) and not any(layer.endswith(_ALL) for layer in self.layers):
             raise EarlyStop._Reached
+
+
+def _is_overwritten(output: Tensor | None, version: int) -> bool:
+    return output is not None and output._version != version
 
 
 def _parse_layer(layer: str) -> tuple[str, int | None]:

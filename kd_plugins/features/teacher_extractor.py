@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.arguments import MinLen, checked
+from kd_plugins.compiling import uncompiled
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
 from kd_plugins.features.stages import find_stages
 from kd_plugins.features.taps import EarlyStop, refuse_untappable
@@ -31,6 +32,8 @@ class TeacherExtractor(nn.Module):
         ValueError: no layers.
     """
 
+    compilable = ("_run",)
+
     def __init__(self, layers: Annotated[str | Sequence[str], MinLen(1)] = "auto") -> None:
         super().__init__()
         self.layers = layers if layers == "auto" else [layers] if isinstance(layers, str) else list(layers)
@@ -47,7 +50,7 @@ class TeacherExtractor(nn.Module):
             KeyError: a layer that the network does not have; the nearest ones are named.
             ValueError: `layers: auto` for a network in which no stages are found, one that is not frozen, or one without layers.
         """
-        net = getattr(net, "_orig_mod", net)  # a compiled one has neither hooks nor an early end
+        net = getattr(net, "_orig_mod", net)  # one that torch.compile has wrapped has neither hooks nor an early end
         name = type(net).__name__
         if net.training or any(parameter.requires_grad for parameter in net.parameters()):
             raise ValueError(f"TeacherExtractor: {name} is not frozen; expected net.requires_grad_(False).eval()")
@@ -81,9 +84,9 @@ class TeacherExtractor(nn.Module):
         """
         if self._teacher is None:
             raise RuntimeError("TeacherExtractor: called before use_teacher(net); the option file needs a `teacher` block")
-        net, taps = self._teacher
+        net = self._teacher[0]
         image = image.to(next(net.parameters(), image).dtype)
-        found = self._look(net, taps, image)
+        found = self._look(image)
         if torch.is_grad_enabled() and image.requires_grad:
             if not found[-1].requires_grad:
                 raise RuntimeError(
@@ -91,13 +94,21 @@ class TeacherExtractor(nn.Module):
                 )
             if self._overwrites is None:
                 self._overwrites = _is_overwritten(found, image)
-                found = self._look(net, taps, image) if self._overwrites else found
+                found = self._look(image) if self._overwrites else found
         return found
 
-    def _look(self, net: nn.Module, taps: EarlyStop, image: Tensor) -> list[Tensor]:
+    def _look(self, image: Tensor) -> list[Tensor]:
         """Run the network; copy what its backward pass needs, where its eval mode overwrites that (PLKSR's does)."""
-        with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept) if self._overwrites else nullcontext():
-            features = taps.run(net, image)
+        if self._overwrites is False:
+            return self._run(image)
+        hooks = torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept) if self._overwrites else nullcontext()
+        with uncompiled(), hooks:
+            return self._run(image)
+
+    def _run(self, image: Tensor) -> list[Tensor]:
+        assert self._teacher is not None
+        net, taps = self._teacher
+        features = taps.run(net, image)
         return [features[layer] for layer in taps.layers]
 
 

@@ -67,6 +67,8 @@ class CrossNetAttentionLoss(nn.Module):
         ValueError: An argument out of range.
     """
 
+    compilable = ("_total",)
+
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -128,7 +130,10 @@ class CrossNetAttentionLoss(nn.Module):
             if raw.shape[-2:] != teacher.shape[-2:]:
                 raw = F.interpolate(raw, size=teacher.shape[-2:], mode="bilinear", align_corners=False)
             student, teacher, raw = same_window(self.crop, student, teacher, raw)
-            return self.loss_weight * torch.stack(list(self._distances(student, teacher, raw))).sum()
+            return self.loss_weight * self._total(student, teacher, raw)
+
+    def _total(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Tensor:
+        return torch.stack(list(self._distances(student, teacher, raw))).sum()
 
     def _distances(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Iterator[Tensor]:
         """The weighted distance of each branch that is in use."""

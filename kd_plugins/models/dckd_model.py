@@ -92,6 +92,10 @@ class DCKDModel(DistillationModel):
             networks["net_history"] = self.history.net
         return networks
 
+    def compiled_networks(self) -> dict[str, nn.Module]:
+        """As DistillationModel, and the history model."""
+        return {**super().compiled_networks(), **({} if self.history is None else {"history": self.history.net})}
+
     def after_step(self, iteration: int) -> None:
         """The history model follows the student."""
         if self.history is not None:

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from kd_plugins import distributed
 from kd_plugins.arguments import require, spec_of
 from kd_plugins.data.realesrgan import SHARPENED
+from kd_plugins.compiling import uncompiled
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.models import building
 from kd_plugins.models.dry_run import example_input, try_student
+from kd_plugins.models.memory_layout import choose_layout
 from kd_plugins.models.sanity_check import sanity_check
 from kd_plugins.models.student_init import start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
 from kd_plugins.models.terms import Step, Term, build_terms, merge_terms
-from kd_plugins.teachers import Observation, observe, zoom_in
+from kd_plugins.teachers import Observation, Teacher, observe, zoom_in
+from kd_plugins.teachers.program_files import Program
 from kd_plugins.training.accumulation import part_size
 from kd_plugins.training.adversary import Adversary
 from kd_plugins.training.restoration_model import RestorationModel
@@ -41,7 +44,8 @@ class DistillationModel(RestorationModel):
         train: pixel_opt, perceptual_opt: against the clean image; training data may have none (see `SupervisedLosses`).
         network_d, train: gan_opt, optim_d, net_d_iters, net_d_init_iters: a discriminator beside all terms (see `Adversary`).
         train: grad_clip, max_bad_steps: see `Updater`; accumulate: see `part_size`. val: panels, baselines: see `Validator`.
-        amp: `bf16` or `fp16` runs training steps under autocast. channels_last: memory layout of the networks.
+        amp: `bf16` or `fp16` runs training steps under autocast. channels_last: memory layout of the
+            networks (true, false, or auto: see `choose_layout`). compile: see `Compilation`.
 
     A method is a subclass that says which terms it has. One with state of its own, as DCKDModel, overrides:
 
@@ -70,7 +74,10 @@ class DistillationModel(RestorationModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         self.check_option_blocks(opt)
         opt = dict(opt)
-        super().__init__(opt, building.build_student(opt))
+        student = building.build_student(opt)
+        if opt.get("channels_last") == "auto" and opt["is_train"]:
+            opt["channels_last"] = choose_layout(student, opt)
+        super().__init__(opt, student)
         student = self.get_bare_model(self.net_g)
         building.pad_student(student, opt)
         x = example_input(student, opt, self.device)
@@ -202,7 +209,8 @@ class DistillationModel(RestorationModel):
         if self.gt is None:
             self.supervised.refuse("the batch (no `gt`)")
         if self.lq.shape[1] != self.channels:
-            try_student(self.get_bare_model(self.net_g), self.lq[:1])
+            with uncompiled():
+                try_student(self.get_bare_model(self.net_g), self.lq[:1])
         self.active = self.terms_at(self.iteration)
         if self.active and self.opt["dist"]:  # what processes average has a gradient in all of a step, or in nothing of it
             self.active = list(self.terms.values())
@@ -290,6 +298,11 @@ class DistillationModel(RestorationModel):
     def parts(self) -> list[Any]:
         """As RestorationModel, and the discriminator's."""
         return [*super().parts(), *([] if self.adversary is None else [self.adversary])]
+
+    def compiled_networks(self) -> dict[str, nn.Module]:
+        """As RestorationModel, and the teachers, but for programs, and those of several tasks: their batches differ in size."""
+        nets = {teacher.key: teacher.net for teacher in self.teachers.values() if type(teacher) is Teacher}
+        return {**super().compiled_networks(), **{key: net for key, net in nets.items() if not isinstance(net, Program)}}
 
     def baselines(self) -> dict[str, Tensor]:
         """The input, and the teacher's image."""

@@ -17,7 +17,8 @@ class Precision:
     """How a model computes.
 
     Args:
-        opt: the options; `amp`: bf16 or fp16, or nothing for the networks' own precision; `channels_last`: true or false.
+        opt: the options; `amp`: bf16 or fp16, or nothing for the networks' own precision; `channels_last`: true or false
+            (`auto` is false here: a training decides before it builds, see `choose_layout`).
 
     Raises:
         ValueError: another value.
@@ -26,10 +27,18 @@ class Precision:
     def __init__(self, opt: Mapping[str, Any]) -> None:
         self.amp = opt.get("amp") or None
         self.channels_last = opt.get("channels_last", False)
+        self.channels_last = False if self.channels_last == "auto" else self.channels_last
         if self.amp not in (None, *AMP):
             raise ValueError(f"amp: {self.amp!r}, expected {', '.join(AMP)} or nothing")
         if not isinstance(self.channels_last, bool):
-            raise ValueError(f"channels_last: {self.channels_last!r}, expected true or false")
+            raise ValueError(f"channels_last: {self.channels_last!r}, expected true, false or auto")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The layout, which may have been chosen by measurement."""
+        return {"channels_last": self.channels_last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing: a run that goes on has read its layout before it was built."""
 
     def to_memory_format(self, item: _Placed) -> _Placed:
         """A tensor or a network in the memory layout asked for."""

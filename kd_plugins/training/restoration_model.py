@@ -15,6 +15,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins import distributed
+from kd_plugins.compiling import compile_inner_parts, compile_part, logged_compilation, read_compilation, uncompiled
 from kd_plugins.data.loading import shared_loader
 from kd_plugins.data.realesrgan import RealESRGANBatches
 from kd_plugins.features.layer_outputs import evaluating
@@ -62,6 +63,7 @@ class RestorationModel(BaseModel):
     def __init__(self, opt: dict[str, Any], net: nn.Module) -> None:
         super().__init__(opt)
         self.precision, self.iteration = Precision(opt), 0
+        self.compilation = read_compilation(opt.get("compile") if self.is_train else None, self.device)
         self.batches = RealESRGANBatches(opt, self.device)
         self.net_g, self.net_g_ema = self.model_to_device(net), None
         parameters = sum(p.numel() for p in net.parameters())
@@ -82,12 +84,21 @@ class RestorationModel(BaseModel):
         Args:
             losses: see `Updater`.
         """
-        opt = self.opt
+        opt, losses = self.opt, list(losses)
         self.saver = Saver(opt["path"], described(opt["network_g"]), opt.get("manual_seed"), opt.get("chosen_student"))
         self.updater = Updater(
             opt["train"], self.networks(), ema=self.net_g_ema, losses=losses, precision=self.precision, device=self.device
         )
         self.optimizers, self.schedulers = self.updater.optimizers, self.updater.schedulers
+        if self.compilation:
+            for label, net in self.compiled_networks().items():
+                compile_part(net, label, self.compilation)
+            for loss in losses:
+                compile_inner_parts(loss, type(loss).__name__, self.compilation)
+
+    def compiled_networks(self) -> dict[str, nn.Module]:
+        """The networks of a step that `compile` compiles, by their name in the log."""
+        return {"student": self.get_bare_model(self.net_g)}
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -114,7 +125,8 @@ class RestorationModel(BaseModel):
         self.before_step(current_iter)
         whole = self.lq, self.gt, self.gt_usm, self.tasks
         try:
-            self.updater.step(current_iter, self._parts(), partial(self._name_images, self.lq, self.gt), self.after_step)
+            with logged_compilation(current_iter):
+                self.updater.step(current_iter, self._parts(), partial(self._name_images, self.lq, self.gt), self.after_step)
         finally:
             self.lq, self.gt, self.gt_usm, self.tasks = whole
 
@@ -160,10 +172,11 @@ class RestorationModel(BaseModel):
     def restore(self, data: Mapping[str, Any], with_baselines: bool) -> dict[str, Tensor]:
         """Images of a batch by role, see `Validator`."""
         self._take(data)
-        self.test()
-        images = {"student": self.output}
-        if with_baselines:
-            images.update(self.baselines())
+        with uncompiled():  # each image may have a size of its own
+            self.test()
+            images = {"student": self.output}
+            if with_baselines:
+                images.update(self.baselines())
         if self.gt is not None:
             images["clean"] = self.gt
         del self.lq, self.gt, self.output  # whole images
@@ -193,7 +206,7 @@ class RestorationModel(BaseModel):
 
     def parts(self) -> list[Any]:
         """What has a state beside the networks: `state_dict` and `load_state_dict`, of keys of its own."""
-        return [self.updater, self.validator, self.batches]
+        return [self.updater, self.validator, self.batches, self.precision]
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Save networks and state (see `Saver.save`); `current_iter` is -1 for the latest."""

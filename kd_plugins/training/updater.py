@@ -12,6 +12,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins import distributed
+from kd_plugins.compiling import uncompiled
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import random_state
 from kd_plugins.training.bad_steps import BadSteps, are_finite, bad_step_bound, keep_buffers, wrong_gradients, wrong_values
@@ -179,7 +180,7 @@ class Updater:
         """What was not finite, and with which images, in each process that found something."""
         wrong = wrong_values(self.losses)
         if not distributed.all_reduce_max(bool(wrong)):  # in all processes or in none: terms may communicate
-            with self._unsynchronised():
+            with self._unsynchronised(), uncompiled():
                 wrong = wrong_gradients([partial(self._forward, part) for part in parts], before, self._parameters())
         said = distributed.all_gather_objects((wrong, name_images()))
         sources = {rank: found for rank, found in enumerate(said) if found[0]} or dict(enumerate(said))

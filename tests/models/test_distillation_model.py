@@ -166,6 +166,33 @@ def test_precision_and_layout_change_a_step_only_slightly(options, build, method
         assert other.get_current_log()[name] == pytest.approx(value, rel=tolerance)
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_faster_layout_is_taken_and_said(options, build, faster, log, monkeypatch):
+    from kd_plugins.models import memory_layout
+
+    taken = {torch.channels_last: 1.0, torch.contiguous_format: 2.0 if faster else 0.5}
+
+    def time_step(net, x, precision):
+        step(net, x, precision)
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        assert net.patch_embed.proj.weight.is_contiguous(memory_format=layout) and len(x) == 1  # in two parts
+        return taken[layout]
+
+    step = memory_layout._time_step
+    monkeypatch.setattr(memory_layout, "_time_step", time_step)
+    options["train"]["accumulate"] = 2
+    options["init"] = "random"  # another layout rounds otherwise
+    start = torch.get_rng_state()
+    before = build({**options, "channels_last": False})
+    drawn = torch.get_rng_state()
+    torch.set_rng_state(start)
+    model = build({**options, "channels_last": "auto"})
+    said = f"channels_last: auto: {str(faster).lower()}; a step of the student takes 1000 ms with channels last, "
+    assert said in log() and torch.equal(drawn, torch.get_rng_state())
+    assert model.precision.channels_last == faster and not changed(model.net_g, snapshot(before.net_g))
+    assert all(p.grad is None for p in model.net_g.parameters())
+
+
 def test_the_gradient_bound_is_kept(options, build):
     options["train"]["use_grad_clip"] = True
     model = build(options)

@@ -99,6 +99,30 @@ def test_a_run_killed_in_an_epoch_ends_with_the_same_bits(method, request, short
         assert_same_bits(weights("tiny", label, iteration), weights("straight", label, iteration))
 
 
+def test_a_compiled_run_killed_ends_with_the_same_bits_and_validates_uncompiled(
+    normed, short, with_validation, write, in_folder, monkeypatch, capfd
+):
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    torch.save(ARCH_REGISTRY.get("Normed")().state_dict(), "teacher.pth")
+    options = {**normed, "teacher": {"type": "Normed", "checkpoint": "teacher.pth"}, "compile": True}
+    file = write({**options, "channels_last": "auto"})
+    torch._dynamo.reset()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 5)
+        train(file)
+    log = capfd.readouterr().err
+    assert "channels_last: auto: " in log and " graphs in iteration 1, which took" in log and log.count("which took") == 1
+    torch._dynamo.reset()  # as in a new process
+    assert train(file, "--auto_resume") == 0
+    assert "channels_last: auto: " not in capfd.readouterr().err  # the state's choice
+    options["channels_last"] = torch.load("experiments/tiny/training_states/4.state", weights_only=True)["channels_last"]
+    torch._dynamo.reset()
+    assert train(write({**options, "name": "straight"}, "straight.yml")) == 0
+    assert_same_bits(weights(), weights("straight"))
+    assert not any("_orig_mod" in key for _, key in weights())
+
+
 def wait_for(file, process):
     for _ in range(6000):
         if file.exists():
