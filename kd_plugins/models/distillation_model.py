@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from kd_plugins import distributed
 from kd_plugins.arguments import require, spec_of
-from kd_plugins.data.realesrgan import SHARPENED
 from kd_plugins.compiling import uncompiled
+from kd_plugins.data.realesrgan import SHARPENED
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.models import building
 from kd_plugins.models.dry_run import example_input, try_student
