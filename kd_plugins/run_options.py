@@ -135,8 +135,8 @@ def summary(opt: Mapping[str, Any], changed: Sequence[str] = ()) -> str:
     for role, key in zip(roles, ("teacher", "network_g"), strict=True):
         if role:
             known.append(f"{role} {_network(opt[key])}")
-    for phase, dataset in opt["datasets"].items():
-        known.append(f"{phase} {dataset.get('name')}")
+    datasets = {phase: dataset.get("name") for phase, dataset in opt["datasets"].items()}
+    known += [f"{phase} {name}" for phase, name in datasets.items() if opt["is_train"] or not phase.startswith("train")]
     if opt["is_train"]:
         known.append(f"{opt['train']['total_iter']} steps")
     if changed:

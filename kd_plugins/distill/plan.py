@@ -135,7 +135,7 @@ class Plan:
             ema=round(min(max(1 - 8 / steps, 0.5), 0.999), 4),  # averages the last eighth
             val_freq=-(-steps // 4),
             save_freq=min(-(-steps // 4), 1000),
-            print_freq=max(min(steps // 100, 100), 1),
+            print_freq=min(-(-steps // 40), 100),
         )
 
 

@@ -45,7 +45,8 @@ def test_options_are_one_line_and_the_log_file_has_them_all(with_validation, wri
 
     assert main(["test", "-opt", file]) == 0
     said = capfd.readouterr().err
-    assert "Test of small\n" in said and "Validation" not in said and "all options: results/tiny/options.yml" in said
+    assert "student Restormer | val small | all options: results/tiny/options.yml" in said
+    assert "Test of small\n" in said and "Validation" not in said
     assert (tmp_path / "results/tiny/options.yml").is_file()
 
 
