@@ -18,7 +18,7 @@ import kd_plugins  # noqa: F401 (registers)
 from kd_plugins.data.degradations import build_degradation
 from kd_plugins.data.photos import find_photos
 from kd_plugins.deploy.model import load_model
-from kd_plugins.deploy.tiles import restore_tiled
+from kd_plugins.tiles import restore_tiled
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -21,8 +21,7 @@ FORKS: dict[str, dict[str, Fork]] = {
         ),
         "rgb2bgr": Fork("Restormer and NAFNet", "the order of colours in saved images, always OpenCV's here"),
         "use_image": Fork("Restormer and NAFNet", "whether metrics see 8-bit images, which they always do here"),
-        "max_minibatch": Fork("NAFNet", "how many parts of an image are restored at once; images are restored whole here"),
-        "grids": Fork("NAFNet", "restores images in parts; images are restored whole here"),
+        "max_minibatch": Fork("NAFNet", "how many parts of an image are restored at once, here always one"),
         "trans_num": Fork("NAFNet", "averages over turned and mirrored images; each is restored once here"),
     },
     "dataset": {

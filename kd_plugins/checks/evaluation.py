@@ -14,6 +14,7 @@ from kd_plugins.checks.network_sources import sources_of
 from kd_plugins.checks.option_keys import UPSTREAM
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
+from kd_plugins.training import tiling
 from kd_plugins.training.restoration_model import RestorationModel
 
 
@@ -55,6 +56,10 @@ def check_evaluation(findings: Findings, opt: Mapping[str, Any], model: Any, is_
         if phase in phases and dataset.get("name") is not None and first.setdefault(str(dataset["name"]), phase) != phase:
             said = f"{show(dataset['name'])}, as datasets:{first[str(dataset['name'])]}, expected another: scores are kept by it"
             findings.error(("datasets", phase, "name"), said)
+    keys = [("tile",), *(("val", key) for key in tiling.VAL)]
+    if model is not None and issubclass(model, RestorationModel) and not any(map(findings.has_error, keys)):
+        for path, text in tiling.faults(opt):
+            findings.error(path, text)
     if is_train:
         return
     if not phases and mapping(opt.get("datasets")):

@@ -21,6 +21,7 @@ from kd_plugins.data import realesrgan
 from kd_plugins.models import DistillationModel, terms
 from kd_plugins.models.student_init import INIT
 from kd_plugins.teachers import ViewTransform
+from kd_plugins.training import tiling
 from kd_plugins.training.optimizers import OPTIMIZER, SCHEDULER
 
 Number = float | None
@@ -84,7 +85,7 @@ _VAL: dict[str, Spec] = {
     "pbar": Flag,
     "metrics": Block("metrics", every=METRIC),
 }
-_VAL_OURS: dict[str, Spec] = {"panels": Annotated[int, AtLeast(0)], "baselines": Flag}
+_VAL_OURS: dict[str, Spec] = {"panels": Annotated[int, AtLeast(0)], "baselines": Flag, **tiling.VAL}
 _VAL_UPSTREAM: dict[str, Spec] = {"num_val_samples": int, "center_frame_only": Flag, "flip_seq": Flag}
 _LOGGER = {
     "print_freq": Often,
@@ -117,6 +118,7 @@ _TOP: dict[str, Spec] = {
     **realesrgan.OPTIONS,
 }
 _TOP_OURS: dict[str, Spec] = {
+    "tile": tiling.HAT,
     "network_g": ANY_STUDENT,
     "teacher": TEACHER,
     "teacher_clean": TEACHER,

@@ -37,9 +37,9 @@ def _measure(task: str) -> int | None:
     kd_plugins.register()
     import torch
 
-    from kd_plugins.deploy.memory import growth
     from kd_plugins.deploy.model import find_device
     from kd_plugins.deploy.variants import Variant
+    from kd_plugins.memory import growth
 
     variant, size, threads = json.loads(task)
     torch.set_num_threads(threads)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kd_plugins.deploy.images import Picture, restored
-from kd_plugins.deploy.memory import SMALL, largest_tile
 from kd_plugins.deploy.model import Model
-from kd_plugins.deploy.tiles import count_tiles, restore_rows
 from kd_plugins.errors import lacks_memory
+from kd_plugins.memory import SMALL, fitting_tile
+from kd_plugins.tiles import count_tiles, restore_rows
 
 AUTO = "auto"
 OVERLAP = 32
@@ -49,12 +49,8 @@ class Restorer:
             if max(height, width) <= SMALL:
                 return None
             self.model.release_memory()  # of images before: it would look as if these tiles needed none
-            self._tile = max(largest_tile(self._try, self.model.device), 2 * self.overlap)
+            self._tile = fitting_tile(self.model, self.model.channels, self.model.device, self.overlap)
         return int(self._tile) or None
-
-    def _try(self, side: int) -> None:
-        self.model(torch.rand(1, self.model.channels, side, side, device=self.model.device))
-        self.model.release_memory()
 
     def restore(self, picture: Picture, progress: Callable[[float], object] = lambda share: None) -> Picture:
         """Restore a picture.

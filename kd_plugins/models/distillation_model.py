@@ -308,7 +308,8 @@ class DistillationModel(RestorationModel):
         """The input, and the teacher's image."""
         images = super().baselines()
         if self.teachers:
-            images["teacher"] = self.teachers["degraded"](self.lq, self.tasks).image
+            teacher = self.teachers["degraded"]
+            images["teacher"] = self.tiling("teacher", lambda x: teacher(x, self.tasks).image, self.lq)
         return images
 
     def validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:

@@ -27,6 +27,7 @@ from kd_plugins.training.bad_steps import name_images
 from kd_plugins.training.ema import ema_update
 from kd_plugins.training.precision import Precision
 from kd_plugins.training.saver import Saver
+from kd_plugins.training.tiling import Tiling
 from kd_plugins.training.updater import Losses, Updater
 from kd_plugins.training.validator import Validator
 
@@ -69,6 +70,7 @@ class RestorationModel(BaseModel):
         parameters = sum(p.numel() for p in net.parameters())
         get_root_logger().info(f"Network: {type(net).__name__}, with parameters: {parameters:,d}")
         self._load_pretrained(self.net_g, opt["path"].get("param_key_g", "params"))
+        self.tiling = Tiling(opt)
         self.validator = Validator(opt.get("val") or {}, self.restore, self._image_path, bool(opt.get("teacher")))
 
     def build_ema(self) -> None:
@@ -190,7 +192,7 @@ class RestorationModel(BaseModel):
         """Restore the batch, as `output`: with the averaged student, or the student where there is none."""
         net = self.get_bare_model(self.net_g) if self.net_g_ema is None else self.net_g_ema
         with evaluating(net):
-            self.output = net(self.lq)
+            self.output = self.tiling("student", net, self.lq)
 
     def _image_path(self, dataset: str, image: str, iteration: Any) -> str:
         folder = self.opt["path"]["visualization"]

@@ -59,3 +59,16 @@ def test_what_is_not_a_number_is_refused_in_blocks_that_are_not_known_too(check,
 
 def test_a_users_own_notes_may_be_anything(check):
     check(GOOD, "x-mine={any: 1, other: [.nan]}", code=0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("val:tile=20", "val:tile: 20, expected more than the overlap, 32"),
+        ("val:tile=whole", "val:tile: 'whole', expected"),
+        ("val:grids=true", "val:crop_size_h: missing, `grids` needs it"),
+        ("tile={tile_pad: 8}", "tile:tile_size: missing"),
+    ],
+)
+def test_tiles_that_cannot_be_are_refused(check, entry, said):
+    assert any(said in line for line in check(GOOD, entry))

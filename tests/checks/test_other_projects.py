@@ -260,8 +260,9 @@ def test_a_file_of_nafnet_is_refused_with_every_reason(check):
     text = text.replace(
         "CosineAnnealingRestartLR, periods: [250000, 250000], restart_weights: [1, 1]", "TrueCosineAnnealingLR, T_max: 400000"
     )
-    code, errors, warnings = check(text.replace("  val_freq", "  grids: true\n  val_freq"))
-    assert code == 2 and ["val:grids: True, a key of NAFNet" in line for line in warnings] == [True]
+    text = text.replace("  val_freq", "  grids: true\n  crop_size_h_ratio: 0.5\n  crop_size_w: 256\n  max_minibatch: 8\n  val_freq")
+    code, errors, warnings = check(text)
+    assert code == 2 and ["val:max_minibatch: 8, a key of NAFNet" in line for line in warnings] == [True]
     for reason in (
         "ImageRestorationModel",
         "NAFNet's name; no loss here is the PSNR itself",

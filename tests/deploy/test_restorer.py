@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from kd_plugins.deploy import memory, restorer
+from kd_plugins import memory
 from kd_plugins.deploy.images import Picture
-from kd_plugins.deploy.memory import free_memory, largest_tile
 from kd_plugins.deploy.model import Model
 from kd_plugins.deploy.restorer import Restorer
+from kd_plugins.memory import free_memory, largest_tile
 
 CPU = torch.device("cpu")
 AFTER_A_TRAINING = """
@@ -82,7 +82,7 @@ def test_tiles_make_what_the_whole_makes_and_tell_their_progress(tile):
 
 def test_auto_measures_once_and_only_for_what_is_not_small(monkeypatch):
     measured = []
-    monkeypatch.setattr(restorer, "largest_tile", lambda run, device: measured.append(run(64)) or 96)
+    monkeypatch.setattr(memory, "largest_tile", lambda run, device: measured.append(run(64)) or 96)
     runner = Restorer(Model(Half(), "half", CPU))
     assert runner.tile(256, 200) is None and not measured
     assert [runner.tile(300, 200), runner.tile(50, 4000), runner.tile(10, 10)] == [96, 96, 96] and len(measured) == 1

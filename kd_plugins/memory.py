@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kd_plugins.process import release_memory
 
@@ -44,6 +45,11 @@ def largest_tile(run: Callable[[int], object], device: torch.device) -> int:
     budget = free * _SHARE if device.type == "cuda" else min(free * _SHARE, _CPU_BUDGET)
     side = math.isqrt(int(budget / for_a_pixel)) // _MULTIPLE * _MULTIPLE
     return max(2 * _MULTIPLE, min(side, _LARGEST))
+
+
+def fitting_tile(run: Callable[[Tensor], object], channels: int, device: torch.device, overlap: int) -> int:
+    """The side of the tiles that a network's memory has room for, twice the overlap at least; see `largest_tile`."""
+    return max(largest_tile(lambda side: run(torch.rand(1, channels, side, side, device=device)), device), 2 * overlap)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kd_plugins.deploy.tiles import restore_rows, restore_tiled
+from kd_plugins.tiles import restore_rows, restore_tiled
 
 
 @pytest.fixture(scope="module")

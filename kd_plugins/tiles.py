@@ -10,10 +10,12 @@ from torch import Tensor
 
 Crop = Callable[[int, int, int, int], Tensor]
 """Top, left, bottom, right -> that part of an image, (N, C, bottom - top, right - left)."""
+Tile = int | tuple[int, int] | None
+"""The side of a square tile, or height and width of one, at the scale of the input; None for the whole image at once."""
 
 
 def restore_rows(
-    run: Callable[[Tensor], Tensor], crop: Crop, size: tuple[int, int], tile: int | None = None, overlap: int = 32
+    run: Callable[[Tensor], Tensor], crop: Crop, size: tuple[int, int], tile: Tile = None, overlap: int = 32
 ) -> Iterator[Tensor]:
     """Restore an image in tiles, from top to bottom.
 
@@ -24,7 +26,7 @@ def restore_rows(
         run: maps (N, C, H, W) to (N, C', scale * H, scale * W).
         crop: gives a part of the image.
         size: its height and width.
-        tile: height and width of a tile, at the scale of the input; None for the whole image at once.
+        tile: see `Tile`.
         overlap: pixels that neighbouring tiles share at least.
 
     Yields:
@@ -52,13 +54,13 @@ def restore_rows(
         yield strip[..., :finished, :]
 
 
-def restore_tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: int | None = None, overlap: int = 32) -> Tensor:
+def restore_tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: Tile = None, overlap: int = 32) -> Tensor:
     """Restore a batch in tiles, see `restore_rows`.
 
     Args:
         run: maps (N, C, H, W) to (N, C', scale * H, scale * W).
         x: (N, C, H, W).
-        tile: height and width of a tile; None for the whole image at once.
+        tile: see `Tile`.
         overlap: pixels that neighbouring tiles share at least.
 
     Returns:
@@ -71,18 +73,19 @@ def restore_tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: int | None =
     return torch.cat(list(restore_rows(run, crop, (x.shape[-2], x.shape[-1]), tile, overlap)), -2)
 
 
-def count_tiles(size: tuple[int, int], tile: int | None = None, overlap: int = 32) -> int:
+def count_tiles(size: tuple[int, int], tile: Tile = None, overlap: int = 32) -> int:
     """How many tiles an image of a size, height and width, is restored in; see `restore_rows`."""
     return math.prod(len(starts) for _, starts in _grid(size, tile, overlap))
 
 
-def _grid(size: tuple[int, int], tile: int | None, overlap: int) -> list[tuple[int, list[int]]]:
+def _grid(size: tuple[int, int], tile: Tile, overlap: int) -> list[tuple[int, list[int]]]:
     """Along both sides: how long a tile is, and where tiles begin."""
     if tile is None:
         return [(side, [0]) for side in size]
-    if not 0 <= overlap < tile:
-        raise ValueError(f"tile: {tile}, expected more than the overlap, {overlap}")
-    return [(min(tile, side), _starts(side, tile, overlap)) for side in size]
+    tiles = (tile, tile) if isinstance(tile, int) else tile
+    if not 0 <= overlap < min(tiles):
+        raise ValueError(f"tile: {min(tiles)}, expected more than the overlap, {overlap}")
+    return [(min(along, side), _starts(side, along, overlap)) for along, side in zip(tiles, size, strict=True)]
 
 
 def _starts(side: int, tile: int, overlap: int) -> list[int]:
