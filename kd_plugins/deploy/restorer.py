@@ -49,8 +49,12 @@ class Restorer:
             if max(height, width) <= SMALL:
                 return None
             self.model.release_memory()  # of images before: it would look as if these tiles needed none
-            self._tile = fitting_tile(self.model, self.model.channels, self.model.device, self.overlap)
+            self._tile = fitting_tile(self._try, self.model.channels, self.model.device, self.overlap)
         return int(self._tile) or None
+
+    def _try(self, x: Tensor) -> None:
+        self.model(x)
+        self.model.release_memory()
 
     def restore(self, picture: Picture, progress: Callable[[float], object] = lambda share: None) -> Picture:
         """Restore a picture.

@@ -163,7 +163,7 @@ def test_a_foreign_file_of_other_values_is_refused_and_runs_as_its_block_says(on
 
 
 def test_memory_that_onnxruntime_keeps_is_given_back(onnx_file):
-    from kd_plugins.deploy.memory import growth
+    from kd_plugins.memory import growth
 
     model, x = load_model(onnx_file(["n", 3, "h", "w"])), torch.rand(1, 3, 1024, 1024)
     needs = []

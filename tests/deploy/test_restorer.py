@@ -17,7 +17,7 @@ from kd_plugins.memory import free_memory, largest_tile
 CPU = torch.device("cpu")
 AFTER_A_TRAINING = """
 import torch
-from kd_plugins.deploy.memory import growth
+from kd_plugins.memory import growth
 from kd_plugins.process import keep_freed_memory
 
 keep_freed_memory()
