@@ -124,6 +124,21 @@ def wait_for(file, process, folder):
         time.sleep(0.01)
 
 
+def test_two_processes_train_a_compiled_student_as_they_train_it_uncompiled(options, write, tmp_path):
+    student = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 1}
+    options.update(model_type="DistillationModel", network_g=student, teacher=None, init="random", features=None, num_threads=1)
+    options["logger"]["use_tb_logger"] = False
+    options["train"].update(pixel_opt={"type": "L1Loss"}, total_iter=2)
+    weights = []
+    for compiled in (True, False):
+        file = write({**options, "name": f"run_{compiled}", "compile": compiled}, f"{compiled}.yml")
+        assert launch(file, tmp_path).wait() == 0, (tmp_path / "log.txt").read_text()[-3000:]
+        weights.append(torch.load(tmp_path / f"experiments/run_{compiled}/models/net_g_latest.pth", weights_only=True)["params"])
+    assert "graphs in iteration 1, which took" in (tmp_path / "log.txt").read_text()
+    assert weights[0].keys() == weights[1].keys()
+    assert all((value - weights[1][key]).abs().max() < 1e-4 for key, value in weights[0].items())
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes in /proc")
 def test_torchrun_killed_then_one_process_signalled_and_the_same_bits_at_the_end(options, with_validation, write, tmp_path):
     options["datasets"]["train"].update(dataset_enlarge_ratio=2, gt_size=16)
