@@ -50,6 +50,7 @@ class Block:
         misspelt: what an unknown key is that looks like a known one.
         unknown: what any other unknown key is.
         words: what may stand in place of the mapping.
+        text: whether any text may.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Block:
     misspelt: str = ERROR
     unknown: str = ERROR
     words: tuple[str | bool, ...] = ()
+    text: bool = False
 
 
 @dataclass(frozen=True, eq=False)

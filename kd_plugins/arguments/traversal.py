@@ -38,10 +38,9 @@ def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
     elif isinstance(spec, Block):
         if isinstance(value, Mapping):
             check_block(findings, path, value, spec)
-        elif value is not None and value not in spec.words:
-            findings.error(
-                path, f"{show(value)}, expected {' or '.join(['a mapping', *(str(word).lower() for word in spec.words)])}"
-            )
+        elif value is not None and value not in spec.words and not (spec.text and isinstance(value, str)):
+            words = ["a mapping", *(str(word).lower() for word in spec.words), *["a text"] * spec.text]
+            findings.error(path, f"{show(value)}, expected {' or '.join(words)}")
     elif isinstance(spec, Many):
         _check_many(findings, path, value, spec)
     elif not fits(value, schema := schema_of_leaf(spec)):

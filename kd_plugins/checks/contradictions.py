@@ -16,6 +16,7 @@ from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
 from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
 from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM
 from kd_plugins.checks.paths import image_datasets
+from kd_plugins.checks.teacher_cache import check_teacher_cache
 from kd_plugins.checks.training_data import check_training_data
 from kd_plugins.data import build_degradation
 from kd_plugins.features.layer_pairs import GROUPS
@@ -64,6 +65,7 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
         check_discriminator(findings, opt)
+        check_teacher_cache(findings, opt)
         _check_terms(findings, opt, ours)
 
 

@@ -13,8 +13,9 @@ from kd_plugins.archs.spandrel_arch import spandrel_networks
 from kd_plugins.arguments import AtLeast, Path, Text
 from kd_plugins.arguments.block_specs import Block, Many, Named, Spec, signature_block
 from kd_plugins.students.from_teacher import Request
+from kd_plugins.teachers.cache import TeacherCache
 from kd_plugins.teachers.network import TASKS_AT_THE_TOP, TEACHER_ONLY, SourcedNetwork
-from kd_plugins.teachers.network_keys import CLASS_KEYS, ENSEMBLE, SOURCE_REGISTRY, TASKS, source_keys, teacher_keys
+from kd_plugins.teachers.network_keys import CACHE, CLASS_KEYS, ENSEMBLE, SOURCE_REGISTRY, TASKS, source_keys, teacher_keys
 
 NETWORK_KEYS = ("network_g", "network_d", "teacher", "teacher_clean")
 _ADAPTER = signature_block(Adapter, given=("sizes",)).keys
@@ -79,8 +80,9 @@ STUDENT = _source(_refused, {})
 _FROM_TEACHER = replace(signature_block(Request), name="from_teacher")
 ANY_STUDENT = replace(STUDENT, cases=lambda: {**STUDENT.cases(), "from_teacher": _alone("from_teacher", _FROM_TEACHER, {})})
 """Of an option file with a teacher, that it may be made of."""
-TEACHER = _teacher({}, lambda: _alone(TASKS, Many(lambda: _TEACHER_OF_ONE_TASK, named=True), {}))
-_TEACHER_OF_ONE_TASK = _teacher({}, _of_one_task)
+_CACHE: dict[str, Spec] = {CACHE: replace(signature_block(TeacherCache), text=True)}
+TEACHER = _teacher(_CACHE, lambda: _alone(TASKS, Many(lambda: _TEACHER_OF_ONE_TASK, named=True), {}))
+_TEACHER_OF_ONE_TASK = _teacher(_CACHE, _of_one_task)
 _MEMBER = _teacher({"weight": Annotated[float, AtLeast(0)]}, _of_one_task)
 
 

@@ -53,7 +53,8 @@ def json_schema() -> Schema:
 def _schema(spec: Spec, definitions: dict[str, Schema]) -> Schema:
     if isinstance(spec, Block):
         schema = _or_nothing(_block(spec, definitions))
-        return {"anyOf": [*schema["anyOf"], {"enum": list(spec.words)}]} if spec.words else schema
+        beside = [*([{"enum": list(spec.words)}] if spec.words else []), *([{"type": "string"}] if spec.text else [])]
+        return {"anyOf": [*schema["anyOf"], *beside]}
     if isinstance(spec, Named):
         return _or_nothing(_named(spec, definitions))
     if isinstance(spec, Many) and spec.named:

@@ -74,10 +74,12 @@ class SeededItems(Dataset):
     Args:
         dataset: any dataset.
         seed: of the run; None leaves the randomness to the dataset.
+        crops: how many random items are made of each one of the dataset: these, and no others, in every run, whatever its seed;
+            None for no end of them.
     """
 
-    def __init__(self, dataset: Any, seed: int | None) -> None:
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: Any, seed: int | None, crops: int | None = None) -> None:
+        self.dataset, self.seed, self.crops = dataset, seed, crops
         self._seeded = getattr(dataset, "seeded_item", None)
 
     def __len__(self) -> int:
@@ -93,6 +95,8 @@ class SeededItems(Dataset):
         if self.seed is None:
             return self.dataset[item.index]
         seed = seed_of(self.seed, item.epoch, item.position)
+        if self.crops:
+            seed = seed_of("crop", item.index, seed % self.crops)
         if self._seeded is not None:
             return self._seeded(item.index, seed)
         if get_worker_info() is not None:  # nothing else draws in a worker
@@ -124,7 +128,12 @@ def resumable_loader(dataset: Any, block: Mapping[str, Any], opt: Mapping[str, A
     seed = None if draws_beside(dataset, block) else opt["manual_seed"]
     resumable = ResumableSampler(sampler)
     plain = {**block, "prefetch_mode": None}
-    made = build_dataloader(SeededItems(dataset, seed), plain, opt["num_gpu"], opt["dist"], resumable, seed=None)
+    items = SeededItems(dataset, seed, block.get("crops_per_image"))
+    if seed is None and items.crops:
+        raise ValueError(
+            "datasets:train:crops_per_image: needs a worker beside `prefetch_mode: cpu`, expected num_worker_per_gpu: 1"
+        )
+    made = build_dataloader(items, plain, opt["num_gpu"], opt["dist"], resumable, seed=None)
     if len(made) == 0:
         raise ValueError(f"datasets:train: {len(sampler)} images in an epoch, fewer than a batch has ({made.batch_size})")
     made.worker_init_fn = _start_worker

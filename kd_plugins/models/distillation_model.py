@@ -23,6 +23,7 @@ from kd_plugins.models.student_init import start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
 from kd_plugins.models.terms import Step, Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation, Teacher, observe, zoom_in
+from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.teachers.program_files import Program
 from kd_plugins.training.accumulation import part_size
 from kd_plugins.training.adversary import Adversary
@@ -274,12 +275,18 @@ class DistillationModel(RestorationModel):
         return [term for term in self.terms.values() if term.counts(iteration)]
 
     def get_current_log(self) -> Mapping[str, float]:
-        """The losses of the last step, and the share of pixels at which each term with `trust` was trusted."""
+        """The losses of the last step, and the share of pixels at which each term with `trust` was trusted.
+
+        Where teachers have caches, also the share of images found in them since the last call, `teacher_cache`.
+        """
         counting = {term.name for term in self.terms_at(self.iteration)}
         faded = {f"l_{term.name}" for term in self.active if term.name not in counting}  # 0, in several processes
         losses = {name: value for name, value in self.updater.losses.items() if name not in faded}
         names = [name for name in next(iter(self.shares), {}) if name in counting]
         shares = {f"trust/{name}": torch.stack([part[name] for part in self.shares]).mean() for name in names}
+        caches = [cache for teacher in dict.fromkeys(self.teachers.values()) for cache in teacher.caches()]
+        if caches:
+            shares["teacher_cache"] = torch.tensor(hit_rate(caches), device=self.device)
         return self.reduce_loss_dict({**losses, **shares, **(self.adversary.log if self.adversary is not None else {})})
 
     # ------------------------------------------------------------------------------------------------ parts

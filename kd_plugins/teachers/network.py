@@ -20,6 +20,7 @@ from kd_plugins.teachers.ensemble import Ensemble
 from kd_plugins.teachers.network_description import is_registered, plain_network, read_network, recognise_part, within
 from kd_plugins.teachers.network_keys import (
     ADAPTER_KEYS,
+    CACHE,
     ENSEMBLE,
     SOURCE_REGISTRY,
     SOURCED,
@@ -60,7 +61,7 @@ def build_source(opt: Mapping[str, Any], key: str) -> nn.Module:
         FileNotFoundError: no such file.
         KeyError: no such architecture or class.
     """
-    block = dict(opt)
+    block = {name: value for name, value in opt.items() if name != CACHE}
     if TASKS in block:
         raise ValueError(f"{key}: {TASKS}: {block[TASKS]!r} {TASKS_AT_THE_TOP}")
     if ENSEMBLE in block:
@@ -204,7 +205,8 @@ def main_block(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
     """The block of a teacher's network; where each task has its own, that of the first task."""
     tasks = teacher.get(TASKS)
     first = next(iter(tasks.values()), None) if isinstance(tasks, Mapping) else None
-    return first if isinstance(first, Mapping) else teacher
+    block = first if isinstance(first, Mapping) else teacher
+    return {key: value for key, value in block.items() if key != CACHE}
 
 
 @ARCH_REGISTRY.register()

@@ -13,6 +13,8 @@ The first argument has the key's name and takes its value; the others are keys b
 ADAPTER_KEYS = ("pad_to", "pad_square", "output", "noise_level", "value_range", "mean")
 CLASS_KEYS = ("file", "class")
 ENSEMBLE, TASKS = "ensemble", "tasks"
+CACHE = "cache"
+"""Of a teacher, no matter to its network."""
 WEIGHT_KEYS = ("checkpoint", "param_key", "prefix")
 SOURCED = "SourcedNetwork"
 """The architecture whose argument is such a block."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.arguments import build
 from kd_plugins.messages import nearest
+from kd_plugins.teachers.cache import TeacherCache
 from kd_plugins.teachers.network import build_trained
-from kd_plugins.teachers.network_keys import TASKS
+from kd_plugins.teachers.network_keys import CACHE, TASKS
 from kd_plugins.teachers.teacher import Observation, Teacher
 
 
@@ -57,6 +59,17 @@ class TaskTeachers(Teacher):
         Raises:
             ValueError: samples without a task, or of one that has no teacher; members that differ in the shape of what they return.
         """
+        return self._by_task(x, tasks, Teacher.__call__)
+
+    def observe(self, x: Tensor, tasks: Sequence[str] | None = None) -> Observation:
+        """As a call, each member from its cache where it has one."""
+        return self._by_task(x, tasks, Teacher.observe)
+
+    def caches(self) -> list[TeacherCache]:
+        """Those of the members."""
+        return [cache for member in self._members() for cache in member.caches()]
+
+    def _by_task(self, x: Tensor, tasks: Sequence[str] | None, look: Callable[..., Observation]) -> Observation:
         if tasks is None or len(tasks) != len(x):
             raise ValueError(
                 f"{self.key}: {TASKS}: {', '.join(self.names)}, but the batch has {'no' if tasks is None else len(tasks)} names of "
@@ -65,7 +78,7 @@ class TaskTeachers(Teacher):
         if unknown := [task for task in tasks if task not in self.names]:
             raise ValueError(f"{self.key}: {TASKS}: no teacher for {unknown[0]!r}; nearest: {nearest(unknown[0], self.names)}")
         places = {name: [place for place, task in enumerate(tasks) if task == name] for name in self.names}
-        seen = {m: m(x[mine]) for m, mine in zip(self._members(), places.values(), strict=True) if mine}
+        seen = {m: look(m, x[mine]) for m, mine in zip(self._members(), places.values(), strict=True) if mine}
         order = torch.tensor([place for mine in places.values() for place in mine], device=x.device)
         return _joined(seen, order.argsort())
 
@@ -111,8 +124,8 @@ def build_teacher(opt: Mapping[str, Any], key: str = "teacher") -> Teacher:
     """Build a teacher from its block of an option file.
 
     Args:
-        opt: see `build_source`; with weights: `checkpoint` (a path, or the name of a bundled teacher), `program` or `ensemble`. Or
-            `tasks`: such a block for each task.
+        opt: see `build_source`; with weights: `checkpoint` (a path, or the name of a bundled teacher), `program` or `ensemble`; and
+            `cache`, a folder, or the arguments of `TeacherCache`. Or `tasks`: such a block for each task.
         key: the block's name in the option file, for messages.
 
     Returns:
@@ -124,9 +137,17 @@ def build_teacher(opt: Mapping[str, Any], key: str = "teacher") -> Teacher:
         KeyError: no such architecture.
     """
     if not isinstance(opt, Mapping) or TASKS not in opt:
-        return Teacher(build_trained(opt, key), key)
+        return _one_teacher(opt, key)
     tasks = opt[TASKS]
     if len(opt) > 1 or not isinstance(tasks, Mapping) or not tasks:
         raise ValueError(f"{key}: {dict(opt)}, expected nothing but `{TASKS}: {{TASK: {{checkpoint: FILE}}, ...}}`")
     members = {str(task): (block, f"{key}:{TASKS}:{task}") for task, block in tasks.items()}
-    return TaskTeachers({task: Teacher(build_trained(*member), member[1]) for task, member in members.items()}, key)
+    return TaskTeachers({task: _one_teacher(*member) for task, member in members.items()}, key)
+
+
+def _one_teacher(opt: Any, key: str) -> Teacher:
+    block = {name: value for name, value in opt.items() if name != CACHE} if isinstance(opt, Mapping) else {}
+    named = opt.get(CACHE) if block else None
+    options = {"folder": named} if isinstance(named, str) else named
+    cache = build(TeacherCache, options, (*key.split(":"), CACHE)) if options else None
+    return Teacher(build_trained(opt, key), key, cache, block)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import describe_output, describe_refusal
 from kd_plugins.features import FeatureTaps, fit_sizes
+from kd_plugins.teachers.cache import TeacherCache, identity_of
 
 
 class Observation(NamedTuple):
@@ -32,11 +33,16 @@ class Teacher(nn.Module):
     Args:
         net: the network with its weights.
         key: its name in the option file, for messages.
+        cache: where `observe` looks first, if anywhere.
+        block: its options, which belong to what names it in the cache.
     """
 
-    def __init__(self, net: nn.Module, key: str = "teacher") -> None:
+    def __init__(
+        self, net: nn.Module, key: str = "teacher", cache: TeacherCache | None = None, block: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
-        self.key = key
+        self.key, self.cache, self.block = key, cache, block or {}
+        self._identity = ""  # known once there is something to look up: it takes a pass over all weights
         self.net = net.requires_grad_(False).eval()
         self._taps = FeatureTaps(net, [])
 
@@ -47,7 +53,7 @@ class Teacher(nn.Module):
             KeyError: a layer that the network does not have.
         """
         self._taps.remove()
-        self._taps = FeatureTaps(self.net, layers)
+        self._taps, self._identity = FeatureTaps(self.net, layers), ""
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in eval mode."""
@@ -72,6 +78,17 @@ class Teacher(nn.Module):
         if not isinstance(image, Tensor):
             raise ValueError(f"{self.key}: {describe_output(self.net, image)}; choose one: `output: 0`, or a key")
         return Observation(image, self._taps.collect())
+
+    def observe(self, x: Tensor, tasks: Sequence[str] | None = None) -> Observation:
+        """As a call, from the cache where there is one."""
+        if self.cache is None:
+            return self(x, tasks)
+        self._identity = self._identity or identity_of(self.net, self.block, self._taps.layers, x.device)
+        return Observation(*self.cache(self, self._identity, x))
+
+    def caches(self) -> list[TeacherCache]:
+        """The caches that `observe` looks into."""
+        return [] if self.cache is None else [self.cache]
 
     def fit_sizes(self, channels: int) -> None:
         """Find the sizes of images that the network takes, and pad others to them (see `fit_sizes`)."""
@@ -123,7 +140,7 @@ def observe(
     for teacher in {id(teachers[view]): teachers[view] for view in views}.values():
         names = [view for view in views if teachers[view] is teacher]
         images = torch.cat([views[name] for name in names]) if len(names) > 1 else views[names[0]]
-        seen = teacher(images, None if tasks is None else [*tasks] * len(names))
+        seen = teacher.observe(images, None if tasks is None else [*tasks] * len(names))
         start = 0
         for name in names:
             stop = start + len(views[name])
