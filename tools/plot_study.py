@@ -1,6 +1,8 @@
 """The table and the plot of a study: PSNR over steps, row by row.
 
-python tools/plot_study.py FOLDER/scores.csv --teachers derain=36.65 denoise=32.04 [--rows ROW ...] [--svg docs/images/study.svg]
+python tools/plot_study.py FOLDER/scores.csv [MORE.csv] --teachers derain=36.65 denoise=32.04 [--rows ROW ...] [--svg docs/images/study.svg]
+
+A task is taken from the first file that has it.
 
 The band around a line is the 95 % interval of its mean, from the spread that seeds have over all rows of the task with several.
 """
@@ -21,6 +23,7 @@ TITLES = {
     "derain": "deraining (Rain100L 1-20, Y)",
     "denoise": "denoising, sigma 25 (Kodak 1-12, RGB)",
     "deblur": "deblurring (Kodak 1-12, RGB)",
+    "x4": "super-resolution x4 (Set5, Y)",
 }
 
 
@@ -93,13 +96,15 @@ def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path)
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables, draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scores", type=Path)
+    parser.add_argument("scores", type=Path, nargs="+")
     parser.add_argument("--teachers", nargs="*", default=[], metavar="TASK=DB")
     parser.add_argument("--rows", nargs="+")
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args(argv)
-    tasks = read(args.scores)
+    tasks: dict[str, Scores] = {}
+    for file in args.scores:
+        tasks = {**read(file), **tasks}
     tasks = {task: tasks[task] for task in args.tasks or tasks}
     tasks = {task: {row: scores for row, scores in rows.items() if row in (args.rows or rows)} for task, rows in tasks.items()}
     for task, rows in tasks.items():
