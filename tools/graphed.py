@@ -193,7 +193,7 @@ class Run:
     def _step(self) -> None:
         model, pool = self.model, self.pool
         self.picked = picked = self.order.index_select(0, self.index)[0]
-        model.lq, model.gt = pool.lq.index_select(0, picked).float(), pool.gt.index_select(0, picked).float()
+        model.feed_data({"lq": pool.lq.index_select(0, picked).float(), "gt": pool.gt.index_select(0, picked).float()})
         self.optimizer.zero_grad(set_to_none=True)
         with model.precision.autocast(self.device):
             losses = model.compute_losses()

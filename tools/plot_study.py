@@ -1,6 +1,6 @@
 """The table and the plot of a study: PSNR over steps, row by row.
 
-python tools/plot_study.py FOLDER/scores.csv [MORE.csv] --teachers derain=36.65 denoise=32.04 [--rows ROW ...] [--svg docs/images/study.svg]
+python tools/plot_study.py FOLDER/scores.csv [MORE.csv] --teachers derain=36.65 denoise=32.04 [--rows ROW ...] [--svg FILE]
 
 A task is taken from the first file that has it.
 

@@ -200,7 +200,7 @@ class Stack:
         self.images, self.features = self.net(self.flat, lq)
         found: list[dict[str, Tensor]] = []
         for number, model in enumerate(self.models):
-            model.lq, model.gt = lq[:, number], gt[:, number]
+            model.feed_data({"lq": lq[:, number], "gt": gt[:, number]})
             losses = model.compute_losses()
             shares = {f"trust/{term.name}": term.share for term in model.terms.values() if term.share is not None}
             found.append({**losses, **shares})
