@@ -35,8 +35,9 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """The last iteration that is logged."""
-        return max((max(points) for points in self.losses.values()), default=0)
+        """The last iteration that is logged, with its losses or its scores."""
+        scores = [points for metrics in self.scores.values() for roles in metrics.values() for points in roles.values()]
+        return max((max(points) for points in [*self.losses.values(), *scores] if points), default=0)
 
 
 def read_course(folder: Path) -> Course:
