@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument(
         "--variants", nargs="+", default=[""], help="entries of the option file, in quotes; '' is the file as it is"
     )
-    parser.add_argument("--against", metavar="GITREV", help="measure this revision too, of the same option file")
+    parser.add_argument("--against", metavar="GITREV", help="measure this revision too, in the first variant")
+    parser.add_argument("--terms", action="store_true", help="also a step without each of the terms")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--published", action="store_true", help="the three methods at the published sizes, eager and compiled")
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)  # a process of one variant, with so many threads
     args = parser.parse_args()
     if args.serve:
-        serve(args.opt[0], args.force_yml, args.serve)
+        serve(args.opt[0], args.force_yml, args.serve, args.terms)
         return
     deadline = time.monotonic() + args.seconds
     with tempfile.TemporaryDirectory() as folder, trees(args.against) as sides:
@@ -101,7 +102,7 @@ def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, 
     script = str(Path(__file__).resolve())
     servers: dict[str, subprocess.Popen[str]] = {}
     for side, tree in sides.items():
-        for variant in args.variants:
+        for variant in args.variants[: 1 if side == args.against else None]:
             entries = [*args.force_yml, *shlex.split(variant)]
             command = [
                 sys.executable,
@@ -110,6 +111,7 @@ def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, 
                 str(threads),
                 "-opt",
                 file,
+                *(["--terms"] if args.terms else []),
                 *(["--force_yml", *entries] if entries else []),
             ]
             environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
@@ -163,7 +165,7 @@ def _medians(times: list[dict[str, float]]) -> dict[str, float]:
 # -------------------------------------------------------------------------------------------------- the process of a variant
 
 
-def serve(file: str, entries: list[str], threads: int) -> None:
+def serve(file: str, entries: list[str], threads: int, each_term: bool) -> None:
     """Build a model, then time its parts once for each line that comes in."""
     import torch
 
@@ -182,7 +184,7 @@ def serve(file: str, entries: list[str], threads: int) -> None:
     dataset = DegradedPhotoDataset(**opt["datasets"]["train"])
     items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]
     model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
-    parts, on_gpu = parts_of(model), model.device.type == "cuda"
+    parts, on_gpu = parts_of(model, each_term), model.device.type == "cuda"
 
     def wait() -> None:
         if on_gpu:
@@ -201,7 +203,7 @@ def serve(file: str, entries: list[str], threads: int) -> None:
         print(json.dumps({**times, "memory": memory, "shape": list(model.lq.shape)}), file=answers, flush=True)
 
 
-def parts_of(model: Any) -> dict[str, Callable[[], Any]]:
+def parts_of(model: Any, each_term: bool) -> dict[str, Callable[[], Any]]:
     """What is timed, by name."""
     terms = dict(model.terms)
 
@@ -214,7 +216,7 @@ def parts_of(model: Any) -> dict[str, Callable[[], Any]]:
         model.terms = chosen
         model.optimize_parameters(1)
 
-    without = {f"without {name}": {key: term for key, term in terms.items() if key != name} for name in terms}
+    without = {f"without {name}": {key: term for key, term in terms.items() if key != name} for name in terms if each_term}
     return {
         "teacher forward": teacher,
         "student step": lambda: step({}),

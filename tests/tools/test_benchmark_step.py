@@ -14,7 +14,7 @@ def test_variants_take_turns_and_stand_over_their_own_floor(options, tmp_path):
     options["datasets"]["train"]["gt_size"] = 16
     options["init"] = "random"
     file.write_text(yaml.safe_dump(options))
-    command = [sys.executable, TOOL, "-opt", file, "--variants", "", "amp=bf16", "--rounds", "1", "--threads", "1"]
+    command = [sys.executable, TOOL, "-opt", file, "--variants", "", "amp=bf16", "--rounds", "1", "--threads", "1", "--terms"]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOOL.parents[1]).stdout
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("| ")]
     (_, *header), *rows = rows
