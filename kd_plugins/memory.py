@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-
-from kd_plugins.process import release_memory
 
 SMALL = 256
 """The side of an image that goes through as a whole without being measured, and of a tile where nothing can be."""
@@ -75,13 +75,20 @@ def growth(run: Callable[[], object], device: torch.device) -> int | None:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        release_memory()  # what was freed and is kept would not show when it is used again
+        _release()  # what was freed and is kept would not show when it is used again
         _RESET.write_text("5")  # the peak begins anew
         before = _kilobytes(_STATUS, "VmRSS")
         run()
         return max(_kilobytes(_STATUS, "VmHWM") - before, 0)
     except OSError:
         return None
+
+
+def _release() -> None:
+    """Return freed memory to the system, with glibc: elsewhere that is left to the C library."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _kilobytes(path: Path, name: str) -> int:

@@ -24,13 +24,6 @@ def prepare_process(opt: Mapping[str, Any]) -> None:
     keep_freed_memory()
 
 
-def release_memory() -> None:
-    """Return freed memory to the system, with glibc: elsewhere that is left to the C library."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
 def keep_freed_memory() -> None:
     """Let glibc keep what a step frees, for the next one.
 
