@@ -28,12 +28,14 @@ class Fork:
         reason: what its value does there and why not here, or what to write instead.
         changes_training: whether leaving it aside would train something else; then it is refused, unless it is off.
         switch: where its value is a mapping, the key in it that turns it on.
+        off: a value by which it does nothing there either.
     """
 
     owner: str
     reason: str
     changes_training: bool = False
     switch: str = ""
+    off: Any = None
 
 
 @dataclass(frozen=True, eq=False)

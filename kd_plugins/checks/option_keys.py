@@ -66,7 +66,7 @@ _TRAIN: dict[str, Spec] = {
 _TRAIN_OURS: dict[str, Spec] = {
     "distill": Block("distill", every=TERM),
     "transforms": signature_block(ViewTransform),
-    "grad_clip": NotNegative,
+    "grad_clip": NotNegative | Literal[False],
     "use_grad_clip": Flag,
     "max_bad_steps": Annotated[int, AtLeast(0)],
     "max_minutes": Annotated[float | None, Above(0)],
@@ -168,12 +168,14 @@ def file_block(
         "path": Block("path", {**_PATH, **dict.fromkeys(_PATH_FILLED, Any)}, **others),
         "train": Block(named, train, solver_needs if is_train else (), forks=forks.get("train", {}), **others),
         "val": Block(named, val, ("val_freq",) if is_train and not is_debug else (), forks=forks.get("val", {}), **others),
-        "logger": Block("the log", _LOGGER, (*often, "use_tb_logger") if is_train else (), unknown=WARNING),
+        "logger": Block(
+            "the log", _LOGGER, (*often, "use_tb_logger") if is_train else (), forks=forks.get("logger", {}), unknown=WARNING
+        ),
     }
     further: Mapping[str, Any] = getattr(model, "option_blocks", {}) if read is None else read
     blocks.update({key: spec_of(what, key) for key, what in further.items()})
     required = ("name", "model_type", "datasets", "network_g", *(("train", "logger") if is_train else ("val",)))
-    return Block(named, {**_TOP, **(_TOP_OURS if own else {}), **blocks}, required, **others)
+    return Block(named, {**_TOP, **(_TOP_OURS if own else {}), **blocks}, required, forks=forks.get("top", {}), **others)
 
 
 MODELS = Named("model", MODEL_REGISTRY, lambda model: None, renamed=RENAMED["model"])

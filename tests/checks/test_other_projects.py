@@ -275,3 +275,62 @@ def test_a_file_of_nafnet_is_refused_with_every_reason(check):
 def test_the_schedulers_of_ours_are_not_basicsrs(check):
     code, (error,), _ = check(SR, "train:scheduler={type: TrueCosineAnnealingLR, T_max: 4}")
     assert code == 2 and "BasicSR's own models do not have it, those of kd_plugins do" in error
+
+
+REDUX = (
+    COMMON.replace("MODEL", "DistillationModel")
+    .replace("scale: 4", "scale: 4\nuse_amp: true\nfast_matmul: false\nuse_compile: true\ninput_pixel_format: rgb", 1)
+    .replace("gt_size: 128", "lq_size: 32\n    accum_iter: 1")
+    .replace("  pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}", "  grad_clip: false\n  losses: [{type: l1loss}]")
+    .replace("  val_freq", "  val_enabled: true\n  tile_size: 0\n  tile_overlap: 8\n  val_freq")
+    .replace("logger: {", "logger: {save_checkpoint_format: safetensors, ")
+)
+
+
+def test_a_file_of_trainner_redux_is_told_what_its_keys_are_called(check):
+    code, errors, warnings = check(REDUX, "datasets:train:type=pairedimagedataset")
+    assert code == 2
+    for said in (
+        "datasets:train:lq_size: 32, a key of traiNNer-redux: the crop of the small image; here `gt_size`, larger by the scale",
+        "datasets:train:type: 'pairedimagedataset', no registered dataset: traiNNer-redux's name; its counterpart is PairedImage",
+        "train:losses: [{'type': 'l1loss'}], a key of traiNNer-redux: a list of losses; here pixel_opt",
+    ):
+        assert any(said in line for line in errors), said
+    assert not any(key in line for line in errors for key in ("accum_iter", "grad_clip", "tile_size", "pixel_format"))
+    for key in (
+        "use_amp",
+        "use_compile",
+        "datasets:train:accum_iter",
+        "val:val_enabled",
+        "val:tile_size",
+        "logger:save_checkpoint",
+    ):
+        assert any(f"{key}" in line and "it has no effect" in line for line in warnings), key
+    assert any("train:accum_iter: 4, a key of traiNNer-redux" in line for line in check(REDUX, "datasets:train:accum_iter=4")[1])
+
+
+def test_a_file_of_neosr_is_told_what_its_keys_are_called(check):
+    neosr = ("patch_size=64", "batch_size=8", "accumulate=2", "augmentation=[none, mixup]", "type=otf")
+    train = ("ema=0.999", "wavelet_guided=true", "match_lq=true", "eco=false", "mssim_opt={type: mssim_loss}")
+    entries = [*(f"datasets:train:{each}" for each in neosr), *(f"train:{each}" for each in train)]
+    code, errors, warnings = check(
+        COMMON.replace("MODEL", "image"), *entries, "logger:total_iter=1000", "degradations={jpeg_range: [40, 95]}", "bfloat16=true"
+    )
+    assert code == 2
+    for said in (
+        "model_type: 'image', no registered model: neosr's name; its counterpart is DistillationModel",
+        "datasets:train:patch_size: 64, a key of neosr: the crop of the small image",
+        "datasets:train:batch_size: 8, a key of neosr: here `batch_size_per_gpu`",
+        "datasets:train:accumulate: 2, a key of neosr: sums the gradients of so many batches",
+        "datasets:train:augmentation: ['none', 'mixup'], a key of neosr",
+        "datasets:train:type: 'otf', no registered dataset: neosr's name; its counterpart is RealESRGANDataset",
+        "train:ema: 0.999, a key of neosr: averages the weights; here `ema_decay`",
+        "train:wavelet_guided: True, a key of neosr",
+        "train:match_lq: True, a key of neosr",
+        "train:mssim_opt: {'type': 'mssim_loss'}, a key of neosr: a loss of its own",
+        "logger:total_iter: 1000, a key of neosr: the last iteration; here `train: total_iter`",
+        "degradations: {'jpeg_range': [40, 95]}, a key of neosr: Real-ESRGAN's",
+    ):
+        assert any(said in line for line in errors), said
+    assert not any("eco" in line for line in errors)
+    assert any("bfloat16: True, a key of neosr: mixed precision; here `amp: bf16`" in line for line in warnings)
