@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import types
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -181,6 +182,13 @@ def archive_under_new_names() -> None:
         original(path)
 
     misc.mkdir_and_rename = basicsr.utils.mkdir_and_rename = mkdir_and_rename
+
+
+def repair_wandb() -> None:
+    """Give wandb the function that basicsr/utils/logger.py line 103 names a run by, which it no longer has."""
+    util = importlib.import_module("wandb").util
+    if not hasattr(util, "generate_id"):
+        util.generate_id = lambda: uuid.uuid4().hex[:8]  # type: ignore[attr-defined]
 
 
 def apply() -> None:

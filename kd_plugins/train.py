@@ -22,6 +22,7 @@ from basicsr.utils.options import dict2str
 
 import kd_plugins
 from kd_plugins import distributed
+from kd_plugins._compat import repair_wandb
 from kd_plugins.arguments.traversal import no_entry
 from kd_plugins.atomic_files import remove_leftovers
 from kd_plugins.checks import check_file
@@ -77,6 +78,8 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
             keep_option_file(args.found, model.opt)
         distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "train", held)
+        if (opt["logger"].get("wandb") or {}).get("project") is not None and "debug" not in opt["name"]:
+            repair_wandb()
         tb_logger = init_tb_loggers(opt)
         if tb_logger:
             text = Path(kept_file(args.found, opt)).read_text(encoding="utf-8")

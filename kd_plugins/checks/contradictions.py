@@ -18,6 +18,7 @@ from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.checks.teacher_cache import check_teacher_cache
 from kd_plugins.checks.training_data import check_training_data
+from kd_plugins.checks.wandb import check_wandb
 from kd_plugins.data import build_degradation
 from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.mappings import blocks_in, mapping
@@ -62,6 +63,7 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
         return
     _check_schedule(findings, mapping(opt.get("train")))
     check_training_data(findings, opt)
+    check_wandb(findings, opt)
     _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
     if ours is not None:
         check_discriminator(findings, opt)
