@@ -185,7 +185,7 @@ def archive_under_new_names() -> None:
 
 
 def repair_wandb() -> None:
-    """Give wandb the function that basicsr/utils/logger.py line 103 names a run by, which it no longer has."""
+    """Give wandb the function that basicsr/utils/logger.py line 138 names a run by, which it no longer has."""
     util = importlib.import_module("wandb").util
     if not hasattr(util, "generate_id"):
         util.generate_id = lambda: uuid.uuid4().hex[:8]  # type: ignore[attr-defined]

@@ -77,7 +77,7 @@ def _need(spec: Block, key: str) -> str:
 
 def _note_fork(findings: Findings, path: Path, value: Any, fork: Fork) -> None:
     text = f"{show(value)}, a key of {fork.owner}: {fork.reason}"
-    is_on = value.get(fork.switch) if isinstance(value, Mapping) else value
+    is_on = value.get(fork.switch) if fork.switch and isinstance(value, Mapping) else value
     if fork.changes_training and is_on and value != fork.off:
         findings.error(path, f"{text}; expected no such key")
     else:
