@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
-from kd_plugins.arguments import Above, AtLeast, Flag, Held, OwnName, Workers, checked
+from kd_plugins.arguments import Above, Count, Flag, Held, OwnName, Workers, checked
 from kd_plugins.messages import choose, is_misspelt, show
 
 LOADER: dict[str, Any] = {
@@ -24,7 +24,7 @@ LOADER: dict[str, Any] = {
     "prefetch_mode": Literal["cpu", "cuda", None],
     "num_prefetch_queue": Held,
     "persistent_workers": Flag,
-    "crops_per_image": Annotated[int, AtLeast(1)] | None,
+    "crops_per_image": Count,
     "on_bad_image": Literal["stop", "skip", None],
     "io_backend": Mapping[str, Any],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,15 @@ import torch
 from basicsr.utils import get_root_logger
 from torch.utils.data import Dataset
 
-from kd_plugins.arguments import Count, Flag
+from kd_plugins.arguments import Above, Block, Count, Flag, require
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.dataset_registration import Phase, register_dataset
+from kd_plugins.data.decoded import DecodedImages
 from kd_plugins.data.degradations import DEGRADATION, build_degradation
 from kd_plugins.data.photos import Photo, find_photos, listed_photos, luma
+
+CACHE = Block("cache", {"gigabytes": Annotated[float, Above(0)]}, ("gigabytes",), words=(True, False))
+_FIRST, _FIRST_BYTES = 1000, 2**28  # of the photos that are decoded when a dataset is built
 
 
 @register_dataset
@@ -40,7 +45,7 @@ class DegradedPhotoDataset(Dataset):
         use_hflip: Random flips.
         use_rot: Random flips and quarter turns.
         seed: Of the validation's degradation.
-        cache: Keep the decoded photos in memory, as uint8.
+        cache: Keep decoded photos in memory, as uint8, as far as a third of what is free; ``{gigabytes: 4}`` is another bound.
         color: ``y`` for gray photos, of one channel: the Y of YCbCr, as PairedImageDataset has it. Default: RGB.
         unlabelled: Withhold the clean photos, to try what training without them does.
         phase: What the items are for.
@@ -71,7 +76,7 @@ class DegradedPhotoDataset(Dataset):
         use_hflip: Flag = False,
         use_rot: Flag = False,
         seed: Any = 0,
-        cache: Flag = True,
+        cache: Annotated[Mapping[str, Any] | bool | None, CACHE] = True,
         color: Literal["y", None] = None,
         unlabelled: Flag = False,
         phase: Phase = "train",
@@ -100,24 +105,30 @@ class DegradedPhotoDataset(Dataset):
             raise ValueError(f"meta_info_file is {str(meta_info_file)!r}; expected photos to be a folder, it is {photos!r}")
         # Seeded anew for each item; kept, since making one costs as much as a crop of rain.
         self._rng = np.random.RandomState(0)
-        self._decoded: list[np.ndarray] | None = None
+        require(CACHE, cache, ("cache",))
+        self._decoded: DecodedImages | None = None
         if cache:
-            # Now, not at first use: forked workers then share one copy.
-            self.photos, self._decoded = self._decode_all()
+            bound = cache["gigabytes"] if isinstance(cache, Mapping) else None
+            self._decoded = DecodedImages(len(self.photos), bound, name)
+            self.photos = self._decode_first(self._decoded)
 
-    def _decode_all(self) -> tuple[list[Photo], list[np.ndarray]]:
-        good: list[tuple[Photo, np.ndarray]] = []
-        for photo in self.photos:
+    def _decode_first(self, decoded: DecodedImages) -> list[Photo]:
+        """Decode the first photos at once, to find bad ones before there is a run; returns those that can be used."""
+        good: list[Photo] = []
+        size = 0
+        for number, photo in enumerate(self.photos):
+            if number == _FIRST or size > _FIRST_BYTES:
+                return [*good, *self.photos[number:]]
             try:
-                good.append((photo, self._load(photo)))
+                size += decoded.get(len(good), functools.partial(self._load, photo)).nbytes
+                good.append(photo)
             except (OSError, ValueError) as error:
                 if not self.skips:
                     raise ValueError(f"dataset {self.name!r}: {error}") from error
                 get_root_logger().warning(f"dataset {self.name!r}: {error}; left out.")
         if not good:
             raise ValueError(f"dataset {self.name!r}: none of its {len(self.photos)} photos can be used")
-        photos, decoded = zip(*good, strict=True)
-        return list(photos), list(decoded)
+        return good
 
     def _load(self, photo: Photo) -> np.ndarray:
         image = photo.load()
@@ -137,7 +148,8 @@ class DegradedPhotoDataset(Dataset):
     def seeded_item(self, index: int, seed: int) -> dict[str, Any]:
         """Return one pair; in training its crop and degradation are a function of the seed (its lowest 32 bits)."""
         photo = self.photos[index]
-        image = self._load(photo) if self._decoded is None else self._decoded[index]
+        load = functools.partial(self._load, photo)
+        image = load() if self._decoded is None else self._decoded.get(index, load)
         if self.train:
             gt, lq = self._random_pair(image, seed)
         else:

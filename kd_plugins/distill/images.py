@@ -14,7 +14,6 @@ from kd_plugins.data.photos import Photo, find_photos
 
 _SIDE = 512  # of what is measured on: the middle of a held-out image
 _HELD_OUT, _MOST_HELD_OUT = 8, 8  # one of so many, at most so many
-_KEPT_DECODED = 2 << 30  # bytes of training photos that stay in memory
 
 
 class Blocks(NamedTuple):
@@ -49,14 +48,12 @@ def photo_blocks(source: str, degradation: dict[str, Any], factor: int, crop: in
     block = {"type": "DegradedPhotoDataset", "degradation": degradation}
     if source == "builtin":
         return Blocks({**block, "photos": source}, {**block, "photos": source}, factor)
-    photos, sizes = _large_enough(find_photos(source, key="--photos"), crop, "--photos")
+    photos, _ = _large_enough(find_photos(source, key="--photos"), crop, "--photos")
     train, val = _split(photos)
     lines = _lines(train, source)
-    total = sum(3 * sizes[photo.path][0] * sizes[photo.path][1] for photo in train)
-    kept = {} if total <= _KEPT_DECODED else {"cache": False}
     root = {"photos": str(Path(source).expanduser().resolve()), "meta_info_file": str((out / "train.txt").resolve())}
     held = {"photos": str((out / "val").resolve())}
-    return Blocks({**block, **root, **kept}, {**block, **held}, factor, lambda: _write(out, lines, val))
+    return Blocks({**block, **root}, {**block, **held}, factor, lambda: _write(out, lines, val))
 
 
 def pair_blocks(lq: str, gt: str, crop: int, out: Path) -> Blocks:
