@@ -6,6 +6,7 @@ One process, one thread: divide what a step needs by it for `num_worker_per_gpu`
 """
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -63,9 +64,11 @@ def paired(folder: str, size: int, root: Path) -> Iterator[tuple[str, dict[str, 
         for number, photo in enumerate(photos):
             cv2.imwrite(str(root / kind / f"{number}.{kind}"), photo.load()[..., ::-1])
     keys = [str(number) for number in range(len(photos))]
-    make_lmdb_from_imgs(str(root / "png"), str(root / "all.lmdb"), [f"{key}.png" for key in keys], keys)
-    for name, place, backend in (("PNG", "png", "disk"), ("JPEG", "jpg", "disk"), ("lmdb of PNG", "all.lmdb", "lmdb")):
-        roots = {"dataroot_gt": str(root / place), "dataroot_lq": str(root / place)}
+    make_lmdb_from_imgs(str(root / "png"), str(root / "gt.lmdb"), [f"{key}.png" for key in keys], keys)
+    shutil.copytree(root / "gt.lmdb", root / "lq.lmdb")  # one cannot be opened twice
+    places = {"PNG": ("png", "png", "disk"), "JPEG": ("jpg", "jpg", "disk"), "lmdb of PNG": ("gt.lmdb", "lq.lmdb", "lmdb")}
+    for name, (clean, degraded_too, backend) in places.items():
+        roots = {"dataroot_gt": str(root / clean), "dataroot_lq": str(root / degraded_too)}
         yield f"pairs, {name}", {"type": "PairedImageDataset", **roots, "io_backend": {"type": backend}, "gt_size": size}
 
 
