@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_plugins.cli import main
 
@@ -67,6 +68,9 @@ def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys)
     ):
         assert words in text, words
     assert "astronaut" in text and "coffee" in text
+    events = EventAccumulator(str(tmp_path / "tb_logger" / "tiny")).Reload()
+    tags = re.findall(r'<small title="in TensorBoard">(.*?)</small>', text)
+    assert tags and all(any(known.startswith(tag) for known in events.Tags()["scalars"]) for tag in tags), tags
     assert (
         not re.search(r'(src|href)="(?!data:)', text) and "@import" not in text and "http" not in text.replace("http://www.w3", "")
     )
@@ -74,6 +78,22 @@ def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys)
     assert console == ""
     seen = re.search(r"<body[^>]*>", document)
     assert seen and 'data-seen="teacher student 20%"' in seen[0] and 'data-broken="0"' in seen[0] and 'data-wide="0"' in seen[0]
+
+
+def test_the_page_of_a_training_without_a_teacher_speaks_of_no_student(with_validation, write, tmp_path, monkeypatch, one_thread):
+    for key in ("teacher", "init", "features"):
+        del with_validation[key]
+    with_validation.update(model_type="DistillationModel", num_threads=1)
+    with_validation["train"].update(pixel_opt={"type": "L1Loss"}, total_iter=2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kd_plugins.deploy.benchmark.peak_memory", lambda *_: 3 << 20)
+    monkeypatch.setattr("kd_plugins.report.make.RESTORED", 32)
+    assert main(["train", "-opt", write(with_validation)]) == 0
+    assert main(["report", "tiny"]) == 0
+    page = (tmp_path / "experiments" / "tiny" / "report.html").read_text()
+    seen = re.sub(r"<(script|style)>.*?</\1>|<[^>]*>", " ", page, flags=re.S)
+    assert "student" not in seen.lower() and "teacher" not in seen.replace("trained without a teacher", "").lower()
+    assert "restored" in seen and "against its input" in seen
 
 
 def test_several_runs_make_one_page_with_their_front(run, tmp_path):
