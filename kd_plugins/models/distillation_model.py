@@ -45,8 +45,8 @@ class DistillationModel(RestorationModel):
         train: pixel_opt, perceptual_opt: against the clean image; training data may have none (see `SupervisedLosses`).
         network_d, train: gan_opt, optim_d, net_d_iters, net_d_init_iters: a discriminator beside all terms (see `Adversary`).
         train: grad_clip, max_bad_steps: see `Updater`; accumulate: see `part_size`. val: panels, baselines: see `Validator`.
-        amp: `bf16` or `fp16` runs training steps under autocast. channels_last: memory layout of the
-            networks (true, false, or auto: see `choose_layout`). compile: see `Compilation`.
+        amp: `bf16` or `fp16` runs training steps under autocast.
+        channels_last: memory layout of the networks: true, false or auto (see `choose_layout`). compile: see `Compilation`.
 
     A method is a subclass that says which terms it has. One with state of its own, as DCKDModel, overrides:
 
