@@ -39,7 +39,7 @@ from kd_plugins.training.checkpoint_files import BadState, load_state, newest_st
 from kd_plugins.training.length import resize, steps_within
 from kd_plugins.training.lock import only_run
 from kd_plugins.training.loop import Loop
-from kd_plugins.training.option_changes import changes
+from kd_plugins.training.option_changes import ANOTHER_RUN, changes
 
 
 def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | None = None) -> Any:
@@ -277,6 +277,9 @@ def _load_resume_state(opt: dict[str, Any], warnings: list[str]) -> dict[str, An
         except BadState as error:
             raise OptionError(f"path:resume_state: not a good state: {error}; --auto_resume takes the newest good one") from error
     opt["path"]["resume_state"] = path
+    joins = opt.get("network_d") and opt["train"].get("gan_opt") and state.get("files")  # BasicSR's own states do not list them
+    if joins and f"net_d_{state['iter']}.pth" not in state["files"]:
+        raise OptionError(f"path:resume_state: {path} has no discriminator: {ANOTHER_RUN}")
     check_resume(opt, state["iter"])
     if state.get("seed") is not None:
         opt["manual_seed"] = state["seed"]  # an option file need not have one

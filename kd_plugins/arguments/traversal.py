@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
     elif isinstance(spec, Block):
         if isinstance(value, Mapping):
             check_block(findings, path, value, spec)
-        elif value is not None and value not in spec.words and not (spec.text and isinstance(value, str)):
+        elif value is not None and not _is_word(value, spec.words) and not (spec.text and isinstance(value, str)):
             words = ["a mapping", *(str(word).lower() for word in spec.words), *["a text"] * spec.text]
             findings.error(path, f"{show(value)}, expected {' or '.join(words)}")
     elif isinstance(spec, Many):
@@ -47,6 +47,10 @@ def check_value(findings: Findings, path: Path, value: Any, spec: Spec) -> None:
         findings.error(path, refusal(value, schema))
     elif names_file(value, schema):
         findings.file(path, value)
+
+
+def _is_word(value: Any, words: Sequence[Any]) -> bool:
+    return any(type(value) is type(word) and value == word for word in words)  # 1 is not true
 
 
 def check_block(findings: Findings, path: Path, block: Mapping[Any, Any], spec: Block) -> None:

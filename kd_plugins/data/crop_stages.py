@@ -86,6 +86,8 @@ def _list_faults(block: Mapping[str, Any], lists: Sequence[str]) -> Iterator[tup
         missing = " or ".join(_LISTS) if _LENGTHS in lists else _LENGTHS
         yield (lists[0],), f"{show(block[lists[0]])}, stages of a training, expected {missing} beside it"
         return
+    if any(length != int(length) for length in block[_LENGTHS]):
+        yield (_LENGTHS,), f"{show(block[_LENGTHS])}, expected whole numbers"
     for key in lists[1:]:
         values, largest = block[key], block.get(_LISTS[key])
         if len(values) != len(block[_LENGTHS]):

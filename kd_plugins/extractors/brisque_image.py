@@ -113,10 +113,10 @@ def brisque_features(x: Tensor) -> Tensor:
             autocast.
 
     Returns:
-        (N, 36), float32 (float64 for float64).
+        (N, 36), float32 (float64 for float64); NaN among them for an image with values that are not finite.
 
     Raises:
-        ValueError: x is of another shape or type, smaller, or not finite.
+        ValueError: x is of another shape or type, or smaller.
     """
     if x.dim() == 4 and x.numel() and min(x.shape[-2:]) < 4:
         raise ValueError(f"brisque_features: images must be at least 4 x 4, got {x.shape[-2]} x {x.shape[-1]}.")

@@ -76,10 +76,10 @@ def piqe_score(x: Tensor) -> Tensor:
             also under autocast.
 
     Returns:
-        (N,), float32 (float64 for float64).
+        (N,), float32 (float64 for float64); NaN for an image with values that are not finite.
 
     Raises:
-        ValueError: x is of another shape or type, empty, or not finite.
+        ValueError: x is of another shape or type, or empty.
     """
     with torch.autocast(x.device.type, enabled=False):
         return each_image(lambda image: _score(to_gray("piqe_score", image)), x)

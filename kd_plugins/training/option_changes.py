@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _TELLING = ("betas", "momentum", "periods", "milestones", "T_max")  # arguments that not every kind has
+ANOTHER_RUN = "`gan_opt` joins or leaves in a new run, from `pretrain_network_g`"
 
 
 def kinds(model: Any) -> dict[str, list[str]]:
@@ -22,12 +23,10 @@ def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
         state: to resume from.
 
     Raises:
-        ValueError: the optimizer or the schedule is of another kind.
+        ValueError: the optimizer or the schedule is of another kind, or the schedule ends before the run.
     """
     if (here := len(model.optimizers)) != (there := len(state["optimizers"])):
-        raise ValueError(
-            f"it has {there} optimizers, not {here}: `gan_opt` joins or leaves in a new run, from `pretrain_network_g`"
-        )
+        raise ValueError(f"it has {there} optimizers, not {here}: {ANOTHER_RUN}")
     for part in ("optimizers", "schedulers"):
         names = (state.get("kinds") or {}).get(part)
         for index, (mine, saved) in enumerate(zip(getattr(model, part), state[part], strict=True)):
@@ -36,6 +35,10 @@ def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
             name, was = type(mine).__name__, names[index] if names else ""  # BasicSR's own states do not say it
             if was != name if was else any((word in own) != (word in kept) for word in _TELLING):
                 raise ValueError(f"{key}: type: {name}, but it has {was or 'another'}; expected that, or another `name`")
+            if (total := model.opt["train"]["total_iter"]) > (end := sum(kept.get("periods") or [total])):
+                raise ValueError(
+                    f"{key}: its schedule ends at {end}, before total_iter, {total}; expected at most that, or another `name`"
+                )
             for argument in own.keys() & kept.keys():
                 if own[argument] != kept[argument]:
                     yield f"{key}:{argument}: {own[argument]}, but the run continues with its state's, {kept[argument]}."

@@ -64,7 +64,7 @@ class Validator:
 
         Raises:
             OptionError: a metric needs a clean image, which the dataset does not have.
-            BadData: no image of the dataset can be used.
+            BadData: no image of the dataset can be used, or a metric cannot take one.
         """
         dataset = loader.dataset.opt["name"]
         with_baselines = dataset not in self.scores and self.opt.get("baselines", True)
@@ -80,7 +80,10 @@ class Validator:
             name = osp.splitext(osp.basename(data["lq_path"][0]))[0]
             if save_img:
                 imwrite(images["student"], self.image_path(dataset, name, iteration))
-            rows.append(self._score(images, ROLES if with_baselines else ("student",)))
+            try:
+                rows.append(self._score(images, ROLES if with_baselines else ("student",)))
+            except ValueError as error:
+                raise BadData(f"dataset {dataset!r}: image {name!r}: val:metrics: {error}") from error
             if shown:
                 panel = draw_panel(images, self._captions(images))
                 tb_logger.add_image(f"{dataset}/{name}", panel[..., ::-1].copy(), iteration, dataformats="HWC")

@@ -200,6 +200,7 @@ def test_a_file_with_anchors_and_merges_keeps_its_lines(check):
         ("train:pixel_opt={type: ContrastiveImageLoss}", "'ContrastiveImageLoss', which needs 'lq' as well, expected a term of"),
         ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
         ("train:transforms={hflp: 0.5}", "train:transforms:hflp: 0.5, ViewTransform has no such key; nearest: hflip"),
+        ("compile=1", "compile: 1, expected a mapping or true or false"),
         ("compile=fast", "compile: 'fast', expected a mapping or true or false"),
         ("compile={mode: reduce-overhead}", "compile:mode: 'reduce-overhead', expected one of default, max-autotune"),
         ("channels_last=yess", "channels_last: 'yess', expected true or false or auto"),

@@ -119,8 +119,8 @@ VIDEO = (
     .replace("ema_decay: 0.999", "ema_decay: 0.999\n  fix_flow: 5000\n  flow_lr_mul: 0.125")
     .replace("save_img: false", "save_img: false\n  flip_seq: false\n  center_frame_only: false")
     .replace(
-        "    type: PairedImageDataset\n    dataroot_gt: .\n    dataroot_lq: .\n    filename_tmpl: '{}'",
-        "    type: REDSRecurrentDataset\n    dataroot_gt: .\n    dataroot_lq: .\n    meta_info_file: a.yml\n"
+        "    type: PairedImageDataset\n    dataroot_gt: images\n    dataroot_lq: images\n    filename_tmpl: '{}'",
+        "    type: REDSRecurrentDataset\n    dataroot_gt: images\n    dataroot_lq: images\n    meta_info_file: a.yml\n"
         "    val_partition: REDS4\n"
         "    test_mode: false\n    num_frame: 15\n    interval_list: [1]\n    random_reverse: false",
     )

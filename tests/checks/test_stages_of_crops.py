@@ -41,6 +41,11 @@ def test_stages_that_do_not_hold_together_are_refused(check, entry, said):
     assert [line for line in check(GOOD, f"datasets:train:{entry}") if said in line]
 
 
+def test_lists_of_restormer_are_of_whole_iterations(check):
+    (line,) = check(GOOD, "datasets:train:iters=[1.5, 398.5]", "datasets:train:gt_sizes=[32, 48]")
+    assert "train:iters: [1.5, 398.5], expected whole numbers" in line
+
+
 def test_each_stage_has_what_training_needs_of_it(check):
     (line,) = check(GOOD, "datasets:train:gt_size=~", "datasets:train:stages=[{until: 9, gt_size: 48}, {batch_size_per_gpu: 1}]")
     assert "datasets:train:gt_size: missing, training on DegradedPhotoDataset needs it" in line

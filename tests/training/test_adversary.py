@@ -163,6 +163,10 @@ def test_a_killed_run_ends_with_the_same_bits_and_its_discriminator_starts_anoth
     without["train"] = {key: value for key, value in gan["train"].items() if key != "gan_opt"}
     assert main(["train", "-opt", write(without, "without.yml"), "--auto_resume"]) == 2
     assert "it has 2 optimizers, not 1: `gan_opt` joins or leaves in a new run" in capfd.readouterr().err
+    assert main(["train", "-opt", write({**without, "name": "plain"}, "plain.yml")]) == 0
+    joined = write({**gan, "name": "plain", "train": {**gan["train"], "total_iter": 9}}, "joined.yml")
+    assert main(["train", "-opt", joined, "--auto_resume"]) == 2
+    assert "has no discriminator: `gan_opt` joins or leaves in a new run" in capfd.readouterr().err
     gan["path"]["pretrain_network_d"] = "experiments/tiny/models/net_d_6.pth"
     random.seed(0), np.random.seed(0)
     gan.update(name="next", is_train=True, dist=False, rank=0, world_size=1)

@@ -184,6 +184,16 @@ def test_a_signal_in_a_step_ends_it_and_saves_and_upstreams_state_of_it_would_do
     assert "Resuming training from epoch: 0, iter: 3." in capfd.readouterr().err
 
 
+def test_a_schedule_that_ends_before_a_longer_run_is_refused(short, write, in_folder, capfd):
+    short["train"].update(total_iter=2)
+    short["train"]["scheduler"]["periods"] = [2]
+    assert train(write(short)) == 0
+    short["train"].update(total_iter=4)
+    short["train"]["scheduler"]["periods"] = [4]
+    assert train(write(short), "--auto_resume") == 2
+    assert "its schedule ends at 2, before total_iter, 4" in capfd.readouterr().err
+
+
 def test_a_second_sigint_stops_at_once(short, write, in_folder, monkeypatch):
     send(monkeypatch, 3, signal.SIGINT, signal.SIGINT)
     assert train(write(short)) == 130  # as shells have it

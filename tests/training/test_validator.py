@@ -1,11 +1,14 @@
 """The part that scores, alone: images that a test makes up, in place of networks."""
 
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from kd_plugins.errors import BadData
+from kd_plugins.metrics.score import score
 from kd_plugins.options import OptionError
 from kd_plugins.training.validator import Validator
 
@@ -84,3 +87,11 @@ def test_a_metric_without_its_clean_image_and_a_dataset_without_images_are_refus
         scene.validator.run(scene.loader, 1, None, save_img=False)
     with pytest.raises(BadData, match="dataset 'mine': none of its images can be used"):
         scene.validator.run(Images([None]), 1, None, save_img=False)
+
+
+def test_a_metric_without_a_value_is_nan_and_one_that_takes_no_such_image_names_it(tmp_path):
+    niqe = {"type": "calculate_niqe", "crop_border": 0, "better": "lower"}
+    assert math.isnan(score({"img": np.full((200, 200, 3), 128, np.uint8)}, niqe))
+    scene = Scene(tmp_path, metrics={"niqe": niqe})
+    with pytest.raises(BadData, match="dataset 'mine': image 'a': val:metrics: calculate_niqe of 8x8x3 and 8x8x3 pixels: "):
+        scene.validator.run(scene.loader, 1, None, save_img=False)
