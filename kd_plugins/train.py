@@ -35,6 +35,7 @@ from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, kept_file, parse_options, summary
 from kd_plugins.tables import score_table
+from kd_plugins.training.accumulation import try_parts
 from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state
 from kd_plugins.training.length import resize, steps_within
 from kd_plugins.training.lock import only_run
@@ -156,6 +157,7 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     if warning := data.warning():
         logger.warning(warning)
     model = build_registered_model(opt)
+    try_parts(opt["train"], [stage.block["batch_size_per_gpu"] for stage in stages], getattr(model, "terms", {}))
     saver = getattr(model, "saver", None)  # BasicSR's own models have none
     progress: dict[str, int] = saver.progress if saver else {}
     if resume_state is not None:

@@ -90,7 +90,7 @@ class ContrastiveImageLoss(nn.Module):
         """
         require_same_shape(self, student, teacher)
         with_others = "others" in self.negatives
-        shifts = self._shifts(len(student) * distributed.world_size())
+        shifts = self.shifts(len(student))
         images = same_window(self.window, student, teacher, self._resized(lq, student), agreed=with_others)
         anchors = self.extractor(images[0])
         with torch.no_grad():
@@ -106,7 +106,16 @@ class ContrastiveImageLoss(nn.Module):
             values.append(weight * (near / (far + self.eps)).mean())
         return self.loss_weight * torch.stack(values).sum()
 
-    def _shifts(self, batch: int) -> tuple[int, ...]:
+    def shifts(self, samples: int) -> tuple[int, ...]:
+        """By how many places the batch is rolled for each negative; a run asks for it before its first step.
+
+        Args:
+            samples: of the batch, in a process.
+
+        Raises:
+            ValueError: a batch too small for `others`.
+        """
+        batch = samples * distributed.world_size()
         own = (0,) if "own" in self.negatives else ()
         if "others" not in self.negatives:
             return own

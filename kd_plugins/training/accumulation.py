@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from kd_plugins.losses import ContrastiveImageLoss
 
 
 def part_size(train_opt: Mapping[str, Any], batch: int) -> int:
@@ -23,3 +25,24 @@ def part_size(train_opt: Mapping[str, Any], batch: int) -> int:
             f"train:accumulate: {count!r}, expected a divisor of the batch of {batch}: {', '.join(map(str, divisors))}"
         )
     return batch // count
+
+
+def try_parts(train_opt: Mapping[str, Any], batches: Iterable[int], terms: Mapping[str, Any]) -> None:
+    """Find out before a run what a stage of it would end with: a part of its batch that is too small for a loss.
+
+    Args:
+        train_opt: the `train` block.
+        batches: of the stages, in a process.
+        terms: by name; the `loss` of each.
+
+    Raises:
+        ValueError: there is such a part.
+    """
+    sizes = {part_size(train_opt, batch) for batch in batches}
+    losses = [(name, loss) for name, term in terms.items() for loss in term.loss.modules()]
+    for name, loss in losses:
+        try:
+            for size in sizes if isinstance(loss, ContrastiveImageLoss) else ():
+                loss.shifts(size)
+        except ValueError as error:
+            raise ValueError(f"train:distill:{name}: {error}") from error

@@ -1,9 +1,12 @@
 """A batch that is computed in parts: the step of the whole, with the memory of a part."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from kd_plugins.training.accumulation import part_size
+from kd_plugins.losses import ContrastiveImageLoss
+from kd_plugins.training.accumulation import part_size, try_parts
 
 
 def stepped(build, options, count, batch):
@@ -65,3 +68,10 @@ def test_parts_that_are_not_equal_are_refused(count):
     with pytest.raises(ValueError, match="train:accumulate: .*, expected a divisor of the batch of 4: 1, 2, 4"):
         part_size({"accumulate": count or -1}, 4)
     assert part_size({}, 4) == part_size({"accumulate": None}, 4) == 4 and part_size({"accumulate": 4}, 4) == 1
+
+
+def test_parts_of_a_later_stage_that_are_too_small_for_a_loss_are_found_before_the_run():
+    terms = {"cl": SimpleNamespace(loss=ContrastiveImageLoss(extractor={"type": "PiqeExtractor"}))}
+    try_parts({"accumulate": 2}, [8, 4], terms)
+    with pytest.raises(ValueError, match="train:distill:cl: ContrastiveImageLoss: .*, but a batch of 1 has 0 others"):
+        try_parts({"accumulate": 2}, [8, 2], terms)
