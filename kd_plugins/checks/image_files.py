@@ -32,7 +32,7 @@ def check_images(findings: Findings, path: Path, block: Mapping[Any, Any]) -> No
     kind, backend = str(block.get("type")), block.get("io_backend")
     backend = backend.get("type") if isinstance(backend, Mapping) else None
     roots = {key: osp.expanduser(block[key]) for key in _ROOTS.get(kind, ()) if isinstance(block.get(key), str)}
-    if len(roots) < len(_ROOTS.get(kind, ())) or not all(map(osp.exists, roots.values())):  # said elsewhere
+    if not roots or len(roots) < len(_ROOTS[kind]) or not all(map(osp.exists, roots.values())):  # not known, or said elsewhere
         return
     if files := [key for key, root in roots.items() if not osp.isdir(root)]:
         findings.error((*path, files[0]), f"{show(block[files[0]])}, a file, expected a folder")

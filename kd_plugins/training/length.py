@@ -32,7 +32,7 @@ Build = Callable[[dict[str, Any]], tuple[Any, TrainingData, Sequence[Any], int]]
 def at_length(opt: Mapping[str, Any], iterations: int) -> dict[tuple[str, ...], Any]:
     """What other values a run of another length has, so that its course keeps its shape: by their keys.
 
-    Total and warm-up, the schedule, fades told in iterations, and the stages of the training data.
+    Total, warm-up and the discriminator's steps alone, the schedule, fades told in iterations, and the stages of the training data.
 
     Args:
         opt: the options.
@@ -49,8 +49,8 @@ def at_length(opt: Mapping[str, Any], iterations: int) -> dict[tuple[str, ...], 
         return [max(end - start, 1) for start, end in pairwise(ends)]
 
     changed: dict[tuple[str, ...], Any] = {("train", "total_iter"): iterations}
-    if (warmup := train.get("warmup_iter") or 0) > 0:
-        changed["train", "warmup_iter"] = moved(warmup)
+    starts = [key for key in ("warmup_iter", "net_d_init_iters") if (train.get(key) or 0) > 0]
+    changed |= {("train", key): moved(train[key]) for key in starts}
     schedule = mapping(train.get("scheduler"))
     changed |= {("train", "scheduler", key): moved(schedule[key]) for key in _POINTS if key in schedule}
     changed |= {("train", "scheduler", key): resized(schedule[key]) for key in _LENGTHS if key in schedule}

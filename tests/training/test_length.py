@@ -18,6 +18,7 @@ def test_what_is_told_in_iterations_moves_with_the_length_and_shares_stay():
         "train": {
             "total_iter": 1e3,
             "warmup_iter": 100,
+            "net_d_init_iters": 200,
             "scheduler": {"milestones": [500, 900], "periods": [333, 333, 334], "restarts": [0, 500]},
             "distill": {"a": {"fade": {"start": 0, "end": 500}}, "b": {"fade": {"end": 0.5}}, "gone": None},
         },
@@ -25,6 +26,7 @@ def test_what_is_told_in_iterations_moves_with_the_length_and_shares_stay():
     }
     resize(opt, 10)
     assert opt["train"]["total_iter"] == 10 and opt["train"]["warmup_iter"] == 1
+    assert opt["train"]["net_d_init_iters"] == 2
     assert opt["train"]["scheduler"] == {"milestones": [5, 9], "periods": [3, 4, 3], "restarts": [0, 5]}
     assert opt["train"]["distill"] == {"a": {"fade": {"start": 0, "end": 5}}, "b": {"fade": {"end": 0.5}}, "gone": None}
     assert opt["datasets"]["train"]["stages"] == [{"until": 4, "gt_size": 8}, {"until": 5}, {"gt_size": 9}]
