@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 from kd_plugins import distributed
 from kd_plugins.arguments import require, spec_of
 from kd_plugins.compiling import uncompiled
-from kd_plugins.data.realesrgan import SHARPENED
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.models import building
+from kd_plugins.models.adversarial import build_adversary, real_images, train_both
 from kd_plugins.models.dry_run import example_input, try_student
 from kd_plugins.models.memory_layout import choose_layout
 from kd_plugins.models.sanity_check import sanity_check
@@ -25,7 +24,6 @@ from kd_plugins.models.terms import Step, Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation, Teacher, observe, zoom_in
 from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.teachers.program_files import Program
-from kd_plugins.training.accumulation import part_size
 from kd_plugins.training.adversary import Adversary
 from kd_plugins.training.restoration_model import RestorationModel
 
@@ -121,24 +119,11 @@ class DistillationModel(RestorationModel):
         self.supervised = SupervisedLosses(self.opt, instead, self.device)
         if reason := nothing_to_train_by(self.opt["train"], [term.fade for term in self.terms.values()]):
             raise ValueError(f"train: {reason}")
-        self._build_adversary(student)
+        self.adversary = build_adversary(self, student)
         self.build_state()
         self.build_updater([term.loss for term in self.terms.values()])
         if self.adversary is not None:
             self.adversary.join(self.updater)
-
-    def _build_adversary(self, student: nn.Module) -> None:
-        train, block = self.opt["train"], self.opt.get("network_d")
-        if not train.get("gan_opt"):
-            return
-        for key, value in (("network_d", block), ("train:optim_d", train.get("optim_d"))):
-            if not value:
-                raise ValueError(f"{key}: missing, train:gan_opt needs it")
-        with evaluating(student):
-            image = student(example_input(student, self.opt, self.device))
-        net = building.build_discriminator(block, image)
-        self._load_pretrained(net, self.opt["path"].get("param_key_d", "params"), "d")
-        self.adversary = Adversary(train, net, self.precision, self.device)
 
     def term_blocks(self) -> dict[str, Any]:
         """The blocks of the terms by name: the class's own, changed and added to by the option file."""
@@ -178,32 +163,7 @@ class DistillationModel(RestorationModel):
         if self.adversary is None:
             super().optimize_parameters(current_iter)
             return
-        self.adversary.begin()
-        if self.adversary.trains_student(current_iter):
-            super().optimize_parameters(current_iter)
-        else:
-            self._show_adversary(current_iter)
-        self.updater.updating = True
-        size = part_size(self.opt["train"], len(self.lq))
-        self.adversary.step(current_iter, len(self.lq) // size, partial(self._name_images, self.lq, self.gt))
-
-    def _show_adversary(self, iteration: int) -> None:
-        """Show the discriminator what the student makes of the batch, and train nothing."""
-        assert self.adversary is not None
-        self.iteration, self.updater.losses = iteration, {}
-        self.before_step(iteration)
-        if self.gt is None:
-            self.supervised.refuse("the batch (no `gt`)")
-        size = part_size(self.opt["train"], len(self.lq))
-        with torch.no_grad(), self.precision.autocast(self.device):
-            for lq, real in zip(self.lq.split(size), self._real_images().split(size), strict=True):
-                self.adversary.show(real, self.net_g(lq))
-        self.after_step(iteration)
-
-    def _real_images(self) -> Tensor:
-        real = self.gt_usm if self.opt.get(SHARPENED["gan_opt"]) else self.gt
-        assert real is not None  # else the batch has been refused
-        return real
+        train_both(self, self.adversary, current_iter, super().optimize_parameters)
 
     def compute_losses(self) -> dict[str, Tensor]:
         """Every term of the sum that has a weight by now, by the name it is logged under."""
@@ -222,7 +182,7 @@ class DistillationModel(RestorationModel):
         self.zoomed = [*crops, *zoomed]
         losses = self.supervised(self.output, self.gt, self.gt_usm)
         if self.adversary is not None:
-            losses.update(self.adversary.student_loss(self._real_images(), self.output))
+            losses.update(self.adversary.student_loss(real_images(self), self.output))
         if self.active:
             step = self._observe()
             losses.update({f"l_{term.name}": term(step) for term in step.terms})

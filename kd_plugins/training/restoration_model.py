@@ -69,7 +69,7 @@ class RestorationModel(BaseModel):
         self.net_g, self.net_g_ema = self.model_to_device(net), None
         parameters = sum(p.numel() for p in net.parameters())
         get_root_logger().info(f"Network: {type(net).__name__}, with parameters: {parameters:,d}")
-        self._load_pretrained(self.net_g, opt["path"].get("param_key_g", "params"))
+        self.load_pretrained(self.net_g, opt["path"].get("param_key_g", "params"))
         self.tiling = Tiling(opt)
         self.validator = Validator(opt.get("val") or {}, self.restore, self._image_path, bool(opt.get("teacher")))
 
@@ -77,7 +77,7 @@ class RestorationModel(BaseModel):
         """Build the network with averaged weights, if there is to be one."""
         if self.opt["train"].get("ema_decay", 0) > 0:
             self.net_g_ema = self.build_copy()
-            if not self._load_pretrained(self.net_g_ema, "params_ema"):
+            if not self.load_pretrained(self.net_g_ema, "params_ema"):
                 ema_update(self.net_g_ema, self.get_bare_model(self.net_g), 0)
 
     def build_updater(self, losses: Iterable[nn.Module] = ()) -> None:
@@ -128,7 +128,7 @@ class RestorationModel(BaseModel):
         whole = self.lq, self.gt, self.gt_usm, self.tasks
         try:
             with logged_compilation(current_iter):
-                self.updater.step(current_iter, self._parts(), partial(self._name_images, self.lq, self.gt), self.after_step)
+                self.updater.step(current_iter, self._parts(), partial(self.name_images, self.lq, self.gt), self.after_step)
         finally:
             self.lq, self.gt, self.gt_usm, self.tasks = whole
 
@@ -152,7 +152,8 @@ class RestorationModel(BaseModel):
     def after_step(self, iteration: int) -> None:
         """At the end of a step, whether it changed weights or was skipped."""
 
-    def _name_images(self, lq: Tensor, gt: Tensor | None) -> str:
+    def name_images(self, lq: Tensor, gt: Tensor | None) -> str:
+        """The images of the batch by name, and those among them that are not finite (see `name_images`)."""
         return name_images(self.paths, [lq] if gt is None else [lq, gt])
 
     def get_current_log(self) -> Mapping[str, float]:
@@ -254,7 +255,7 @@ class RestorationModel(BaseModel):
         self._print_different_keys_loading(net, weights, strict)
         net.load_state_dict(weights, strict=False)
 
-    def _load_pretrained(self, net: nn.Module, param_key: Any, which: str = "g") -> bool:
+    def load_pretrained(self, net: nn.Module, param_key: Any, which: str = "g") -> bool:
         """Load `path: pretrain_network_g`, or `_d`; returns whether there is one."""
         path = self.opt["path"]
         if file := path.get(f"pretrain_network_{which}"):
