@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 from torch import nn
 
 from kd_plugins.compiling import Compilation, CompiledCall, compile_part, logged_compilation, read_compilation, uncompiled
@@ -81,11 +82,9 @@ def test_images_of_other_sizes_are_not_compiled(traced):
     assert passes[-1] is False
 
 
-def test_without_a_compiler_there_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(
-        ValueError, match=r"^compile: PyTorch cannot compile here: .*compiler.*; expected a C\+\+ compiler"
-    ) as error:
+def test_without_a_compiler_there_is_one_sentence():
+    expected = r"^compile: PyTorch cannot compile here: .*compiler.*; expected a C\+\+ compiler"
+    with inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(ValueError, match=expected) as error:
         read_compilation(True, CPU)
     assert "\n" not in str(error.value)
 

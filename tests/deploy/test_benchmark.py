@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 from torch import nn
 
 from kd_plugins.cli import main
@@ -106,10 +107,10 @@ def test_memory_is_that_of_a_process_of_its_own(exported):
 
 
 def test_a_missing_compiler_is_one_sentence_and_the_rest_is_measured(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setattr(module, "peak_memory", lambda *_: None)
     said = []
-    measured = list(benchmark(variants([STUDENT], "cpu", compiled=True), [(16, 16)], 1, 1, said.append))
+    with inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        measured = list(benchmark(variants([STUDENT], "cpu", compiled=True), [(16, 16)], 1, 1, said.append))
     assert [each.form for each in measured] == ["eager"] and measured[0].params > 2e5 and measured[0].flops > 0
     assert len(said) == 1 and said[0].startswith(f"{STUDENT}, compiled, at 16x16 is left out: ") and "\n" not in said[0]
 
