@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path as File
 from typing import Any
 
+from kd_plugins.arguments import Path
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.multi_task import TEACHERS
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.mappings import mapping
+from kd_plugins.messages import show
 from kd_plugins.teachers.network_keys import CACHE, TASKS
 
 
 def check_teacher_cache(findings: Findings, opt: Mapping[str, Any]) -> None:
-    """Warn where images are random without end, so that none comes twice."""
+    """Report a place where no folder can be; warn where images are random without end, so that none comes twice."""
     teachers = {(key,): mapping(opt.get(key)) for key in TEACHERS}
     blocks = {
         **teachers,
@@ -23,6 +27,9 @@ def check_teacher_cache(findings: Findings, opt: Mapping[str, Any]) -> None:
             for task, block in mapping(teacher.get(TASKS)).items()
         },
     }
+    blocks = {path: block for path, block in blocks.items() if block.get(CACHE)}
+    for path, block in blocks.items():
+        _check_folder(findings, (*path, CACHE), block[CACHE])
     train = mapping(mapping(opt.get("datasets")).get("train"))
     kinds = [str(block.get("type")) for path, block in image_datasets(opt) if path[1] == "train"]
     if "RealESRGANDataset" in kinds:
@@ -33,6 +40,17 @@ def check_teacher_cache(findings: Findings, opt: Mapping[str, Any]) -> None:
         )
     else:
         return
-    for path, block in blocks.items():
-        if block.get(CACHE):
-            findings.warning((*path, CACHE), said)
+    for path in blocks:
+        findings.warning((*path, CACHE), said)
+
+
+def _check_folder(findings: Findings, path: Path, cache: Any) -> None:
+    folder = mapping(cache).get("folder", cache)
+    if not isinstance(folder, str):  # said by its type
+        return
+    file = File(folder).expanduser().absolute()
+    there = next(place for place in (file, *file.parents) if place.exists())
+    if not there.is_dir():
+        findings.error(path, f"{show(folder)}, {there} is a file, expected a folder")
+    elif not os.access(there, os.W_OK):
+        findings.warning(path, f"{show(folder)} cannot be written to: what is in it is used, and nothing is added")

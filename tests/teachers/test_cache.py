@@ -158,6 +158,9 @@ def test_a_second_run_on_a_bounded_number_of_crops_pays_no_teacher(options, writ
     assert "teacher:cache: the crops of datasets:train are random without end" in capsys.readouterr().err
     options["datasets"]["train"]["crops_per_image"] = 2
     assert main(["check", "-opt", write(options)]) == 0 and "random without end" not in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["check", "-opt", write({**options, "teacher": {**options["teacher"], "cache": str(tmp_path / "file/kept")}})]) == 2
+    assert "file is a file, expected a folder" in capsys.readouterr().err
     weights = []
     for name in ("first", "second"):
         assert main(["train", "-opt", write({**copy.deepcopy(options), "name": name})]) == 0
