@@ -48,7 +48,7 @@ def _check_folder(findings: Findings, path: Path, cache: Any) -> None:
     folder = mapping(cache).get("folder", cache)
     if not isinstance(folder, str):  # said by its type
         return
-    file = File(folder).expanduser().absolute()
+    file = File(os.path.expanduser(folder)).absolute()
     there = next(place for place in (file, *file.parents) if place.exists())
     if not there.is_dir():
         findings.error(path, f"{show(folder)}, {there} is a file, expected a folder")

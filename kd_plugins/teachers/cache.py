@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import secrets
 import struct
 import time
@@ -135,7 +136,7 @@ class TeacherCache:
     def __init__(
         self, folder: str, gigabytes: Annotated[float, Above(0)] = 20.0, dtype: Literal["float16", "float32"] = "float16"
     ) -> None:
-        self.folder, self.bound, self.dtype = Path(folder).expanduser(), int(gigabytes * _GB), getattr(torch, dtype)
+        self.folder, self.bound, self.dtype = Path(os.path.expanduser(folder)), int(gigabytes * _GB), getattr(torch, dtype)
         self.hits = self.asked = 0
         self._records: dict[str, Records] = {}
         self._said: set[str] = set()
