@@ -70,7 +70,7 @@ _TRAIN_OURS: dict[str, Spec] = {
     "use_grad_clip": Flag,
     "max_bad_steps": Annotated[int, AtLeast(0)],
     "max_minutes": Annotated[float | None, Above(0)],
-    "accumulate": Annotated[int, AtLeast(1)],
+    "accumulate": Annotated[int | None, AtLeast(1)],
 }
 _TRAIN_UPSTREAM: dict[str, Spec] = {
     **{"ldl_opt": LOSS, "feature_matching_opt": LOSS, "fix_flow": Any},
