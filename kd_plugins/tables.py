@@ -11,14 +11,14 @@ ROLES = ("input", "student", "teacher")
 SHOWN = (*ROLES, "clean")
 GAP = "gap"
 """The student's score less its teacher's."""
-RESTORED = "restored"
+UNTAUGHT = "restored"
 """What the student is called where there is no teacher."""
 Scores = Mapping[str, Mapping[str, float]]  # role, metric
 
 
 def role_word(role: str, has_teacher: bool) -> str:
     """What a reader is told of a role."""
-    return RESTORED if role == "student" and not has_teacher else role
+    return UNTAUGHT if role == "student" and not has_teacher else role
 
 
 def score_tag(dataset: str, metric: str, role: str = "student") -> str:

@@ -17,8 +17,9 @@ from kd_plugins.data.loading import readable_loader
 from kd_plugins.options import option_errors
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, parse_options
-from kd_plugins.train import begin_log, build_registered_model, held_log, start_log
+from kd_plugins.train import build_registered_model
 from kd_plugins.training.lock import only_run
+from kd_plugins.training.run_log import begin_log, held_log, start_log
 
 
 def test_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | None = None) -> Any:

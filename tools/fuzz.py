@@ -37,8 +37,9 @@ from kd_plugins.checks import check_file
 from kd_plugins.errors import RunStopped
 from kd_plugins.options import OptionError, option_errors
 from kd_plugins.run_options import parse_options
-from kd_plugins.train import build_run, held_log, train_pipeline
+from kd_plugins.train import build_run, train_pipeline
 from kd_plugins.training.loop import Loop
+from kd_plugins.training.run_log import held_log
 
 SECONDS, MEMORY = 60, 3 << 30
 

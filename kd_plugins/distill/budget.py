@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import parse_options
-from kd_plugins.train import build_run, held_log
+from kd_plugins.train import build_run
 from kd_plugins.training import length
+from kd_plugins.training.run_log import held_log
 
 _STEPS = 6  # those that are timed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kd_plugins.tables import RESTORED, ROLES
+from kd_plugins.tables import ROLES, UNTAUGHT
 
 Points = dict[int, float]
 """Values by iteration; where a run went on from an earlier iteration, the later value counts."""
@@ -89,7 +89,7 @@ def _note_scores(course: Course, dataset: str, iteration: int, table: list[str])
     header, *rows = (_GAP.split(line.strip()) for line in table if line.strip() and not set(line.strip()) <= {"─", "-"})
     for metric, *cells in rows:
         for word, cell in zip(header[1:], cells, strict=False):
-            role, value = "student" if word == RESTORED else word, _number(cell)
+            role, value = "student" if word == UNTAUGHT else word, _number(cell)
             if role in ROLES and value is not None:
                 course.scores.setdefault(dataset, {}).setdefault(metric, {}).setdefault(role, {})[iteration] = value
 

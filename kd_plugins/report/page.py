@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from kd_plugins import __version__
 from kd_plugins.report.charts import Series, chart
+from kd_plugins.report.curves import curves, named
 from kd_plugins.report.logs import Course
 from kd_plugins.report.measure import Comparison
 from kd_plugins.report.pictures import Figure, figure
 from kd_plugins.report.runs import Cost
-from kd_plugins.tables import GAP, ROLES, role_word, score_tag
+from kd_plugins.tables import GAP, ROLES, role_word
 
 _SINGLE = "fp32"
 
@@ -98,7 +99,7 @@ def render_run(found: Findings) -> str:
         tiles=list(tiles(found)),
         rows=list(_rows(found)),
         stages=_stages(found.comparisons[0], found.precisions) if found.comparisons else [],
-        charts=list(_charts(found.course, word)),
+        charts=list(curves(found.course, word)),
         figures=figures,
         footnotes=list(_footnotes(found)),
     )
@@ -154,7 +155,7 @@ def _rows(found: Findings) -> Iterator[Row]:
             cells = ["" if value is None else _score(metric, value) for value in values]
             difference = None if None in values[1:] else values[1] - values[2]  # type: ignore[operator]
             good = None if difference is None else (difference >= 0) == higher
-            yield Row(_named(metric), [*cells, "" if difference is None else _signed(metric, difference)], good)
+            yield Row(named(metric), [*cells, "" if difference is None else _signed(metric, difference)], good)
     if found.costs:
         yield Row("Cost")
         yield from _cost_rows(found)
@@ -177,10 +178,6 @@ def _cost_rows(found: Findings) -> Iterator[Row]:
         if role not in ("student", "teacher") and cost.milliseconds:
             saved = _saved(cost.milliseconds, teacher.milliseconds) if teacher and teacher.milliseconds else ""
             yield Row(f"Time of {role}", ["", f"{cost.milliseconds:.1f} ms", "", saved])
-
-
-def _named(metric: str) -> str:
-    return {"psnr": "PSNR (dB)"}.get(metric, metric.upper())
 
 
 def _score(metric: str, value: float) -> str:
@@ -216,41 +213,7 @@ def _stages(comparison: Comparison, precisions: Mapping[str, str]) -> list[Stage
     return stages
 
 
-# ------------------------------------------------------------------------------------------------ charts
-
-
-class Chart(NamedTuple):
-    """A chart with its heading and its legend.
-
-    Attributes:
-        title: the heading.
-        tag: that of the same values in TensorBoard, or how it begins.
-        names: the legend.
-        svg: the drawing.
-    """
-
-    title: str
-    tag: str
-    names: Sequence[str]
-    svg: Markup
-
-
-def _charts(course: Course, word: str) -> Iterator[Chart]:
-    for dataset, metrics in course.scores.items():
-        for metric, roles in list(metrics.items())[:2]:
-            series = [Series(word, sorted(roles.get("student", {}).items()), marked=True)]
-            flat = [Series(role, sorted(roles[role].items())[-1:], flat=True) for role in ("teacher", "input") if role in roles]
-            unit, lines = _named(metric), [*series, *flat]
-            title, tag = f"{unit} on {dataset}", score_tag(dataset, metric)
-            yield Chart(title, tag, [each.name for each in lines], chart(lines, "iteration", unit))
-    if course.losses:
-        names = sorted(course.losses, key=lambda name: name != "total")
-        series = [Series(name, sorted(course.losses[name].items())) for name in names]
-        yield Chart("Terms of the loss, weighted", "losses", names, chart(series, "iteration", "loss", log_y=True))
-    if course.trust:
-        series = [Series(name, sorted(values.items())) for name, values in course.trust.items()]
-        share = chart(series, "iteration", "share")
-        yield Chart("Share of pixels where the teacher is trusted", "trust", list(course.trust), share)
+# ------------------------------------------------------------------------------------------------ family
 
 
 def _front(family: Sequence[Findings]) -> Markup:

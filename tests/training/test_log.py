@@ -75,7 +75,7 @@ def test_the_time_left_is_never_below_nothing(monkeypatch):
 
 
 def test_lines_before_the_file_are_shown_at_once(capfd):
-    from kd_plugins.train import held_log
+    from kd_plugins.training.run_log import held_log
 
     with held_log(shown=True) as held:
         logging.getLogger("basicsr").info("early")
