@@ -11,7 +11,7 @@ from kd_plugins.train import build_run
 from kd_plugins.training import length
 from kd_plugins.training.run_log import held_log
 
-_STEPS = 6  # those that are timed
+STEPS = 6  # of a training that is timed
 
 
 def steps_within(seconds: float, text: str) -> tuple[int, float]:
@@ -34,8 +34,3 @@ def steps_within(seconds: float, text: str) -> tuple[int, float]:
         prepare_process(opt)
         opt["val"] = None  # how often is not known before the length is
         return length.steps_within(seconds, opt, build_run, "--budget")
-
-
-def training_steps() -> int:
-    """The steps of a training that is timed."""
-    return _STEPS

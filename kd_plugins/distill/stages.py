@@ -13,7 +13,7 @@ from kd_plugins.atomic_files import write_text
 from kd_plugins.deploy.export import aside, export_checked
 from kd_plugins.deploy.model import load_model
 from kd_plugins.deploy.quantize import describe, quantize
-from kd_plugins.distill.budget import steps_within, training_steps
+from kd_plugins.distill.budget import STEPS, steps_within
 from kd_plugins.distill.plan import Plan, Request
 from kd_plugins.distill.progress import Progress, begun_with, digest
 from kd_plugins.distill.samples import read_samples
@@ -79,7 +79,7 @@ class Distillation:
         plan.blocks.write()
         if steps is None:
             self.say("Timing a few steps")
-            steps, step = steps_within(seconds, plan.render(training_steps()))
+            steps, step = steps_within(seconds, plan.render(STEPS))
             note = f"{seconds / 60:g} minutes: a step took {step:.3g} s"
             self.say(f"A step takes {step:.3g} s: {steps:,} steps in {seconds / 60:g} minutes")
         self.out.mkdir(parents=True, exist_ok=True)
