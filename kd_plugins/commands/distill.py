@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--photos", metavar="FOLDER", help="clean photos, or `builtin`; with --degradation")
     data.add_argument("--pairs", nargs=2, metavar=("LQ", "GT"), help="folders of degraded and of clean images")
     data.add_argument("--unlabelled", metavar="FOLDER", help="degraded images alone")
-    parser.add_argument("--degradation", metavar="KIND", help="rain, noise:25, noise:5-50, blur, downsample:4, or a block in YAML")
+    parser.add_argument(
+        "--degradation", metavar="KIND", help="rain, noise:25, noise:5-50, blur, defocus, downsample:4, or a block in YAML"
+    )
     target = parser.add_argument_group("the student; several values make several students").add_mutually_exclusive_group()
     for name, text in _TARGETS.items():
         target.add_argument(f"--{name}", nargs="+", type=float, metavar="X", help=text)
