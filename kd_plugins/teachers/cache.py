@@ -24,8 +24,9 @@ from kd_plugins.arguments import Above, checked
 from kd_plugins.teachers.network_keys import registered_keys
 
 _ENTRY = struct.Struct("<16sQQII")  # key, place and length of the record, its CRC-32, that of the entry so far
-_LOOK_AGAIN = 10.0  # seconds, for what other processes have added
+_LOOK_AGAIN = 10.0  # seconds, for what other processes have added, and how much
 _GB = 10**9
+_TOO_LARGE = "values that float16 cannot hold are not kept; `dtype: float32` keeps them"
 Outputs = tuple[Tensor, dict[str, Tensor]]
 """Images, and features by layer: what a teacher returns for a batch."""
 
@@ -45,11 +46,12 @@ class Records:
 
     Args:
         folder: where they are.
-        room: how many bytes of records may be added.
+        bound: how many bytes the folder around it may hold, whoever writes there.
     """
 
-    def __init__(self, folder: Path, room: int) -> None:
-        self.folder, self.room, self.stopped = folder, room, ""
+    def __init__(self, folder: Path, bound: int) -> None:
+        self.folder, self.bound, self.stopped = folder, bound, ""
+        self._room = 0  # known once it has been looked at
         self._places: dict[bytes, _Place] = {}
         self._known: dict[Path, int] = {}  # how much of each index has been read
         self._open: dict[Path, BinaryIO] = {}
@@ -89,13 +91,13 @@ class Records:
                 if zlib.crc32(_ENTRY.pack(*entry[:4], 0)[:-4]) == entry[4]:
                     self._places.setdefault(entry[0], _Place(index.with_suffix(".data"), *entry[1:4]))
             self._known[index] = start + whole
-        self._looked = time.monotonic()
+        self._room, self._looked = self.bound - _bytes_in(self.folder.parent), time.monotonic()
 
     def add(self, key: bytes, record: bytes) -> None:
         """Keep a record; where there is no room, or the disk refuses, `stopped` says why from then on."""
         if self.stopped:
             return
-        if len(record) + _ENTRY.size > self.room:
+        if len(record) + _ENTRY.size > self._room:
             self.stopped = "its bound is reached"
             return
         try:
@@ -114,7 +116,7 @@ class Records:
             self.stopped = f"{self.folder}: {error.strerror or error}"
             return
         self._places[key] = place
-        self.room -= len(record) + _ENTRY.size
+        self._room -= len(record) + _ENTRY.size
 
 
 @checked
@@ -166,7 +168,7 @@ class TeacherCache:
                     records.add(keys[index], save(kept))
                     parts[index] = kept
                 else:
-                    self._say("values that float16 cannot hold are not kept; `dtype: float32` keeps them")
+                    self._say(_TOO_LARGE if self.dtype == torch.float16 else "values that are not finite are not kept")
                     parts[index] = {name: value.float().cpu() for name, value in exact.items()}
         if records.stopped:
             self._say(f"nothing is added from here on: {records.stopped}")
@@ -176,11 +178,10 @@ class TeacherCache:
 
     def _of(self, identity: str) -> Records:
         if identity not in self._records:
-            used = sum(file.stat().st_size for file in self.folder.glob("*/*") if file.is_file())
-            self._records[identity] = Records(self.folder / identity, self.bound - used)
+            self._records[identity] = Records(self.folder / identity, self.bound)
             others = [folder.name for folder in self.folder.glob("*") if folder.name not in self._records]
             get_root_logger().info(
-                f"Teacher cache: {self.folder / identity}, {used / _GB:.2f} of {self.bound / _GB:g} GB are used"
+                f"Teacher cache: {self.folder / identity}, {_bytes_in(self.folder) / _GB:.2f} of {self.bound / _GB:g} GB are used"
                 + (f", also by {len(others)} other teachers or choices of layers." if others else ".")
             )
         return self._records[identity]
@@ -201,8 +202,16 @@ def hit_rate(caches: Iterable[TeacherCache]) -> float:
 
 def _key(image: Tensor) -> bytes:
     digest = hashlib.blake2b(f"{image.dtype} {tuple(image.shape)}".encode(), digest_size=16)
-    digest.update(image.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(_bytes_of(image))
     return digest.digest()
+
+
+def _bytes_of(value: Tensor) -> Any:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+def _bytes_in(cache: Path) -> int:
+    return sum(file.stat().st_size for file in cache.glob("*/*") if file.is_file())
 
 
 def identity_of(net: nn.Module, block: Mapping[str, Any], layers: Iterable[str], device: torch.device) -> str:
@@ -217,7 +226,7 @@ def identity_of(net: nn.Module, block: Mapping[str, Any], layers: Iterable[str],
     digest = hashlib.blake2b(digest_size=8)
     for name, value in net.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes_of(value))
     for file in sorted(filter(None, {_source_of(type(module)) for module in net.modules()})):
         digest.update(Path(file).read_bytes())
     for key in registered_keys():

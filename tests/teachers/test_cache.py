@@ -128,12 +128,26 @@ def test_it_stops_at_its_bound_and_where_the_disk_refuses_and_says_so_once(teach
     assert torch.isfinite(other.observe(x).image).all() and "nothing is added" in log()
 
 
+def test_the_bound_is_that_of_the_folder_whoever_writes_there(teacher, tmp_path, monkeypatch):
+    made, x = [teacher(gigabytes=3e-6, layers=layers) for layers in ((), ("body",), ("tail",))], images(8)
+    for one in made:  # as processes, or teachers, of one run: all begin while nothing is there
+        one.observe(x[:1])
+    monkeypatch.setattr("kd_plugins.teachers.cache._LOOK_AGAIN", 0)
+    for image in x.split(1):
+        for one in made:
+            one.observe(image)
+    assert 2000 < sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.*")) <= 3000
+
+
 def test_values_that_half_precision_cannot_hold_are_not_kept(teacher, log):
     made, x = teacher(change=lambda net: net.body.weight.data.mul_(1e6)), images()
     seen = made.observe(x)
     assert torch.equal(seen.features["body"], made(x).features["body"]) and "float16 cannot hold" in log()
     made.observe(x)
     assert made.net.seen == 12
+    broken = teacher(change=lambda net: net.body.weight.data.fill_(float("inf")), dtype="float32")
+    broken.observe(x)
+    assert "values that are not finite are not kept" in log()
 
 
 def test_a_block_names_it_by_folder_or_arguments_and_each_task_has_its_own(teacher_file, tmp_path):
