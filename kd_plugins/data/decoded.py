@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import multiprocessing
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from kd_plugins.memory import free_memory
 
 _GUESS = 8 * 10**9  # bytes, where a system does not say what is free
 _WAIT = 1.0  # seconds for a lock; a worker that was killed may hold it
+_LIVE: weakref.WeakSet[DecodedImages] = weakref.WeakSet()
 
 
 class DecodedImages:
@@ -24,19 +26,27 @@ class DecodedImages:
 
     Args:
         count: how many images there are.
-        gigabytes: how much of them is kept; by default a third of the memory that is free, shared by the processes of the run.
+        gigabytes: how much of them is kept; by default a third of the memory that is free and that no other dataset of the process
+            may still fill, shared by the processes of the run.
         name: of the dataset, for the log.
     """
 
     def __init__(self, count: int, gigabytes: float | None = None, name: object = None) -> None:
         free = free_memory(torch.device("cpu")) or _GUESS
-        self.bound = int(gigabytes * 10**9) if gigabytes else free // 3 // distributed.world_size()
+        own = free // distributed.world_size() - sum(other.room for other in _LIVE)
+        self.bound = int(gigabytes * 10**9) if gigabytes else max(own, 0) // 3
         self.name, self.lock = name, multiprocessing.Lock()
         # of each image its place + 1 and its shape; then how much is used, and whether it is full
         self._table = np.frombuffer(mmap.mmap(-1, 8 * (4 * count + 2)), np.int64)
         self._memory: mmap.mmap | None = None
         with contextlib.suppress(OSError, ValueError):  # a system that promises no memory before it is used has no objection
             self._memory = mmap.mmap(-1, max(min(self.bound, free), 1))
+        _LIVE.add(self)
+
+    @property
+    def room(self) -> int:
+        """How many bytes may still be filled."""
+        return 0 if self._memory is None else len(self._memory) - int(self._table[-2])
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a process that is not forked: it shares nothing, and keeps nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,9 @@ class TrainingData:
 
     def _build(self, dataset: Any = None) -> None:
         block = self.stages[self._stage].block
-        self.loader: Any = None  # what the stage before held in memory
+        self.loader: Any = None  # with what the stage before held in memory
+        self.sampler: Any = None
+        gc.collect()  # a dataset may stand in a circle
         self.loader, self.sampler = resumable_loader(build_dataset(block) if dataset is None else dataset, block, self.opt)
         self.images = len(self.loader.dataset)
 

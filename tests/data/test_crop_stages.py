@@ -1,6 +1,8 @@
 """Crops and batches that change on the way of a training: how they are told, and that any position goes on as it would have."""
 
+import gc
 import math
+import weakref
 
 import cv2
 import pytest
@@ -88,6 +90,17 @@ def test_workers_and_threads_end_with_their_stage_and_read_the_same(loading, blo
         assert len(multiprocessing.active_children()) <= loading.get("num_worker_per_gpu", 0), f"a stage before {count} left some"
     assert threading.active_count() <= threads + 4
     batches.close()
+
+
+def test_what_a_stage_holds_in_memory_is_freed_when_it_ends(blocks):
+    data = make({**blocks["ours"], "stages": SIZES})
+    held = weakref.ref(data.loader.dataset.dataset.dataset)
+    gc.disable()
+    try:
+        taken(data, 4)
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_restormers_lists_say_the_same_as_stages(blocks):

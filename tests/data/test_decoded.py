@@ -41,6 +41,13 @@ def test_at_the_bound_images_are_read_each_time_and_the_log_says_so_once(log):
     assert log().count("dataset 'photos': 0.00 GB of decoded images are kept, the bound") == 1
 
 
+def test_several_datasets_share_the_memory_that_is_free(monkeypatch):
+    monkeypatch.setattr("kd_plugins.data.decoded._LIVE", set())
+    monkeypatch.setattr("kd_plugins.data.decoded.free_memory", lambda device: 9000)
+    tasks = [DecodedImages(4) for _ in range(6)]
+    assert [each.bound for each in tasks][:3] == [3000, 2000, 1333] and sum(each.bound for each in tasks) <= 9000
+
+
 def test_a_process_that_is_not_forked_keeps_nothing():
     other = DecodedImages.__new__(DecodedImages)
     decoded = DecodedImages(4)
