@@ -11,18 +11,28 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
 
 
 @pytest.fixture
-def check(tmp_path, monkeypatch, capsys):
-    """The lines that the command says, and its exit code, about a text and `--force_yml` entries."""
+def said(tmp_path, monkeypatch, capsys):
+    """The command's exit code, output and errors about a text and `--force_yml` entries."""
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
     Path("images/a.png").touch()  # its name is looked at
 
-    def run(text=GOOD, *entries, code=2):
+    def run(text, *entries):
         Path("a.yml").write_text(text, encoding="utf-8")
-        assert main(["check", "-opt", "a.yml", *(["--force_yml", *entries] if entries else [])]) == code
-        said = capsys.readouterr()
-        lines = (said.out + said.err).splitlines()
-        return [line for line in lines if not re.match(r"basicsr check: a\.yml: \d+ error", line)]
+        code = main(["check", "-opt", "a.yml", *(["--force_yml", *entries] if entries else [])])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def check(said):
+    """The lines that the command says, whose exit code is checked, about a text and `--force_yml` entries."""
+
+    def run(text=GOOD, *entries, code=2):
+        found, out, err = said(text, *entries)
+        assert found == code
+        return [line for line in (out + err).splitlines() if not re.match(r"basicsr check: a\.yml: \d+ error", line)]
 
     return run
 
