@@ -7,12 +7,9 @@ Markdown.
 """
 
 import argparse
-import subprocess
-import sys
-import time
 
 import torch
-from benchmark_attention import held, step  # beside this file
+from benchmark_attention import child, peak  # beside this file
 
 from kd_plugins.losses import SpatialAffinityFeatureLoss
 
@@ -28,33 +25,17 @@ def main() -> None:
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)  # a size, and the loss's `size` (0: none)
     args = parser.parse_args()
     if args.one:
-        print(*peak(args.one[0], args.one[1] or None, args.channels, torch.device(args.device)))
+        size, pooled = args.one
+        print(*peak(SpatialAffinityFeatureLoss(size=pooled or None), 8, size, args.channels, torch.device(args.device)))
         return
     where = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     print(f"one sample, {args.channels[0]} and {args.channels[1]} channels, {where}, torch {torch.__version__}: MB (s)\n")
     print("| size |", " | ".join(f"`size: {size}`" for size in args.pooled), "| whole |\n|---|" + "---:|" * (len(args.pooled) + 1))
     for size in args.sizes:
-        cells = [child(size, pooled) for pooled in args.pooled]
-        cells.append(child(size, 0) if size <= args.whole_up_to else "")
-        print(f"| {size}² |", " | ".join(cells), "|", flush=True)
-
-
-def child(size: int, pooled: int) -> str:
-    """The numbers of one process."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", str(size), str(pooled)]
-    mega, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
-    return f"{float(mega):.1f} ({float(seconds):.2f})"
-
-
-def peak(size: int, pooled: int | None, channels: list[int], device: torch.device) -> tuple[float, float]:
-    """Peak megabytes over what was held before the inputs were made, and seconds."""
-    torch.set_num_threads(1)
-    loss = SpatialAffinityFeatureLoss(size=pooled)
-    step(loss, 8, channels, device)  # what torch loads at its first use
-    before, start = held(device), time.perf_counter()
-    step(loss, size, channels, device)
-    after = held(device)
-    return (after - before) / 1e6, time.perf_counter() - start
+        found = [child(__file__, size, pooled) for pooled in args.pooled]
+        found += [child(__file__, size, 0)] if size <= args.whole_up_to else []
+        cells = [f"{mega:.1f} ({seconds:.2f})" for mega, seconds in found]
+        print(f"| {size}² |", " | ".join([*cells, ""][: len(args.pooled) + 1]), "|", flush=True)
 
 
 if __name__ == "__main__":

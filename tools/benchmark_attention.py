@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,41 +31,34 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # 'loss' or 'plain', and a size
     args = parser.parse_args()
     if args.one:
-        kind, size = args.one
-        print(*peak(kind, int(size), args.channels, args.window, torch.device(args.device)))
+        loss = CrossNetAttentionLoss(crop=None, window=args.window)
+        compare = loss if args.one[0] == "loss" else partial(plainly, loss.sigma)
+        print(*peak(compare, 16, int(args.one[1]), args.channels, torch.device(args.device)))
         return
     c_t, c_s = args.channels
     where = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     print(f"one sample, {c_t} and {c_s} channels, window {args.window}, {where}, torch {torch.__version__}\n")
     print("| size | positions | loss: MB | kB a position | s | plain spatial attention: MB |\n|---|---:|---:|---:|---:|---:|")
     for size in args.sizes:
-        mega, seconds = child("loss", size)
-        plain = f"{child('plain', size)[0]:.1f}" if size <= args.plain_up_to else ""
+        mega, seconds = child(__file__, "loss", size)
+        plain = f"{child(__file__, 'plain', size)[0]:.1f}" if size <= args.plain_up_to else ""
         print(f"| {size}² | {size**2} | {mega:.1f} | {mega * 1000 / size**2:.2f} | {seconds:.2f} | {plain} |", flush=True)
 
 
-def child(kind: str, size: int) -> tuple[float, float]:
+def child(file: str, *one: object) -> tuple[float, float]:
     """The numbers of one process: megabytes, seconds."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", kind, str(size)]
+    command = [sys.executable, file, *sys.argv[1:], "--one", *map(str, one)]
     mega, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
     return float(mega), float(seconds)
 
 
-def peak(kind: str, size: int, channels: list[int], window: int, device: torch.device) -> tuple[float, float]:
-    """Peak megabytes of a forward and backward over what was held before its inputs were made, and its seconds."""
+def peak(compare, small: int, size: int, channels: list[int], device: torch.device) -> tuple[float, float]:
+    """Peak megabytes of a forward and backward over what was held after a small one, and its seconds."""
     torch.set_num_threads(1)
-    loss = CrossNetAttentionLoss(crop=None, window=window)
-    compare = (
-        loss
-        if kind == "loss"
-        else lambda student, teacher, raw: gaussian_kernel_distance(plain_spatial_attention(student, teacher), teacher, loss.sigma)
-    )
-    step(compare, 16, channels, device)  # what torch loads at its first use
-    before = held(device)
-    start = time.perf_counter()
+    step(compare, small, channels, device)  # what torch loads at its first use
+    before, start = held(device), time.perf_counter()
     step(compare, size, channels, device)
-    after = held(device)
-    return (after - before) / 1e6, time.perf_counter() - start
+    return (held(device) - before) / 1e6, time.perf_counter() - start
 
 
 def step(compare, size: int, channels: list[int], device: torch.device) -> None:
@@ -85,10 +79,11 @@ def held(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def plain_spatial_attention(student: Tensor, teacher: Tensor) -> Tensor:
+def plainly(sigma: float, student: Tensor, teacher: Tensor, raw: Tensor) -> Tensor:
     """The formula as it is written: N x N numbers."""
     s, t = student.flatten(2), teacher.flatten(2)
-    return (s @ torch.softmax(t.mT @ s / t.shape[1] ** 0.5, dim=-1).mT).view_as(teacher)
+    attended = (s @ torch.softmax(t.mT @ s / t.shape[1] ** 0.5, dim=-1).mT).view_as(teacher)
+    return gaussian_kernel_distance(attended, teacher, sigma)
 
 
 if __name__ == "__main__":
