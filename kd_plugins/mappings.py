@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def mapping(value: Any) -> Mapping[Any, Any]:
-    """A value if it is a mapping, else an empty one."""
+def mapping(value: Any, *keys: str) -> Mapping[Any, Any]:
+    """What stands after keys, one below the other, if it is a mapping; else an empty one."""
+    for key in keys:
+        value = mapping(value).get(key)
     return value if isinstance(value, Mapping) else {}
 
 

@@ -19,11 +19,10 @@ from kd_plugins._compat import repair_wandb
 from kd_plugins.arguments.traversal import no_entry
 from kd_plugins.atomic_files import remove_leftovers
 from kd_plugins.checks import check_file
-from kd_plugins.checks.option_keys import MODELS
+from kd_plugins.checks.option_keys import MODELS, our_model
 from kd_plugins.data.crop_stages import crop_stages, stage_at
 from kd_plugins.data.loading import readable_loader
 from kd_plugins.data.training_data import TrainingData
-from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, kept_file, parse_options
@@ -104,7 +103,7 @@ def _fit_length(opt: dict[str, Any], args: argparse.Namespace, resume_state: dic
         ValueError, OutOfMemory: see `steps_within`.
     """
     minutes, total = opt["train"].get("max_minutes"), int(opt["train"]["total_iter"])
-    if not minutes or not issubclass(MODELS.entries.get(opt["model_type"], object), DistillationModel):
+    if not minutes or not our_model(opt):
         return ""
     done, began_with = 0, None
     if resume_state is not None:
@@ -165,8 +164,7 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
 
 def _take_one_gpu(opt: dict[str, Any], logger: logging.Logger) -> None:
     """`num_gpu: auto` in one process: BasicSR's DataParallel trains copies of the student, whose layers cannot be tapped."""
-    ours = issubclass(MODELS.entries.get(opt["model_type"], object), DistillationModel)
-    if ours and not opt["dist"] and opt["num_gpu"] > 1:
+    if our_model(opt) and not opt["dist"] and opt["num_gpu"] > 1:
         logger.info(f"Training on 1 of {opt['num_gpu']} GPUs; `torchrun` and `--launcher pytorch` train on all of them.")
         opt["num_gpu"] = 1
 

@@ -21,13 +21,7 @@ _ARGUMENTS = ("num_in_ch", "in_chans", "in_nc", "inp_channels", "in_channels", "
 
 
 def check_channels(findings: Findings, opt: Mapping[str, Any], sources: Mapping[Path, Mapping[Any, Any]]) -> None:
-    """Report networks that take other channels than the data has, as far as both are known.
-
-    Args:
-        findings: where to.
-        opt: the options.
-        sources: the blocks of networks, by their paths.
-    """
+    """Report networks, of the blocks of `sources_of` and the student, that take other channels than the data has."""
     known = {path: count for path, block in image_datasets(opt) if (count := channels_of(block))}
     if not known:
         return

@@ -13,12 +13,11 @@ from kd_plugins.checks.evaluation import check_evaluation
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.gpus import check_gpus
 from kd_plugins.checks.network_sources import holds_itself
-from kd_plugins.checks.option_keys import MODELS, file_block
+from kd_plugins.checks.option_keys import MODELS, file_block, our_model
 from kd_plugins.checks.paths import check_paths
 from kd_plugins.checks.trial_build import try_building
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
-from kd_plugins.models import DistillationModel
 from kd_plugins.options import OptionFile, Path
 from kd_plugins.run_options import run_name
 
@@ -55,8 +54,7 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     _check_nan(findings, (), opt)
     check_contradictions(findings, opt, is_train)
     check_evaluation(findings, opt, model, is_train, run_name(opt.get("name"), args.debug), getattr(args, "root_path", ""))
-    own = model if model is not None and issubclass(model, DistillationModel) else None
-    try_building(findings, opt, own, is_train)
+    try_building(findings, opt, our_model(opt), is_train)
     check_gpus(findings, opt, getattr(args, "launcher", None), is_train)
     check_paths(findings, opt, is_train, args.auto_resume or bool(mapping(opt.get("path")).get("resume_state")))
     return findings.close()

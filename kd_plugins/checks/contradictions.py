@@ -14,7 +14,7 @@ from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
 from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
 from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
-from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM
+from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM, our_model
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.checks.teacher_cache import check_teacher_cache
 from kd_plugins.checks.training_data import check_training_data
@@ -23,7 +23,6 @@ from kd_plugins.data import build_degradation
 from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import choose, show
-from kd_plugins.models import DistillationModel
 from kd_plugins.models.distillation_model import no_negatives
 from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
 from kd_plugins.students.from_teacher import read_request
@@ -40,20 +39,14 @@ _RESTARTS: dict[Any, tuple[str, tuple[int, ...]]] = {  # the argument that `rest
 
 
 def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: bool) -> None:
-    """Report contradictions.
-
-    Args:
-        findings: where to.
-        opt: the options.
-        is_train: training, or test.
-    """
+    """Report contradictions."""
     model = MODELS.entries.get(str(opt.get("model_type")))
     ours = model if model is not None and house_of(model) == OURS else None
     _check_phases(findings, opt, is_train)
     _check_scale(findings, opt)
     check_ground_truth(findings, opt, model, is_train)
-    check_multi_task(findings, opt, model, is_train)
-    sources = dict(sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)))
+    check_multi_task(findings, opt, is_train)
+    sources = dict(sources_of(opt, is_ours=our_model(opt) is not None))
     for path, block in sources.items():
         _check_checkpoint(findings, path, block)
         _check_weights(findings, path, block.get("ensemble"))
@@ -64,7 +57,7 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     _check_schedule(findings, mapping(opt.get("train")))
     check_training_data(findings, opt)
     check_wandb(findings, opt)
-    _check_pixel_loss(findings, mapping(mapping(opt.get("train")).get("pixel_opt")))
+    _check_pixel_loss(findings, mapping(opt, "train", "pixel_opt"))
     if ours is not None:
         check_discriminator(findings, opt)
         check_teacher_cache(findings, opt)
@@ -82,9 +75,7 @@ def _check_phases(findings: Findings, opt: Mapping[str, Any], is_train: bool) ->
             findings.error(
                 ("datasets", phase, "type"), "RealESRGANDataset has no degraded images, expected PairedImageDataset, say"
             )
-    if not is_train:
-        return
-    if "train" not in phases:
+    if is_train and "train" not in phases:
         findings.error(("datasets", "train"), f"missing, training needs it; found {', '.join(phases) or 'nothing'}")
 
 
@@ -187,7 +178,7 @@ def _check_student(findings: Findings, opt: Mapping[str, Any]) -> None:
 
 
 def _check_terms(findings: Findings, opt: Mapping[str, Any], model: Any) -> None:
-    own = mapping(mapping(opt.get("train")).get("distill"))
+    own = mapping(opt, "train", "distill")
     terms = {name: block for name, block in merge_terms(model.default_terms, own).items() if block is not None}
     if not opt.get("teacher"):
         if terms:

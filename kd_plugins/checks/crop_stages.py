@@ -26,7 +26,7 @@ _MOST = 20_000  # images whose sizes are looked at
 
 def stages_of(findings: Findings, opt: Mapping[str, Any]) -> list[CropStage]:
     """The stages of the training data; none where something about them is wrong, which has been said by then."""
-    train = mapping(mapping(opt.get("datasets")).get("train"))
+    train = mapping(opt, "datasets", "train")
     if any(findings.has_error((*_TRAIN, key)) for key in (STAGES, *RESTORMER, "gt_size", "batch_size_per_gpu", "tasks")):
         return []
     faults = list(stage_faults(train))
@@ -51,13 +51,7 @@ def _place(opt: Mapping[str, Any], index: int) -> Path:
 
 
 def check_stages(findings: Findings, opt: Mapping[str, Any], stages: Sequence[CropStage]) -> None:
-    """Report stages that a run never comes to, or comes to with images that are too small for them.
-
-    Args:
-        findings: where to.
-        opt: the options.
-        stages: of the training data.
-    """
+    """Report stages of the training data that a run never comes to, or comes to with images that are too small for them."""
     total, crops = mapping(opt.get("train")).get("total_iter"), [stage.crop for stage in stages]
     if len(stages) < 2:
         return

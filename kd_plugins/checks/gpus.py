@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from kd_plugins.checks.findings import Findings
-from kd_plugins.checks.option_keys import MODELS
-from kd_plugins.models import DistillationModel
+from kd_plugins.checks.option_keys import our_model
 
 
 def check_gpus(findings: Findings, opt: Mapping[str, Any], launcher: str | None, is_train: bool) -> None:
@@ -25,11 +24,9 @@ def check_gpus(findings: Findings, opt: Mapping[str, Any], launcher: str | None,
     wanted = opt.get("num_gpu", "auto")
     if launcher is None or isinstance(wanted, bool) or not (wanted == "auto" or (isinstance(wanted, int) and wanted >= 0)):
         return
-    model = MODELS.entries.get(str(opt.get("model_type")))
-    only_one = is_train and model is not None and issubclass(model, DistillationModel)
     # Slurm may show each process a GPU of its own
     processes = {"none": 0, "pytorch": int(os.environ.get("LOCAL_WORLD_SIZE", 1))}.get(launcher, 1)
-    if wrong := gpu_fault(wanted, torch.cuda.device_count(), processes, only_one):
+    if wrong := gpu_fault(wanted, torch.cuda.device_count(), processes, only_one=is_train and our_model(opt) is not None):
         findings.error(("num_gpu",), f"{wanted}, {wrong}")
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from kd_plugins.arguments import fits
 from kd_plugins.arguments.block_specs import house_of, schema_of_leaf
 from kd_plugins.checks.findings import Findings
-from kd_plugins.checks.option_keys import LOSS, UPSTREAM
+from kd_plugins.checks.option_keys import LOSS, UPSTREAM, our_model
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import is_unlabelled
 from kd_plugins.mappings import blocks_in, mapping
@@ -22,15 +22,8 @@ from kd_plugins.training.fade import FADE, Fade, read_fade
 
 
 def check_ground_truth(findings: Findings, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:
-    """Report losses, terms and metrics that read a ground truth, where the option file's datasets have none.
-
-    Args:
-        findings: where to.
-        opt: the options.
-        model: the model class; None for one that is not registered.
-        is_train: training, or test.
-    """
-    ours: type[DistillationModel] | None = model if model is not None and issubclass(model, DistillationModel) else None
+    """Report losses, terms and metrics that read a ground truth, where the option file's datasets have none."""
+    ours = our_model(opt)
     for phase, dataset in blocks_in(opt.get("datasets")):
         if is_unlabelled(dataset):
             if not (is_train and phase == "train"):
@@ -40,7 +33,7 @@ def check_ground_truth(findings: Findings, opt: Mapping[str, Any], model: Any, i
             elif model is not None and house_of(model) == UPSTREAM:
                 text = f"{dataset['type']} has no clean images, which {model.__name__} needs, expected PairedImageDataset"
                 findings.error(("datasets", "train", "type"), text)
-    batch = mapping(mapping(opt.get("datasets")).get("train")).get("batch_size_per_gpu")
+    batch = mapping(opt, "datasets", "train").get("batch_size_per_gpu")
     for path, dataset in image_datasets(opt):
         if path[1] == "train" and dataset.get("type") == "SingleImageDataset" and batch != 1:
             findings.warning(
@@ -52,7 +45,7 @@ def check_ground_truth(findings: Findings, opt: Mapping[str, Any], model: Any, i
 
 
 def _terms(opt: Mapping[str, Any], model: type[DistillationModel]) -> dict[str, Any]:
-    terms = merge_terms(model.default_terms, mapping(mapping(opt.get("train")).get("distill")))
+    terms = merge_terms(model.default_terms, mapping(opt, "train", "distill"))
     return {str(name): block for name, block in terms.items() if block is not None}
 
 
@@ -83,9 +76,7 @@ def _check_losses(findings: Findings, opt: Mapping[str, Any], dataset: Mapping[A
 
 def _check_any_loss(findings: Findings, opt: Mapping[str, Any], model: type[DistillationModel]) -> None:
     train = mapping(opt.get("train"))
-    own_pixel = (
-        model.default_pixel and "pixel_opt" not in train and not is_unlabelled(mapping(mapping(opt.get("datasets")).get("train")))
-    )
+    own_pixel = model.default_pixel and "pixel_opt" not in train and not is_unlabelled(mapping(opt, "datasets", "train"))
     if own_pixel or "train" not in opt:
         return
     try:

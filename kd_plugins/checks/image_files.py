@@ -22,13 +22,7 @@ _CANDIDATES = 20  # templates that are tried
 
 
 def check_images(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
-    """Report folders, databases and lists that hold no images, or that do not pair; folders are listed, no image is read.
-
-    Args:
-        findings: where to.
-        path: the keys that lead to the dataset.
-        block: its options.
-    """
+    """Report folders, databases and lists that hold no images, or that do not pair; folders are listed, no image is read."""
     kind, backend = str(block.get("type")), block.get("io_backend")
     backend = backend.get("type") if isinstance(backend, Mapping) else None
     roots = {key: osp.expanduser(block[key]) for key in _ROOTS.get(kind, ()) if isinstance(block.get(key), str)}

@@ -7,30 +7,23 @@ from typing import Any
 
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.findings import Findings
+from kd_plugins.checks.option_keys import our_model
 from kd_plugins.data import TaskDataset, is_unlabelled, task_blocks
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import choose, show
-from kd_plugins.models import DistillationModel
 from kd_plugins.teachers.network_keys import TASKS
 
 TEACHERS = ("teacher", "teacher_clean")
 
 
-def check_multi_task(findings: Findings, opt: Mapping[str, Any], model: Any, is_train: bool) -> None:
-    """Report data of tasks that cannot stand in one batch, and tasks that the teachers do not have.
-
-    Args:
-        findings: where to.
-        opt: the options.
-        model: the model class; None for one that is not registered.
-        is_train: training, or test.
-    """
+def check_multi_task(findings: Findings, opt: Mapping[str, Any], is_train: bool) -> None:
+    """Report data of tasks that cannot stand in one batch, and tasks that the teachers do not have."""
     if is_train:
-        _check_batches(findings, task_blocks(mapping(mapping(opt.get("datasets")).get("train"))))
-    if model is None or not issubclass(model, DistillationModel):
+        _check_batches(findings, task_blocks(mapping(opt, "datasets", "train")))
+    if our_model(opt) is None:
         return
     for teacher in TEACHERS:
-        tasks = mapping(mapping(opt.get(teacher)).get(TASKS))
+        tasks = mapping(opt, teacher, TASKS)
         if tasks:
             _check_teachers(findings, opt, teacher, [str(task) for task in tasks], is_train)
 
@@ -60,7 +53,7 @@ def _check_teachers(findings: Findings, opt: Mapping[str, Any], teacher: str, ta
                 ("datasets", phase, "type"),
                 f"{show(kind)}, tells no task, which `{teacher}: {{{TASKS}: ...}}` needs, expected {TaskDataset.__name__}",
             )
-    trained = task_blocks(mapping(mapping(opt.get("datasets")).get("train")))
+    trained = task_blocks(mapping(opt, "datasets", "train"))
     for task in tasks if is_train and trained else ():
         if task not in trained:
             findings.warning((teacher, TASKS, task), f"nothing to train on: datasets:train has {', '.join(trained)}")

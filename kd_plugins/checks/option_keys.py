@@ -179,3 +179,9 @@ def file_block(
 
 
 MODELS = Named("model", MODEL_REGISTRY, lambda model: None, renamed=RENAMED["model"])
+
+
+def our_model(opt: Mapping[str, Any]) -> type[DistillationModel] | None:
+    """The model class of an option file, if it is one of this project's kind."""
+    model = MODELS.entries.get(str(opt.get("model_type")))
+    return model if model is not None and issubclass(model, DistillationModel) else None

@@ -12,12 +12,11 @@ from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.image_files import check_images
 from kd_plugins.checks.network_sources import NETWORK_KEYS, sources_of
-from kd_plugins.checks.option_keys import MODELS
+from kd_plugins.checks.option_keys import our_model
 from kd_plugins.data import TaskDataset, task_blocks
 from kd_plugins.data.photos import find_photos
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
-from kd_plugins.models import DistillationModel
 from kd_plugins.teachers.checkpoint import find_weights
 from kd_plugins.teachers.program_files import find_program
 
@@ -45,8 +44,7 @@ def check_paths(findings: Findings, opt: Mapping[str, Any], is_train: bool, resu
     for path, name in findings.files.items():
         if is_train or path[0] in ("val", "datasets", *NETWORK_KEYS):
             _check(findings, path, name)
-    model = MODELS.entries.get(str(opt.get("model_type")))
-    for path, block in sources_of(opt, is_ours=model is not None and issubclass(model, DistillationModel)):
+    for path, block in sources_of(opt, is_ours=our_model(opt) is not None):
         for key, find in _SOURCE_FILES.items():
             if isinstance(value := block.get(key), str):
                 _attempt(findings, (*path, key), find, value)

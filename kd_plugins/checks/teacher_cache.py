@@ -10,38 +10,27 @@ from typing import Any
 from kd_plugins.arguments import Path
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.multi_task import TEACHERS
+from kd_plugins.checks.network_sources import sources_of
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
-from kd_plugins.teachers.network_keys import CACHE, TASKS
+from kd_plugins.teachers.network_keys import CACHE
 
 
 def check_teacher_cache(findings: Findings, opt: Mapping[str, Any]) -> None:
     """Report a place where no folder can be; warn where images are random without end, so that none comes twice."""
-    teachers = {(key,): mapping(opt.get(key)) for key in TEACHERS}
-    blocks = {
-        **teachers,
-        **{
-            (*path, TASKS, str(task)): mapping(block)
-            for path, teacher in teachers.items()
-            for task, block in mapping(teacher.get(TASKS)).items()
-        },
-    }
-    blocks = {path: block for path, block in blocks.items() if block.get(CACHE)}
-    for path, block in blocks.items():
-        _check_folder(findings, (*path, CACHE), block[CACHE])
-    train = mapping(mapping(opt.get("datasets")).get("train"))
-    kinds = [str(block.get("type")) for path, block in image_datasets(opt) if path[1] == "train"]
-    if "RealESRGANDataset" in kinds:
+    train, said = mapping(opt, "datasets", "train"), ""
+    if any(block.get("type") == "RealESRGANDataset" for path, block in image_datasets(opt) if path[1] == "train"):
         said = "the degradation of Real-ESRGAN is drawn anew for each batch: nothing is found in it"
     elif train and not train.get("crops_per_image"):
         said = (
             "the crops of datasets:train are random without end: hardly one is found in it; `crops_per_image: 10` there ends them"
         )
-    else:
-        return
-    for path in blocks:
-        findings.warning((*path, CACHE), said)
+    for path, block in sources_of(opt, is_ours=True):
+        if path[0] in TEACHERS and block.get(CACHE):
+            _check_folder(findings, (*path, CACHE), block[CACHE])
+            if said:
+                findings.warning((*path, CACHE), said)
 
 
 def _check_folder(findings: Findings, path: Path, cache: Any) -> None:

@@ -16,12 +16,7 @@ from kd_plugins.training.accumulation import part_size
 
 
 def check_training_data(findings: Findings, opt: Mapping[str, Any]) -> None:
-    """Report what is missing, and what does not go together.
-
-    Args:
-        findings: where to.
-        opt: the options.
-    """
+    """Report what is missing, and what does not go together."""
     stages = stages_of(findings, opt)
     check_stages(findings, opt, stages)
     _check_sizes(findings, opt, stages)

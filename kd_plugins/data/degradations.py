@@ -142,18 +142,15 @@ class Sequential(Degradation):
         return image
 
 
-def build_degradation(
-    opt: Mapping[str, Any] | Sequence[Mapping[str, Any]], path: tuple[str, ...] = ("degradation",)
-) -> Degradation:
+def build_degradation(opt: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Degradation:
     """Build a degradation from its option block.
 
     Args:
         opt: ``{type: rain, density: [0.5, 4], ...}``, or a list of such blocks, applied in order.
-        path: The keys that lead to it, for messages.
 
     Raises:
         ValueError: See :func:`kd_plugins.arguments.build`.
     """
     if isinstance(opt, Sequence) and not isinstance(opt, str) and opt:
-        return Sequential(build(DEGRADATION, block, (*path, str(index))) for index, block in enumerate(opt))
-    return build(DEGRADATION, opt, path)
+        return Sequential(build(DEGRADATION, block, ("degradation", str(index))) for index, block in enumerate(opt))
+    return build(DEGRADATION, opt, ("degradation",))

@@ -85,11 +85,8 @@ class RealESRGANBatches:
     is_train = True  # upstream's methods read it
 
     def __init__(self, opt: Mapping[str, Any], device: torch.device) -> None:
-        self.whole, self.opt, self.device = (
-            opt,
-            {"scale": 1, **{key: opt[key] for key in ("scale", *OPTIONS) if key in opt}},
-            device,
-        )
+        self.whole, self.device = opt, device
+        self.opt = {"scale": 1, **{key: opt[key] for key in ("scale", *OPTIONS) if key in opt}}
         self.sharpens = any(opt.get(key) for key in SHARPENED.values())
         self.queue_size = opt.get("queue_size") or _POOL
         self.lq: Tensor

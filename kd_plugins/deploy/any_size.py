@@ -104,18 +104,17 @@ class _Paddings(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def find_padding(net: nn.Module, channels: int, device: torch.device | str = "cpu") -> Padding:
+def find_padding(net: nn.Module, channels: int) -> Padding:
     """How a network pads an image at its border: seen on images of two sizes.
 
     Args:
-        net: the network, with the hooks that pad for it.
+        net: the network, on the CPU, with the hooks that pad for it.
         channels: of its images.
-        device: where it is.
     """
     seen = []
     for size in _SIZES:
         with torch.no_grad(), _Paddings() as found:
-            net(torch.full((1, channels, *size), 0.5, device=device))
+            net(torch.full((1, channels, *size), 0.5))
         # (left, right, top, bottom), or fewer of them; one that pads to a size leaves the upper left corner where it is
         amounts = [(mode, (*pad, 0, 0)[:4], value) for mode, before, pad, value in found.seen if before == size]
         seen.append([(mode, pad, value) for mode, pad, value in amounts if pad[0] == pad[2] == 0 and any(pad)])

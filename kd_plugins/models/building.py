@@ -14,7 +14,7 @@ from kd_plugins.features.layer_outputs import evaluating, example_channels
 from kd_plugins.models.dry_run import compare_networks
 from kd_plugins.models.student_init import explicit_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Term, compared
-from kd_plugins.teachers import WRONG_ARGUMENTS, Teacher, ViewTransform, build_teacher, padded_block, student_block
+from kd_plugins.teachers import WRONG_ARGUMENTS, Teacher, build_teacher, padded_block, student_block
 from kd_plugins.training.precision import Precision
 
 Pairs = Mapping[str, Sequence[Pair]]
@@ -124,18 +124,6 @@ def tap_networks(pairs: Pairs, student: nn.Module, teachers: Iterable[Teacher]) 
     for teacher in dict.fromkeys(teachers):
         teacher.tap([pair.teacher for pair in layers])
     return taps
-
-
-def build_transform(options: Mapping[str, Any] | None) -> ViewTransform:
-    """Build `train: transforms`.
-
-    Raises:
-        ValueError: an argument that there is not, or of a wrong value.
-    """
-    try:
-        return ViewTransform(**(options or {}))
-    except TypeError as error:
-        raise ValueError(f"train:transforms: {options!r}: {error}") from None
 
 
 @torch.no_grad()

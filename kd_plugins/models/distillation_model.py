@@ -10,7 +10,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from kd_plugins import distributed
-from kd_plugins.arguments import require, spec_of
+from kd_plugins.arguments import build, require, spec_of
 from kd_plugins.compiling import uncompiled
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.models import building
@@ -21,7 +21,7 @@ from kd_plugins.models.sanity_check import sanity_check
 from kd_plugins.models.student_init import start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
 from kd_plugins.models.terms import Step, Term, build_terms, merge_terms
-from kd_plugins.teachers import Observation, Teacher, observe, zoom_in
+from kd_plugins.teachers import Observation, Teacher, ViewTransform, observe, zoom_in
 from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.teachers.program_files import Program
 from kd_plugins.training.adversary import Adversary
@@ -138,7 +138,7 @@ class DistillationModel(RestorationModel):
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
             raise ValueError(f"train:distill:{asking}: {no_negatives(type(self))}")
-        self.transform = building.build_transform(self.opt["train"].get("transforms"))
+        self.transform = build(ViewTransform, self.opt["train"].get("transforms"), ("train", "transforms"))
         for term in self.terms.values():
             term.use_teacher(self.teachers["degraded"].net)
             distributed.broadcast_parameters(p for p in term.loss.parameters() if p.requires_grad)

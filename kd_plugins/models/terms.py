@@ -290,17 +290,10 @@ def _build_term(
     between, view = compared(value), value.get("view", "degraded")
     if between != (OUTPUT,) and (not between or not set(between) <= set(groups)):
         raise ValueError(f"{':'.join(path)}:between: {value['between']!r}, expected {OUTPUT}, or some of {', '.join(groups)}")
-    trust, fade = value.get("trust"), value.get("fade")
     pairs = [pair for group in between for pair in groups.get(group, ())]
     try:
-        return Term(
-            name,
-            loss,
-            between,
-            view,
-            pairs,
-            trust=None if trust is None else Trust(**trust),
-            fade=None if fade is None else read_fade(fade, total_iter),
-        )
+        trust = None if value.get("trust") is None else Trust(**value["trust"])
+        fade = None if value.get("fade") is None else read_fade(value["fade"], total_iter)
+        return Term(name, loss, between, view, pairs, trust, fade)
     except ValueError as error:
         raise ValueError(f"{':'.join(path)}: {error}") from None
