@@ -180,7 +180,7 @@ class TrainingBatches:
         """End the workers: they ignore signals, and a process waits for them at its end."""
         if (shut_down := getattr(self._batches, "_shutdown_workers", None)) is not None:
             shut_down()
-        self._batches = None
+        self._batches = self.loader._iterator = None  # the loader keeps that of persistent workers, and would go on with it
 
     def __iter__(self) -> Iterator[Any]:
         batches = self._batches = iter(self.loader)

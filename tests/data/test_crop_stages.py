@@ -90,6 +90,8 @@ def test_workers_and_threads_end_with_their_stage_and_read_the_same(loading, blo
         assert len(multiprocessing.active_children()) <= loading.get("num_worker_per_gpu", 0), f"a stage before {count} left some"
     assert threading.active_count() <= threads + 4
     batches.close()
+    again = [taken(data, 1, 5)[0][1]["lq"] for _ in range(2)]  # a run that is timed begins at several places
+    assert torch.equal(*again)
 
 
 def test_what_a_stage_holds_in_memory_is_freed_when_it_ends(blocks):
