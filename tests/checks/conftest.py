@@ -11,7 +11,7 @@ GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(enc
 
 
 @pytest.fixture
-def said(tmp_path, monkeypatch, capsys):
+def run_check(tmp_path, monkeypatch, capsys):
     """The command's exit code, output and errors about a text and `--force_yml` entries."""
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
@@ -26,11 +26,11 @@ def said(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def check(said):
+def check(run_check):
     """The lines that the command says, whose exit code is checked, about a text and `--force_yml` entries."""
 
     def run(text=GOOD, *entries, code=2):
-        found, out, err = said(text, *entries)
+        found, out, err = run_check(text, *entries)
         assert found == code
         return [line for line in (out + err).splitlines() if not re.match(r"basicsr check: a\.yml: \d+ error", line)]
 

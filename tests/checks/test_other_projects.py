@@ -126,11 +126,11 @@ RESTORMER = (
 
 
 @pytest.fixture
-def check(said):
+def check(run_check):
     """The exit code, the errors and the warnings of the command."""
 
     def run(text, *entries):
-        code, _, err = said(text, *entries)
+        code, _, err = run_check(text, *entries)
         lines = [line for line in err.splitlines() if not line.startswith("basicsr check:")]
         warnings = [line for line in lines if line.endswith("(a warning)")]
         return code, [line for line in lines if line not in warnings], warnings

@@ -75,9 +75,6 @@ def test_a_block_becomes_a_term():
     assert (term.name, term.between, term.view) == ("kl", ("output",), "clean")
     assert isinstance(term.loss, SpatialKLLoss) and (term.loss.loss_weight, term.loss.tau) == (0.5, 0.1)
     assert opt == before  # the options are saved beside the run
-
-
-def test_between_and_view_have_defaults():
     term = build(kl={"type": "SpatialKLLoss"})["kl"]
     assert (term.between, term.view) == (("output",), "degraded")
 
@@ -88,12 +85,9 @@ def test_terms_keep_their_order_and_a_tilde_takes_one_out():
     assert build(gone=None) == {} and build() == {}
 
 
-def test_losses_go_to_the_device():
+def test_losses_go_to_the_device_and_upstreams_own_are_terms_too():
     (term,) = build_terms({"s": {"type": "Strided"}}, GROUPS, torch.device("meta")).values()
     assert term.loss.weight.device.type == "meta"
-
-
-def test_upstreams_own_losses_are_terms_too():
     assert build(logits={"type": "L1Loss", "loss_weight": 2.0})["logits"].loss.loss_weight == 2.0
 
 
@@ -106,26 +100,10 @@ def test_an_unknown_between_lists_the_known(between):
         build(nc={"type": "BrisqueFeatureLoss", "between": between})
 
 
-@pytest.mark.parametrize("view", ["dirty", None, "gt"], ids=str)
-def test_an_unknown_view_lists_the_known(view):
-    with pytest.raises(ValueError, match=rf"train:distill:nc:view: {view!r}, expected one of degraded, clean"):
-        build(nc={"type": "BrisqueFeatureLoss", "between": "encoder", "view": view})
-
-
 @pytest.mark.parametrize("value", [0.5, "SpatialKLLoss", {"loss_weight": 1.0}, [], {}], ids=repr)
 def test_what_is_no_term_says_what_one_looks_like(value):
     with pytest.raises(ValueError, match=r"train:distill:kl.*: (.*expected \{type: a registered loss|missing)"):
         build(kl=value)
-
-
-def test_an_unknown_loss_names_the_nearest():
-    with pytest.raises(ValueError, match="train:distill:kl:type: 'SpatialKLLos', no registered loss; nearest: SpatialKLLoss"):
-        build(kl={"type": "SpatialKLLos"})
-
-
-def test_an_argument_that_the_loss_does_not_take():
-    with pytest.raises(ValueError, match="train:distill:kl:temperature: "):
-        build(kl={"type": "SpatialKLLoss", "temperature": 1.0})
 
 
 # ------------------------------------------------------------------------------------------------ calling
@@ -311,6 +289,9 @@ def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):
 @pytest.mark.parametrize(
     ("block", "said"),
     [
+        ({"type": "L1Los"}, "type: 'L1Los', no registered loss; nearest: L1Loss"),
+        ({"type": "SpatialKLLoss", "temperature": 1.0}, "temperature: "),
+        *(({"view": view}, f"view: {view!r}, expected one of degraded, clean") for view in ("dirty", None, "gt")),
         ({"trust": True}, "trust: True, expected a mapping"),
         ({"trust": {"widnow": 7}}, "trust:widnow: 7, Trust has no such key; nearest: window"),
         ({"trust": {"window": 0}}, "trust:window: 0, expected a whole number from 1 to 16"),
@@ -322,6 +303,6 @@ def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):
     ],
     ids=str,
 )
-def test_trust_and_fades_that_make_no_sense_are_refused_by_the_terms_name(block, said):
+def test_what_makes_no_sense_is_refused_by_the_terms_name(block, said):
     with pytest.raises(ValueError, match=f"train:distill:a: ?.*{re.escape(said)}"):
         build(a={"type": "L1Loss", **block})
