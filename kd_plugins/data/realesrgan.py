@@ -59,7 +59,7 @@ def faults(opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "high_order_degradation", "false, expected data that is degraded already: RealESRGANPairedDataset"
     scale, size, pool = opt.get("scale") or 1, opt.get("gt_size"), opt.get("queue_size") or _POOL
     batch = (opt.get("datasets") or {}).get("train", {}).get("batch_size_per_gpu")
-    if isinstance(size, int) and size % scale:
+    if isinstance(size, int) and isinstance(scale, int) and size % scale:
         yield "gt_size", f"{size}, expected a multiple of the scale, {scale}"
     if isinstance(batch, int) and isinstance(pool, int) and batch > 0 and pool % batch:
         yield "queue_size", f"{pool}, expected a multiple of batch_size_per_gpu, {batch}"

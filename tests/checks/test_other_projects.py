@@ -152,6 +152,7 @@ def test_a_file_of_real_esrgan_stays_one_when_a_teacher_joins_and_says_what_it_l
     text = REAL.replace("RealESRNetModel", "DistillationModel")
     teacher = "teacher={type: MSRResNet, upscale: 4, checkpoint: a.yml}"
     assert check(text, teacher)[:2] == (0, [])
+    assert "scale: 'two', expected a whole number" in check(text, teacher, "scale=two")[1][0]
     text = text.replace("jpeg_range2: [30, 95]\n", "").replace("gt_usm: true\n", "").replace("final_sinc_prob: 0.8", "own: 1")
     code, errors, _ = check(
         text, teacher, "queue_size=100", "gt_size=402", "resize_prob=[0.2, 0.7]", "scale=3", "jpeg_range=[0, 95]"
