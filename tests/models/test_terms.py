@@ -154,16 +154,11 @@ def test_a_term_between_several_groups_is_the_sum_over_their_stages(seen):
         assert teacher is seen.features[layer]
 
 
-@pytest.mark.parametrize(("layer", "stride"), [("level1", 1), ("level2", 2), ("latent", 8)])
-def test_stride_is_told_to_losses_that_take_it(seen, layer, stride):
-    step = a_step(seen, "clean", features={"encoder": [seen.features[layer]]}, raw=raw(layer))
+@pytest.mark.parametrize(("layer", "side", "stride"), [("level1", 32, 1), ("level2", 32, 2), ("latent", 32, 8), ("level1", 8, 1)])
+def test_stride_is_told_to_losses_that_take_it_and_is_one_for_a_map_larger_than_the_image(seen, layer, side, stride):
+    step = a_step(seen, "clean", torch.rand(2, 3, side, side), {"encoder": [seen.features[layer]]}, raw(layer))
     assert Term("t", Strided(), ("encoder",), "clean", pairs(layer))(step) == stride
     assert Term("t", Plain(), ("encoder",), "clean", pairs(layer))(step) == 1
-
-
-def test_stride_of_a_map_larger_than_the_image_is_one(seen):
-    step = a_step(seen, "clean", torch.rand(2, 3, 8, 8), {"encoder": [seen.features["level1"]]}, raw("level1"))
-    assert Term("t", Strided(), ("encoder",), "clean", pairs("level1"))(step) == 1
 
 
 def test_stages_that_do_not_match_are_an_error(seen):
@@ -171,13 +166,10 @@ def test_stages_that_do_not_match_are_an_error(seen):
         Term("t", Plain(), ("encoder",), "clean", pairs("level1"))(a_step(seen, "clean", features={"encoder": []}))
 
 
-def test_a_loss_gets_the_students_own_feature_where_it_asks(seen):
+def test_a_loss_gets_the_students_own_feature_or_the_degraded_input_where_it_asks(seen):
     own = raw("latent")
     step = a_step(seen, features={"encoder": [seen.features["latent"]]}, raw=own)
     assert Term("t", WithRaw(), ("encoder",), "degraded", pairs("latent"))(step) == own["my_latent"].sum()
-
-
-def test_a_loss_gets_the_degraded_input_where_it_asks(seen):
     step = a_step(seen)
     assert Term("t", WithInput(), ("output",), "degraded")(step) == (step.output - step.lq).abs().sum()
 
