@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import kd_plugins
-from kd_plugins import commands
+from kd_plugins import commands, home
 from kd_plugins.errors import RunStopped, StoppedAtStart, describe
 from kd_plugins.messages import choose
 from kd_plugins.options import OptionError
@@ -33,6 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self.register("type", None, _text)
         self.register("type", Path, _path)
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
@@ -42,11 +43,18 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
 
+def _text(text: str) -> str:
+    """A text, which may be a path."""
+    if wrong := home.fault(text):
+        raise argparse.ArgumentTypeError(wrong)
+    return text
+
+
 def _path(text: str) -> Path:
     """A path; of nothing, as of a variable that is not set, it would be the folder here."""
     if not text:
         raise argparse.ArgumentTypeError("'', expected a path")
-    return Path(text)
+    return home.expand(_text(text))
 
 
 def _version(name: str) -> str:
@@ -66,6 +74,7 @@ def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     versions = f"kd_plugins {kd_plugins.__version__}, BasicSR {_version('basicsr')}, PyTorch {_version('torch')}"
     parser.add_argument("--version", action="version", version=versions)
     group = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    group.type = str  # the words behind a command are for its own parser to look at
     for name, command in modules.items():
         epilog = f"example:\n  {command.EXAMPLE}"
         command.add_arguments(group.add_parser(name, help=command.HELP, description=command.HELP, epilog=epilog))

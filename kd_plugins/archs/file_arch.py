@@ -17,6 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from kd_plugins._compat import tolerant_registry
+from kd_plugins.home import expand
 
 
 def find_file(file: str) -> Path:
@@ -25,7 +26,7 @@ def find_file(file: str) -> Path:
     Raises:
         FileNotFoundError: no such file.
     """
-    path = Path(file).expanduser().resolve()
+    path = expand(file).resolve()
     if path.suffix != ".py" or not osp.isfile(path):
         raise FileNotFoundError(f"file: {file!r} is no .py file (looked from {Path.cwd()})")
     return path

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kd_plugins import home
 from kd_plugins.arguments.traversal import NOTES, check_block, no_entry
 from kd_plugins.checks.contradictions import check_contradictions
 from kd_plugins.checks.evaluation import check_evaluation
@@ -51,7 +52,7 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
         return findings.close()
     is_debug = args.debug or "debug" in str(opt.get("name"))
     check_block(findings, (), opt, file_block(model, is_train, is_debug))
-    _check_nan(findings, (), opt)
+    _check_values(findings, (), opt)
     check_contradictions(findings, opt, is_train)
     check_evaluation(findings, opt, model, is_train, run_name(opt.get("name"), args.debug), getattr(args, "root_path", ""))
     try_building(findings, opt, our_model(opt), is_train)
@@ -60,10 +61,17 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
     return findings.close()
 
 
-def _check_nan(findings: Findings, path: Path, value: Any) -> None:
-    """Report what is not a number wherever it stands, blocks whose keys nobody knows included: every comparison lets it pass."""
+def _check_values(findings: Findings, path: Path, value: Any) -> None:
+    """Report values that are wrong wherever they stand, blocks whose keys nobody knows included.
+
+    Those are what is not a number, which every comparison lets pass, and paths in the home of nobody.
+    """
     if isinstance(value, Mapping | list):
         for key, below in value.items() if isinstance(value, Mapping) else enumerate(value):
-            _check_nan(findings, (*path, str(key)), below)
-    elif isinstance(value, float) and math.isnan(value) and not findings.has_error(path) and not path[0].startswith(NOTES):
-        findings.error(path, f"{show(value)}, expected a number")
+            _check_values(findings, (*path, str(key)), below)
+        return
+    wrong = f"{show(value)}, expected a number" if isinstance(value, float) and math.isnan(value) else ""
+    if isinstance(value, str) and path != ("name",):
+        wrong = home.fault(value)
+    if wrong and not findings.has_error(path) and not path[0].startswith(NOTES):
+        findings.error(path, wrong)

@@ -17,6 +17,7 @@ from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data.crop_stages import RESTORMER, STAGES, CropStage, crop_stages, stage_faults
 from kd_plugins.data.photos import SUFFIXES
+from kd_plugins.home import expand
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
 
@@ -97,7 +98,7 @@ def _listed(block: Mapping[Any, Any]) -> set[str] | None:
     """The images that a list names, if there is one that can be read."""
     file = next((block[key] for key in ("meta_info_file", "meta_info") if isinstance(block.get(key), str)), None)
     try:
-        lines = File(file).expanduser().read_text(encoding="utf-8").splitlines() if file else []
+        lines = expand(file).read_text(encoding="utf-8").splitlines() if file else []
     except (OSError, UnicodeDecodeError):  # said elsewhere
         return None
     return {line.split(" ")[0].strip(",") for line in lines} if file else None

@@ -13,6 +13,7 @@ from typing import Any
 from kd_plugins.arguments import Path
 from kd_plugins.checks.findings import Findings
 from kd_plugins.data.photos import SUFFIXES
+from kd_plugins.home import expand
 from kd_plugins.messages import show
 
 _LQ, _GT = "dataroot_lq", "dataroot_gt"
@@ -126,7 +127,7 @@ def _hint(clean: Sequence[str], degraded: set[str]) -> str:
 
 def _list_faults(kind: str, roots: Mapping[str, str], file: str, key: str, template: str) -> Iterator[tuple[str, str]]:
     try:
-        lines = File(file).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = expand(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         if osp.exists(osp.expanduser(file)):  # else said elsewhere
             yield key, f"{show(file)}, cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -78,7 +78,7 @@ def _is_either(path: str) -> bool:
 
 def _check(findings: Findings, path: Path, value: Any, is_right: Callable[[str], bool] = _is_either) -> None:
     """Report what is not there, or of another kind: reading a pipe would wait without end."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or findings.has_error(path):
         return
     place = osp.expanduser(value)
     if not osp.exists(place):
@@ -88,6 +88,8 @@ def _check(findings: Findings, path: Path, value: Any, is_right: Callable[[str],
 
 
 def _attempt(findings: Findings, path: Path, find: Any, value: Any) -> None:
+    if findings.has_error(path):
+        return
     try:
         find(value)
     except (FileNotFoundError, TypeError, ValueError) as error:

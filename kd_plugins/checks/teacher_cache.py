@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path as File
 from typing import Any
 
 from kd_plugins.arguments import Path
@@ -12,6 +11,7 @@ from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.multi_task import TEACHERS
 from kd_plugins.checks.network_sources import sources_of
 from kd_plugins.checks.paths import image_datasets
+from kd_plugins.home import expand
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
 from kd_plugins.teachers.network_keys import CACHE
@@ -37,7 +37,7 @@ def _check_folder(findings: Findings, path: Path, cache: Any) -> None:
     folder = mapping(cache).get("folder", cache)
     if not isinstance(folder, str):  # said by its type
         return
-    file = File(os.path.expanduser(folder)).absolute()
+    file = expand(folder).absolute()
     there = next(place for place in (file, *file.parents) if place.exists())
     if not there.is_dir():
         findings.error(path, f"{show(folder)}, {there} is a file, expected a folder")

@@ -17,6 +17,7 @@ from kd_plugins.arguments import Count, Flag
 from kd_plugins.data.crops import random_window, to_tensor
 from kd_plugins.data.dataset_registration import Phase, register_dataset
 from kd_plugins.data.photos import find_photos, listed_photos, load_image, luma
+from kd_plugins.home import expand
 
 
 @register_dataset
@@ -71,7 +72,7 @@ class DegradedImageDataset(Dataset):
         self.size = size // scale
         self.channels = 1 if color == "y" else 3
         self.hflip, self.rot = bool(use_hflip), bool(use_rot)
-        self.root = Path(dataroot_lq).expanduser()
+        self.root = expand(dataroot_lq)
         self.images = self._list(meta_info_file)
         self._client: FileClient | None = None  # opened by each worker itself
 

@@ -14,6 +14,7 @@ import numpy as np
 from basicsr.utils import rgb2ycbcr
 
 from kd_plugins._compat import IMAGE_SUFFIXES
+from kd_plugins.home import expand
 from kd_plugins.messages import choose
 
 SUFFIXES = IMAGE_SUFFIXES
@@ -69,11 +70,11 @@ def find_photos(source: str | Path | Sequence[str | Path], split: str | None = N
             raise ValueError(f"split is {split!r}; for photos: builtin expected one of: {', '.join(BUILTIN)}")
         return [Photo(name, f"builtin/{name}.png", partial(_load_builtin, *where)) for name, where in BUILTIN[split].items()]
     if isinstance(source, (str, Path)):
-        paths = _list_images(Path(source).expanduser(), key)
+        paths = _list_images(expand(source), key)
     elif isinstance(source, Sequence):
         if not source:
             raise ValueError(f"{key} is an empty list; expected builtin, a folder, or a list of folders and files")
-        paths = [path for entry in source for path in _list_images(Path(entry).expanduser(), key)]
+        paths = [path for entry in source for path in _list_images(expand(entry), key)]
     else:
         raise TypeError(f"photos is {source!r}; expected builtin, a folder, or a list of folders and files")
     return [Photo(n, str(path), partial(load_image, path)) for n, path in zip(_unique_names(paths), paths, strict=True)]
@@ -91,7 +92,7 @@ def listed_photos(root: str | Path, file: str | os.PathLike[str], key: str = "ph
         FileNotFoundError: If the list or a photo in it does not exist.
         ValueError: If the list is empty.
     """
-    lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+    lines = expand(file).read_text(encoding="utf-8").splitlines()
     return find_photos([Path(root) / line.split(" ")[0] for line in lines if line.strip()], key=key)
 
 

@@ -22,6 +22,7 @@ from kd_plugins.deploy.files import refuse_place
 from kd_plugins.deploy.model import Model, load_model
 from kd_plugins.deploy.onnx_network import INSTALL
 from kd_plugins.deploy.parity import LEAST_PSNR, Difference, HalfAsOnGpu, compare, refuse_below
+from kd_plugins.home import expand
 from kd_plugins.teachers.network_description import described
 from kd_plugins.training.checkpoint_files import write
 
@@ -131,7 +132,7 @@ def aside(path: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         ValueError: the file is there, and `overwrite` is not given; or its folder is not; or nothing can be written there.
     """
-    path = path.expanduser()
+    path = expand(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: no folder {str(path.parent)!r}")
     refuse_place(path, "-o")

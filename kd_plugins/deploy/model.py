@@ -16,6 +16,7 @@ from kd_plugins.arguments import build
 from kd_plugins.deploy.onnx_network import FACTS, OnnxNetwork
 from kd_plugins.deploy.values import refuse_other_values
 from kd_plugins.features.layer_outputs import example_channels
+from kd_plugins.home import expand
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.network import build_trained
 from kd_plugins.teachers.network_keys import ADAPTER_KEYS, ENSEMBLE, registered_keys
@@ -123,7 +124,7 @@ def load_model(source: str | Mapping[str, Any], device: str = "cpu", precision: 
 
 
 def _load_onnx(block: dict[str, Any], name: str, device: torch.device, precision: str) -> Model:
-    path = Path(block.pop("checkpoint")).expanduser()
+    path = expand(block.pop("checkpoint"))
     if precision != "fp32":
         raise ValueError(f"{KEY}: {path} runs in the precision that it was exported in, expected no {precision}")
     if unknown := next((key for key in block if key not in ADAPTER_KEYS), None):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kd_plugins.deploy.exported import FORMS, is_torchscript, load_exported
 from kd_plugins.deploy.model import find_device, load_model, source_block
 from kd_plugins.deploy.onnx_network import OnnxNetwork
+from kd_plugins.home import expand
 
 _TRIED = (64, 72)  # the size of the image that tells the channels of an exported file
 
@@ -39,7 +40,7 @@ class Variant(NamedTuple):
     @property
     def exported(self) -> str:
         """What an exported file is: 'onnx', 'torchscript', ...; nothing for other sources."""
-        path = Path(self.source).expanduser()
+        path = expand(self.source)
         kind = "weights" if self.source.lstrip().startswith("{") else FORMS.get(path.suffix.lower(), "weights")
         holds_weights = kind == "weights" or (kind == "torchscript" and path.is_file() and not is_torchscript(path))
         return "" if holds_weights else kind
@@ -60,7 +61,7 @@ class Variant(NamedTuple):
         if self.exported:
             if device.type != "cpu":
                 raise ValueError(f"{self.source}: an exported file is run on the CPU, expected --device cpu")
-            path = Path(self.source).expanduser()
+            path = expand(self.source)
             if not path.is_file():
                 raise ValueError(f"model: {self.source!r} is no file (looked from {Path.cwd()})")
             run = load_exported(path)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kd_plugins.data.photos import Photo, find_photos
+from kd_plugins.home import expand
 
 _SIDE = 512  # of what is measured on: the middle of a held-out image
 _HELD_OUT, _MOST_HELD_OUT = 8, 8  # one of so many, at most so many
@@ -51,7 +52,7 @@ def photo_blocks(source: str, degradation: dict[str, Any], factor: int, crop: in
     photos, _ = _large_enough(find_photos(source, key="--photos"), crop, "--photos")
     train, val = _split(photos)
     lines = _lines(train, source)
-    root = {"photos": str(Path(source).expanduser().resolve()), "meta_info_file": str((out / "train.txt").resolve())}
+    root = {"photos": str(expand(source).resolve()), "meta_info_file": str((out / "train.txt").resolve())}
     held = {"photos": str((out / "val").resolve())}
     return Blocks({**block, **root}, {**block, **held}, factor, lambda: _write(out, lines, val))
 
@@ -66,7 +67,7 @@ def pair_blocks(lq: str, gt: str, crop: int, out: Path) -> Blocks:
     degraded = {Path(photo.path).stem: photo for photo in find_photos(lq, key="--pairs")}
     template = _template([Path(photo.path).stem for photo in clean], list(degraded))
     lonely = [photo.path for photo in clean if template.format(Path(photo.path).stem) not in degraded]
-    if nested := [photo.path for photo in clean if Path(photo.path).parent != Path(gt).expanduser()]:
+    if nested := [photo.path for photo in clean if Path(photo.path).parent != expand(gt)]:
         raise ValueError(f"--pairs: {nested[0]} is in a folder of its own, expected all images in {gt} itself")
     if lonely:
         raise ValueError(
@@ -93,7 +94,7 @@ def pair_blocks(lq: str, gt: str, crop: int, out: Path) -> Blocks:
             _save(out / "val" / "lq" / f"{photo.name}.png", counterpart[rows, columns])
 
     block = {"type": "PairedImageDataset", "io_backend": {"type": "disk"}}
-    roots = {"dataroot_gt": str(Path(gt).expanduser().resolve()), "dataroot_lq": str(Path(lq).expanduser().resolve())}
+    roots = {"dataroot_gt": str(expand(gt).resolve()), "dataroot_lq": str(expand(lq).resolve())}
     named = {} if template == "{}" else {"filename_tmpl": template}
     held = {"dataroot_gt": str((out / "val" / "gt").resolve()), "dataroot_lq": str((out / "val" / "lq").resolve())}
     listed = {"meta_info_file": str((out / "train.txt").resolve())}
@@ -115,7 +116,7 @@ def unlabelled_blocks(source: str, crop: int, out: Path) -> Blocks:
     train, val = _split(photos)
     lines = _lines(train, source)
     block = {"type": "DegradedImageDataset", "io_backend": {"type": "disk"}}
-    root = {"dataroot_lq": str(Path(source).expanduser().resolve()), "meta_info_file": str((out / "train.txt").resolve())}
+    root = {"dataroot_lq": str(expand(source).resolve()), "meta_info_file": str((out / "train.txt").resolve())}
     held = {"dataroot_lq": str((out / "val").resolve())}
     return Blocks({**block, **root}, {**block, **held}, 0, lambda: _write(out, lines, val))
 
@@ -157,7 +158,7 @@ def _template(clean: Sequence[str], degraded: Sequence[str]) -> str:
 
 def _lines(photos: Sequence[Photo], root: str) -> list[str]:
     """The lines of a `meta_info_file`."""
-    lines = [Path(photo.path).relative_to(Path(root).expanduser()).as_posix() for photo in photos]
+    lines = [Path(photo.path).relative_to(expand(root)).as_posix() for photo in photos]
     if spaced := [line for line in lines if " " in line]:
         raise ValueError(f"{root}: {spaced[0]!r} has a space in its name, expected none: BasicSR's lists end a name there")
     return lines

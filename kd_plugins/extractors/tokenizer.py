@@ -17,6 +17,7 @@ from kd_plugins.arguments import checked
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 from kd_plugins.extractors.safe_load import load_plain
 from kd_plugins.extractors.vq_encoder import VQTokenizer, layout_of
+from kd_plugins.home import expand
 
 BUNDLED = Path(__file__).parent.parent / "weights" / "tokenizer_photos.safetensors"
 _PARTS = ("encoder.", "quant_conv.", "quantize.embedding.weight")
@@ -38,7 +39,7 @@ def load_tokenizer(path: str | Path) -> VQTokenizer:
         FileNotFoundError: No such file.
         ValueError: It cannot be read, or holds no such encoder, quant_conv and codebook, or they do not fit each other.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not osp.isfile(path):
         raise FileNotFoundError(f"tokenizer weights: {str(path)!r} is no file; expected .safetensors, .ckpt or .pth")
     weights, arguments = _read(path)
@@ -74,7 +75,7 @@ def save_tokenizer(net: VQTokenizer, path: str | Path, dtype: torch.dtype = torc
     Raises:
         ValueError: Another suffix.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"tokenizer weights: {str(path)!r} is to be written, expected a name that ends in .safetensors")
     weights = {

@@ -14,6 +14,7 @@ from torchvision.models import VGG19_Weights, vgg19
 from kd_plugins.arguments import MinLen, checked
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 from kd_plugins.extractors.safe_load import load_weights
+from kd_plugins.home import expand
 from kd_plugins.messages import nearest
 
 _CONVOLUTIONS = (2, 2, 4, 4, 4)  # of each block; a pooling ends each
@@ -143,7 +144,7 @@ def _read(weights: str | os.PathLike[str]) -> Mapping[str, Any]:
     try:
         if weights == "torchvision":
             return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-        return load_weights(Path(weights).expanduser())
+        return load_weights(expand(weights))
     except (OSError, RuntimeError) as error:  # no file, no network, or not the file that was expected
         what = "could not be downloaded" if weights == "torchvision" else "cannot be read"
         raise FileNotFoundError(

@@ -13,6 +13,7 @@ from torch import nn
 
 from kd_plugins.deploy.benchmark import Variant, benchmark
 from kd_plugins.deploy.model import load_model
+from kd_plugins.home import expand
 from kd_plugins.messages import nearest
 from kd_plugins.models.student_init import read_init, start_student
 from kd_plugins.options import OptionError
@@ -146,7 +147,7 @@ def find_folder(source: str) -> Path:
     Raises:
         OptionError: there is no such folder.
     """
-    folder = Path(source).expanduser()
+    folder = expand(source)
     if not source:
         raise OptionError("'': no such folder, expected the folder of a run, or its name in experiments/")
     if folder.is_dir():

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from kd_plugins.atomic_files import write_text
+from kd_plugins.home import expand
 from kd_plugins.students.from_teacher import TIMES, read_request
 from kd_plugins.yaml_loader import Loader
 
@@ -46,7 +47,7 @@ def kept_student(weights: str | Path, request: Any) -> dict[str, Any] | None:
         ValueError: the run was begun for another request; nothing is kept, and the student of these weights was found by timing;
             or what is kept cannot be read.
     """
-    file, asked = Path(weights).expanduser().parent.parent / _NAME, read_request(request)
+    file, asked = expand(weights).parent.parent / _NAME, read_request(request)
     if not file.is_file():
         if asked.target in TIMES:
             raise ValueError(

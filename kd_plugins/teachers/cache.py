@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import secrets
 import struct
 import time
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.arguments import Above, checked
+from kd_plugins.home import expand
 from kd_plugins.teachers.network_keys import registered_keys
 
 _ENTRY = struct.Struct("<16sQQII")  # key, place and length of the record, its CRC-32, that of the entry so far
@@ -138,7 +138,7 @@ class TeacherCache:
     def __init__(
         self, folder: str, gigabytes: Annotated[float, Above(0)] = 20.0, dtype: Literal["float16", "float32"] = "float16"
     ) -> None:
-        self.folder, self.bound, self.dtype = Path(os.path.expanduser(folder)), int(gigabytes * _GB), getattr(torch, dtype)
+        self.folder, self.bound, self.dtype = expand(folder), int(gigabytes * _GB), getattr(torch, dtype)
         self.hits = self.asked = 0
         self._records: dict[str, Records] = {}
         self._said: set[str] = set()

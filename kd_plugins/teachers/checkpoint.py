@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from kd_plugins.extractors.safe_load import load_plain
+from kd_plugins.home import expand
 from kd_plugins.messages import nearest
 from kd_plugins.teachers.program_files import program_kind
 from kd_plugins.teachers.weight_names import listed, named_as, unwrapped, without_prefix
@@ -41,7 +42,7 @@ def find_checkpoint(name: str) -> Path:
     Raises:
         FileNotFoundError: neither exists.
     """
-    path = Path(name).expanduser()
+    path = expand(name)
     if osp.isfile(path):
         return path
     bundled = {file.stem: file for file in BUNDLED.glob("*.safetensors") if not file.stem.startswith("tokenizer_")}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.arguments import Why, checked
+from kd_plugins.home import expand
 from kd_plugins.teachers.network_keys import SOURCE_REGISTRY
 
 UNTRUSTED = "a program can run code of whoever made it, and no scan of it can tell; `trust: true` beside it says that you trust it"
@@ -72,7 +73,7 @@ def find_program(name: str | Path) -> tuple[Path, str]:
         FileNotFoundError: no such file.
         ValueError: no program.
     """
-    path = Path(str(name)).expanduser()
+    path = expand(str(name))
     if not osp.isfile(path):
         raise FileNotFoundError(f"program: {str(path)!r} is no file (looked from {Path.cwd()})")
     kind = program_kind(path)

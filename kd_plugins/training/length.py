@@ -112,7 +112,8 @@ def steps_within(seconds: float, opt: Mapping[str, Any], build: Build, key: str)
     begun = time.perf_counter()
     pace = measure(opt, build)
     spent = _since(begun) + pace.start
-    steps, pace, spent = distributed.broadcast_object((int((_SHARE * seconds - spent) / pace.step), pace, spent))
+    own = int((_SHARE * seconds - spent) / pace.step), pace, spent
+    steps, pace, spent = min(distributed.all_gather_objects(own))  # the slowest process
     if steps < _LEAST:
         least = (spent + _LEAST * pace.step) / _SHARE
         raise ValueError(
