@@ -2,6 +2,7 @@
 
     python tools/kill_runs.py --seed 0                  # each method, 60 steps, two SIGKILLs, in one process
     python tools/kill_runs.py --seed 0 --processes 2    # the same under torchrun
+    python tools/kill_runs.py --steps 8 --kills 1 --methods options/slkd_derain.yml --force_yml compile=true
 
 Exit code 0 says that every bit of every network agrees: student, its average, history model, conversion, terms that learn.
 """
@@ -23,21 +24,19 @@ import torch
 import yaml
 from small_runs import small_runs
 
+from kd_plugins.options import read_option_file
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(file: Path, processes: int, *arguments: str) -> subprocess.Popen[bytes]:
+def start(file: Path, args: argparse.Namespace, *arguments: str) -> subprocess.Popen[bytes]:
     """Begin a run in the folder of its option file; what it says goes to log.txt there."""
-    command = [sys.executable, "-m", "kd_plugins.cli", "train", "-opt", file.name, *arguments]
-    if processes > 1:
-        launcher = [
-            "-m",
-            "torch.distributed.run",
-            f"--nproc_per_node={processes}",
-            "--rdzv_backend=c10d",
-            "--rdzv_endpoint=localhost:0",
-        ]
-        command = [sys.executable, *launcher, *command[1:], "--launcher", "pytorch"]
+    run = ["-m", "kd_plugins.cli", "train", "-opt", file.name, *arguments]
+    if args.processes > 1:
+        launcher = ("-m", "torch.distributed.run", f"--nproc_per_node={args.processes}")
+        meeting = ("--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0")
+        run = [*launcher, *meeting, *run, "--launcher", "pytorch"]
+    command = [sys.executable, *run, *(["--force_yml", *args.force_yml] if args.force_yml else [])]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with (file.parent / "log.txt").open("a") as log:
@@ -76,15 +75,16 @@ def try_method(name: str, options: dict[str, Any], folder: Path, args: argparse.
     """One run straight, one killed: whether they agree."""
     options["train"]["total_iter"] = args.steps
     options["logger"]["save_checkpoint_freq"] = 4
-    del options["datasets"]["val"], options["val"]
+    options["datasets"].pop("val", None)
+    options.pop("val", None)
     for run in ("straight", "killed"):
         (folder / f"{run}.yml").write_text(yaml.safe_dump({**options, "name": run}, sort_keys=False))
-    finish(start(folder / "straight.yml", args.processes), folder)
+    finish(start(folder / "straight.yml", args), folder)
     states, killed_at = folder / "experiments" / "killed" / "training_states", []
     for part in range(args.kills):
         first = part * args.steps // (args.kills + 1)
         wanted = random.randint(max(first, 4), (part + 1) * args.steps // (args.kills + 1))
-        process = start(folder / "killed.yml", args.processes, "--auto_resume")
+        process = start(folder / "killed.yml", args, "--auto_resume")
         while newest(states) < wanted // 4 * 4:
             if process.poll() is not None:
                 raise SystemExit((folder / "log.txt").read_text()[-5000:])
@@ -92,7 +92,7 @@ def try_method(name: str, options: dict[str, Any], folder: Path, args: argparse.
         time.sleep(random.uniform(0, args.delay))
         kill(process, args.processes)
         killed_at.append(newest(states))
-    finish(start(folder / "killed.yml", args.processes, "--auto_resume"), folder)
+    finish(start(folder / "killed.yml", args, "--auto_resume"), folder)
     wrong = differing(*(folder / "experiments" / run / "models" for run in ("killed", "straight")))
     print(f"{name}: killed after the states of {killed_at}, {len(wrong)} tensors differ {wrong[:3] or ''}", flush=True)
     return not wrong
@@ -105,14 +105,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--delay", type=float, default=0.5, help="seconds after a state, at most, until the kill")
-    parser.add_argument("--methods", nargs="+", default=["SLKD", "SKD", "DCKD", "baseline"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["SLKD", "SKD", "DCKD", "baseline"], help="of small_runs.py, or option files"
+    )
+    parser.add_argument("--force_yml", nargs="+", default=[], help="of all runs: compile=true, amp=fp16, ...")
     args = parser.parse_args()
     good = True
     for method in args.methods:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             random = Random(f"{args.seed}/{method}/{args.processes}")
-            good &= try_method(method, small_runs(folder)[method], folder, args, random)
+            options = small_runs(folder).get(method) or read_option_file(method, []).opt
+            good &= try_method(method, options, folder, args, random)
     return 0 if good else 1
 
 

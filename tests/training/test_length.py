@@ -87,6 +87,12 @@ def test_total_iter_comes_first_where_it_fits_and_too_short_a_time_is_refused(ti
     assert not Path("experiments/hurried").exists()
 
 
+def test_all_processes_take_the_steps_of_the_slowest(monkeypatch):
+    monkeypatch.setattr(length, "measure", lambda opt, build: Pace(0.0, 1.0))
+    monkeypatch.setattr(length.distributed, "all_gather_objects", lambda own: [own, (1620, Pace(0.0, 2.0), 0.0)])
+    assert length.steps_within(3600, {}, None, "train:max_minutes") == (1620, 2.0)
+
+
 def test_steps_of_every_stage_and_a_validation_are_measured(with_validation, write, tmp_path, monkeypatch):
     from kd_plugins.run_options import parse_options
     from kd_plugins.train import build_run

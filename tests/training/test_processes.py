@@ -45,6 +45,9 @@ WITHOUT_CONVERSION = {
     "broken": {"type": "BrokenLoss", "between": "output"},
 }
 
+DISCRIMINATOR = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}
+AGAINST_IT = {"gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.1}, "optim_d": {"type": "Adam", "lr": 1e-3}}
+
 
 @pytest.fixture
 def methods(options, tokenizer_file, with_validation, photo_folder):
@@ -68,12 +71,14 @@ def methods(options, tokenizer_file, with_validation, photo_folder):
         "without_conversion": make("DistillationModel", WITHOUT_CONVERSION),
         "nothing": make("DistillationModel", teacher=None),
         "PSD": make("PSDModel", {"img": {"trust": {"window": 3}, "fade": {"end": 2}}}, features=None),
+        "gan": make("DistillationModel", features=None, network_d=DISCRIMINATOR),
         "faded": make("SKDModel", {"gk": {"learnable": True, "fade": {"end": 2}}, "cl": {"trust": {}, "fade": {"end": 2}}}),
     }
     for name in set(made) - {"SLKD"}:
         del made[name]["datasets"]["val"]
     made["without_conversion"]["train"]["max_bad_steps"] = 2
-    made["PSD"]["train"]["accumulate"] = 2
+    made["PSD"]["train"]["accumulate"] = made["gan"]["train"]["accumulate"] = 2
+    made["gan"]["train"].update(AGAINST_IT)
     made["DCKD"]["train"]["transforms"] = {"invert": 1, "hflip": 1, "vflip": 0, "transpose": 0}
     return made
 
@@ -141,9 +146,11 @@ def test_two_processes_train_a_compiled_student_as_they_train_it_uncompiled(opti
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes in /proc")
 def test_torchrun_killed_then_one_process_signalled_and_the_same_bits_at_the_end(options, with_validation, write, tmp_path):
-    options["datasets"]["train"].update(dataset_enlarge_ratio=2, gt_size=16)
+    stages = [{"until": 3, "batch_size_per_gpu": 4}, {"gt_size": 24}]
+    options["datasets"]["train"].update(dataset_enlarge_ratio=2, gt_size=16, stages=stages)
     options["logger"].update(use_tb_logger=False, print_freq=1)
-    options["train"]["total_iter"] = 16
+    options["train"].update(total_iter=16, accumulate=2, **AGAINST_IT)
+    options["network_d"] = DISCRIMINATOR
     options["train"]["scheduler"]["periods"] = [100]
     options["val"].update(val_freq=15)
     file = write(options)
@@ -168,7 +175,7 @@ def test_torchrun_killed_then_one_process_signalled_and_the_same_bits_at_the_end
     for name, arguments in (("tiny", ["--auto_resume"]), ("straight", [])):
         file = write({**options, "name": name})
         assert launch(file, tmp_path, *arguments).wait() == 0, (tmp_path / "log.txt").read_text()[-3000:]
-    for label in ("net_g", "net_scm"):
+    for label in ("net_g", "net_scm", "net_d"):
         mine, theirs = (torch.load(tmp_path / f"experiments/{name}/models/{label}_16.pth") for name in ("tiny", "straight"))
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[kind][key], value) for kind in theirs for key, value in theirs[kind].items())

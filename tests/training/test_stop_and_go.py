@@ -1,5 +1,6 @@
 """Runs that are stopped and go on: killed, asked to end, out of disk; what they leave, and that they end the same."""
 
+import inspect
 import multiprocessing
 import os
 import resource
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from kd_plugins.cli import main
 from kd_plugins.models import DistillationModel
@@ -99,30 +101,6 @@ def test_a_run_killed_in_an_epoch_ends_with_the_same_bits(method, request, short
         assert_same_bits(weights("tiny", label, iteration), weights("straight", label, iteration))
 
 
-def test_a_compiled_run_killed_ends_with_the_same_bits_and_validates_uncompiled(
-    normed, short, with_validation, write, in_folder, monkeypatch, capfd
-):
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    torch.save(ARCH_REGISTRY.get("Normed")().state_dict(), "teacher.pth")
-    options = {**normed, "teacher": {"type": "Normed", "checkpoint": "teacher.pth"}, "compile": True}
-    file = write({**options, "channels_last": "auto"})
-    torch._dynamo.reset()
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 5)
-        train(file)
-    log = capfd.readouterr().err
-    assert "channels_last: auto: " in log and " graphs in iteration 1, which took" in log and log.count("which took") == 1
-    torch._dynamo.reset()  # as in a new process
-    assert train(file, "--auto_resume") == 0
-    assert "channels_last: auto: " not in capfd.readouterr().err  # the state's choice
-    options["channels_last"] = torch.load("experiments/tiny/training_states/4.state", weights_only=True)["channels_last"]
-    torch._dynamo.reset()
-    assert train(write({**options, "name": "straight"}, "straight.yml")) == 0
-    assert_same_bits(weights(), weights("straight"))
-    assert not any("_orig_mod" in key for _, key in weights())
-
-
 def wait_for(file, process):
     for _ in range(6000):
         if file.exists():
@@ -132,8 +110,40 @@ def wait_for(file, process):
     raise AssertionError(f"no {file}")
 
 
+def test_a_compiled_run_killed_ends_with_the_same_bits_and_validates_uncompiled(
+    normed, short, with_validation, write, in_folder, monkeypatch, capfd
+):
+    Path("normed.py").write_text(f"import torch\nfrom torch import nn\n\n\n{inspect.getsource(ARCH_REGISTRY.get('Normed'))}")
+    torch.save(ARCH_REGISTRY.get("Normed")().state_dict(), "teacher.pth")
+    network = {"class": "Normed", "file": "normed.py"}
+    options = {**normed, "network_g": network, "teacher": {**network, "checkpoint": "teacher.pth"}, "compile": True}
+    options["logger"]["save_checkpoint_freq"] = 4
+    options["train"]["total_iter"] = 40
+    file = write({**options, "channels_last": "auto"})
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TORCHINDUCTOR_CACHE_DIR": str(in_folder / "cache")}
+    process = subprocess.Popen([*TRAIN, "-opt", file], stderr=subprocess.PIPE, text=True, env=environment)
+    wait_for(in_folder / "experiments/tiny/training_states/4.state", process)
+    process.kill()
+    log = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL
+    assert "channels_last: auto: " in log and " graphs in iteration 1, which took" in log and log.count("which took") == 1
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", environment["TORCHINDUCTOR_CACHE_DIR"])  # what the killed run compiled
+    torch._dynamo.reset()
+    assert train(file, "--auto_resume") == 0
+    assert "channels_last: auto: " not in capfd.readouterr().err  # the state's choice
+    options["channels_last"] = torch.load("experiments/tiny/training_states/4.state", weights_only=True)["channels_last"]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(in_folder / "another"))  # all is compiled anew
+    torch._dynamo.reset()
+    assert train(write({**options, "name": "straight"}, "straight.yml")) == 0
+    assert list(Path("another").rglob("*.so"))
+    assert_same_bits(weights(), weights("straight"))
+    assert not any("_orig_mod" in key for _, key in weights())
+
+
 def test_real_signals_a_kill_then_sigterm_and_the_same_bits_at_the_end(short, write, in_folder):
     short["logger"]["save_checkpoint_freq"] = 4
+    short["amp"] = "fp16"
     short["train"]["total_iter"] = 16  # upstream counts 4 batches in an epoch of 3 and would end at 15
     file, environment = write(short), {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     states = in_folder / "experiments/tiny/training_states"
