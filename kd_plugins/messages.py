@@ -12,6 +12,11 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def show_bytes(count: float) -> str:
+    """A size in memory or on a disk."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
 def nearest(name: object, names: Iterable[object], count: int = 3) -> str:
     """The names closest to a wrong one."""
     found = difflib.get_close_matches(str(name), map(str, names), n=count, cutoff=0.3)

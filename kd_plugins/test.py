@@ -19,6 +19,7 @@ from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, parse_options
 from kd_plugins.train import build_registered_model
 from kd_plugins.training.lock import only_run
+from kd_plugins.training.restoration_model import RestorationModel
 from kd_plugins.training.run_log import begin_log, held_log, start_log
 
 
@@ -45,6 +46,8 @@ def test_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | Non
                 opt["path"] = {"param_key_g": "params_ema", **opt["path"], "pretrain_network_g": student}
                 get_root_logger().info(f"The option file names no weights; scored are those that its training left, {student}.")
             model = build_registered_model(opt)
+            if isinstance(model, RestorationModel):
+                model.validator.try_metrics(opt["datasets"][phase] for phase in scored_phases(opt))
         make_exp_dirs(opt)
         if opt["rank"] == 0:
             keep_option_file(args.found, opt)

@@ -19,10 +19,13 @@ from kd_plugins._compat import repair_wandb
 from kd_plugins.arguments.traversal import no_entry
 from kd_plugins.atomic_files import remove_leftovers
 from kd_plugins.checks import check_file
+from kd_plugins.checks.evaluation import scored_phases
 from kd_plugins.checks.option_keys import MODELS, our_model
 from kd_plugins.data.crop_stages import crop_stages, stage_at
 from kd_plugins.data.loading import readable_loader
 from kd_plugins.data.training_data import TrainingData
+from kd_plugins.models import DistillationModel
+from kd_plugins.models.dry_run import try_later_stages
 from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, kept_file, parse_options
@@ -151,6 +154,9 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
         logger.warning(warning)
     model = build_registered_model(opt)
     try_parts(opt["train"], [stage.block["batch_size_per_gpu"] for stage in stages], getattr(model, "terms", {}))
+    if isinstance(model, DistillationModel):
+        try_later_stages(model, data)
+        model.validator.try_metrics(opt["datasets"][phase] for phase in scored_phases(opt) if opt.get("val"))
     saver = getattr(model, "saver", None)  # BasicSR's own models have none
     progress: dict[str, int] = saver.progress if saver else {}
     if resume_state is not None:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from os import path as osp
-from pathlib import Path as File
 from typing import Any
-
-from PIL import Image
 
 from kd_plugins.arguments import Path
 from kd_plugins.checks.datasets import DATASETS
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data.crop_stages import RESTORMER, STAGES, CropStage, crop_stages, stage_faults
-from kd_plugins.data.photos import SUFFIXES
-from kd_plugins.home import expand
+from kd_plugins.data.image_sizes import shorter_sides
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
 
 _TRAIN = ("datasets", "train")
-_MOST = 20_000  # images whose sizes are looked at
 
 
 def stages_of(findings: Findings, opt: Mapping[str, Any]) -> list[CropStage]:
@@ -80,9 +72,7 @@ def _check_length(findings: Findings, opt: Mapping[str, Any], stages: Sequence[C
 
 def _check_images(findings: Findings, path: Path, block: Mapping[Any, Any], scale: int) -> None:
     """Hold a crop to the images: they would be found too small when the stage begins."""
-    key = next((key for key in ("dataroot_gt", "photos", "dataroot_lq") if isinstance(block.get(key), str)), "")
-    factor = scale if key == "dataroot_lq" else 1
-    sides = {name: factor * min(size) for name, size in _sizes(osp.expanduser(block[key]), _listed(block))} if key else {}
+    key, sides = shorter_sides(block, scale)
     small = sorted((name for name, side in sides.items() if side < block["gt_size"]), key=lambda name: (sides[name], name))
     if not small:
         return
@@ -92,29 +82,3 @@ def _check_images(findings: Findings, path: Path, block: Mapping[Any, Any], scal
         findings.warning(path, f"{said}; smaller images are left out of the stage")
     else:
         findings.error(path, f"{said}; expected at most that, or `on_bad_image: skip`, which leaves smaller images out")
-
-
-def _listed(block: Mapping[Any, Any]) -> set[str] | None:
-    """The images that a list names, if there is one that can be read."""
-    file = next((block[key] for key in ("meta_info_file", "meta_info") if isinstance(block.get(key), str)), None)
-    try:
-        lines = expand(file).read_text(encoding="utf-8").splitlines() if file else []
-    except (OSError, UnicodeDecodeError):  # said elsewhere
-        return None
-    return {line.split(" ")[0].strip(",") for line in lines} if file else None
-
-
-def _sizes(root: str, listed: set[str] | None) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The sizes of the images of a folder, out of the heads of their files, or of a database, out of its list."""
-    if root.endswith(".lmdb"):
-        with suppress(OSError, ValueError):  # said elsewhere
-            for line in File(root, "meta_info.txt").read_text(encoding="utf-8").splitlines():
-                name, _, rest = line.partition(" (")
-                height, width, *_ = (int(number) for number in rest.partition(")")[0].split(","))
-                yield name, (height, width)
-        return
-    names = (osp.relpath(osp.join(folder, name), root) for folder, _, files in os.walk(root) for name in files)
-    images = sorted(name for name in names if osp.splitext(name)[1].lower() in SUFFIXES and (listed is None or name in listed))
-    for name in images[:: -(-len(images) // _MOST) or 1]:
-        with suppress(OSError, ValueError), Image.open(osp.join(root, name)) as image:  # said when it is read
-            yield name, image.size

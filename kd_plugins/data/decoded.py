@@ -15,6 +15,7 @@ from basicsr.utils import get_root_logger
 
 from kd_plugins import distributed
 from kd_plugins.memory import free_memory
+from kd_plugins.messages import show_bytes
 
 _GUESS = 8 * 10**9  # bytes, where a system does not say what is free
 _WAIT = 1.0  # seconds for a lock; a worker that was killed may hold it
@@ -77,10 +78,12 @@ class DecodedImages:
             return None
         try:
             start = int(self._table[-2])
+            if self._table[-1]:  # another worker has said so meanwhile
+                return None
             if start + size > len(self._memory):
                 self._table[-1] = 1
                 get_root_logger().info(
-                    f"dataset {self.name!r}: {start / 10**9:.2f} GB of decoded images are kept, the bound; the others are read "
+                    f"dataset {self.name!r}: {show_bytes(start)} of decoded images are kept, the bound; the others are read "
                     "anew each time (`cache: {gigabytes: 4}` sets it)."
                 )
                 return None

@@ -11,7 +11,7 @@ from basicsr.data.prefetch_dataloader import CPUPrefetcher, CUDAPrefetcher
 from basicsr.utils import get_root_logger
 
 from kd_plugins.data.crop_stages import CropStage, stage_at
-from kd_plugins.data.loading import draws_beside, resumable_loader
+from kd_plugins.data.loading import STOPPED, Item, draws_beside, resumable_loader
 from kd_plugins.errors import BadData
 from kd_plugins.options import OptionError
 from kd_plugins.randomness import kept_randomness
@@ -67,6 +67,16 @@ class TrainingData:
         if draws_beside(self.loader.dataset.dataset, self.stages[self._stage].block):
             return "prefetch_mode: cpu without workers: a run that goes on will see other crops; num_worker_per_gpu: 1 repairs it."
         return ""
+
+    def remaining(self) -> Sequence[CropStage]:
+        """The stage that the run is in, and those behind it."""
+        return self.stages[self._stage :]
+
+    def sample(self) -> Any:
+        """The first item of the stage's data; None where it cannot be read."""
+        with kept_randomness():
+            item = self.loader.dataset[Item(0, 0, 0)]
+        return None if isinstance(item, Mapping) and STOPPED in item else item
 
     def begins_at(self, iteration: int) -> bool:
         """Whether a later stage begins when so many iterations are over."""

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from kd_plugins.archs.adapter import describe_output, describe_refusal
+from kd_plugins.compiling import uncompiled
 from kd_plugins.data import channels_of, task_blocks
+from kd_plugins.errors import lacks_memory
 from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.metrics.complexity import Complexity, measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
+from kd_plugins.randomness import kept_randomness
 from kd_plugins.tables import render_table
 from kd_plugins.teachers import WRONG_ARGUMENTS
+from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.terminal import status
+from kd_plugins.training.accumulation import part_size
+from kd_plugins.training.bad_steps import keep_buffers
+
+if TYPE_CHECKING:
+    from kd_plugins.data.training_data import TrainingData
+    from kd_plugins.models.distillation_model import DistillationModel
 
 
 def example_input(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> Tensor:
@@ -64,6 +76,43 @@ def try_student(net: nn.Module, x: Tensor) -> None:
         raise ValueError(f"network_g: {describe_refusal(net, x, error)}") from error
     if not isinstance(image, Tensor):
         raise ValueError(f"network_g: {describe_output(net, image)}; choose one: `output: 0`, or a key")
+
+
+def try_later_stages(model: DistillationModel, data: TrainingData) -> None:
+    """Find out before a run what a later stage would end with: crops that a network or a loss does not take.
+
+    The losses of a batch of each crop are computed, one sample of the data enlarged to it; nothing is learnt.
+
+    Args:
+        model: of the run.
+        data: as the run begins with it.
+
+    Raises:
+        ValueError: there is such a stage.
+    """
+    now, *later = data.remaining()
+    crops = {stage.crop: stage for stage in later if stage.crop not in (0, now.crop)} if now.crop else {}
+    sample = data.sample() if crops else None
+    for crop, stage in crops.items() if sample is not None else ():
+        count = min(part_size(model.opt["train"], stage.block["batch_size_per_gpu"]), 2)
+        restore = keep_buffers([*model.networks().values(), *(term.loss for term in model.terms.values())])
+        try:
+            with kept_randomness(), torch.no_grad(), uncompiled(), model.precision.autocast(model.device):
+                model.feed_data(default_collate([sample] * count))
+                for name in ("lq", "gt", "gt_usm"):
+                    if (image := getattr(model, name)) is not None:
+                        setattr(model, name, F.interpolate(image, size=[side * crop // now.crop for side in image.shape[-2:]]))
+                model.iteration = int(stage.first) + 1
+                model.compute_losses()
+        except (*WRONG_ARGUMENTS, ValueError) as error:
+            if lacks_memory(error):
+                raise
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"datasets:train: the stage with crops of {crop}: {said}") from error
+        finally:
+            restore()
+            model.iteration = 0
+    hit_rate(cache for teacher in model.teachers.values() for cache in teacher.caches())  # of what a run logs these are none
 
 
 @master_only

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kd_plugins.archs.adapter import Adapter
 from kd_plugins.arguments import Above, checked
 from kd_plugins.home import expand
+from kd_plugins.messages import show_bytes
 from kd_plugins.teachers.network_keys import registered_keys
 
 _ENTRY = struct.Struct("<16sQQII")  # key, place and length of the record, its CRC-32, that of the entry so far
@@ -180,8 +181,9 @@ class TeacherCache:
         if identity not in self._records:
             self._records[identity] = Records(self.folder / identity, self.bound)
             others = [folder.name for folder in self.folder.glob("*") if folder.name not in self._records]
+            used = f"{show_bytes(_bytes_in(self.folder))} of {show_bytes(self.bound)} are used"
             get_root_logger().info(
-                f"Teacher cache: {self.folder / identity}, {_bytes_in(self.folder) / _GB:.2f} of {self.bound / _GB:g} GB are used"
+                f"Teacher cache: {self.folder / identity}, {used}"
                 + (f", also by {len(others)} other teachers or choices of layers." if others else ".")
             )
         return self._records[identity]

@@ -1,4 +1,4 @@
-"""Where the option file of a resumed run differs from its state: optimizer and schedule are those of the state."""
+"""Where the option file of a resumed run differs from its state: the optimizer is the state's, the schedule the file's."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def kinds(model: Any) -> dict[str, list[str]]:
 
 
 def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each argument of optimizer or schedule that the option file changes; the state's are used.
+    """A sentence for each argument of optimizer or schedule that the option file changes.
 
     Args:
         model: as it was built, before it is resumed.
         state: to resume from.
 
     Raises:
-        ValueError: the optimizer or the schedule is of another kind, or the schedule ends before the run.
+        ValueError: the optimizer or the schedule is of another kind.
     """
     if (here := len(model.optimizers)) != (there := len(state["optimizers"])):
         raise ValueError(f"it has {there} optimizers, not {here}: {ANOTHER_RUN}")
@@ -35,13 +35,10 @@ def changes(model: Any, state: Mapping[str, Any]) -> Iterator[str]:
             name, was = type(mine).__name__, names[index] if names else ""  # BasicSR's own states do not say it
             if was != name if was else any((word in own) != (word in kept) for word in _TELLING):
                 raise ValueError(f"{key}: type: {name}, but it has {was or 'another'}; expected that, or another `name`")
-            if (total := model.opt["train"]["total_iter"]) > (end := sum(kept.get("periods") or [total])):
-                raise ValueError(
-                    f"{key}: its schedule ends at {end}, before total_iter, {total}; expected at most that, or another `name`"
-                )
             for argument in own.keys() & kept.keys():
                 if own[argument] != kept[argument]:
-                    yield f"{key}:{argument}: {own[argument]}, but the run continues with its state's, {kept[argument]}."
+                    rest = " from here on" if part == "schedulers" else ", but the run continues with its state's"
+                    yield f"{key}:{argument}: {own[argument]}{rest}, {kept[argument]}{' before' * (part == 'schedulers')}."
 
 
 def _arguments(part: Any, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ Losses = Mapping[str, Tensor]
 Part = Callable[[], Losses]
 """The forward pass of a part of the batch."""
 
+_PLACE = ("base_lrs", "last_epoch", "_step_count", "_last_lr")  # of a state's schedule; its course is the option file's
+
 
 class Updater:
     """Takes the steps of a training: one optimizer over all that asks for a gradient, schedules, clipping, averaged weights.
@@ -203,11 +205,11 @@ class Updater:
         Raises:
             ValueError: it is that of another network.
         """
-        for part in ("optimizers", "schedulers"):
-            for own, saved in zip(getattr(self, part), state[part], strict=True):
-                own.load_state_dict(saved)
-        for optimizer in self.optimizers:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
             check_moments(optimizer)
+        for schedule, saved in zip(self.schedulers, state["schedulers"], strict=True):
+            schedule.load_state_dict({**schedule.state_dict(), **{key: saved[key] for key in _PLACE if key in saved}})
         self.bad_steps = int(state.get("bad_steps", 0))
         self.loss_scale.load_state_dict(state.get("loss_scale"))
 

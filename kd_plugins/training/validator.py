@@ -8,21 +8,25 @@ from itertools import zip_longest
 from os import path as osp
 from typing import Any
 
+import numpy as np
 import torch
 from basicsr.utils import get_root_logger, imwrite
 from torch import Tensor
 
 from kd_plugins import distributed
 from kd_plugins.data.downsample import enlarge
+from kd_plugins.data.image_sizes import shorter_sides
 from kd_plugins.data.pictures import Image, to_image
 from kd_plugins.errors import BadData
 from kd_plugins.metrics.reference import needs_reference, without_reference
 from kd_plugins.metrics.score import score
 from kd_plugins.options import OptionError
+from kd_plugins.randomness import kept_randomness
 from kd_plugins.tables import GAP, ROLES, Scores, role_word, score_table, score_tag
 from kd_plugins.terminal import bar
 from kd_plugins.training.panels import draw_panel
 
+_TRIED = 256  # pixels each way, which any metric takes
 Restore = Callable[[Mapping[str, Any], bool], Mapping[str, Tensor]]
 
 
@@ -93,6 +97,23 @@ class Validator:
             self.scores[dataset] = {**self.scores.get(dataset, {}), **means}
             self._report(dataset, iteration, tb_logger)
 
+    def try_metrics(self, datasets: Iterable[Mapping[str, Any]]) -> None:
+        """Find out before a run whether each metric takes the smallest image of each dataset.
+
+        Args:
+            datasets: the blocks of the datasets.
+
+        Raises:
+            ValueError: one does not, though it takes larger ones.
+        """
+        for block in datasets:
+            _, sides = shorter_sides(block, int(block.get("scale") or 1))
+            side, name = min(((side, name) for name, side in sides.items()), default=(_TRIED, ""))
+            for metric, options in self.metrics.items() if side < _TRIED else ():
+                if (wrong := _refusal(options, side)) and not _refusal(options, _TRIED):
+                    place = f"val:metrics:{metric}: {name!r} of dataset {block.get('name')!r}"
+                    raise ValueError(f"{place} is {side} pixels wide or high, too small: {wrong}")
+
     def _captions(self, images: Mapping[str, Image]) -> dict[str, str]:
         """What stands above the images of a panel: their role, and their PSNR if it is among the metrics."""
         psnr = next((block for block in self.metrics.values() if block["type"] == "calculate_psnr"), None)
@@ -146,6 +167,17 @@ class Validator:
         for dataset, metrics in (state.get("best") or {}).items():
             known = {metric: dict(found) for metric, found in metrics.items() if metric in self.metrics}
             self.best[dataset] = {metric: found for metric, found in known.items() if found["better"] == self._better(metric)}
+
+
+def _refusal(options: Mapping[str, Any], side: int) -> str:
+    """What a metric says against noise of a size; empty where it takes it."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    try:
+        with kept_randomness():
+            score({"img": noise, "img2": noise[::-1].copy()}, options)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _refuse_references(dataset: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:

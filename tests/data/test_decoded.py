@@ -38,7 +38,25 @@ def test_at_the_bound_images_are_read_each_time_and_the_log_says_so_once(log):
         fill(decoded, 0)
     assert all(np.array_equal(decoded.get(number, never), image(number)) for number in (0, 1))
     assert np.array_equal(decoded.get(3, lambda: image(9)), image(9))
-    assert log().count("dataset 'photos': 0.00 GB of decoded images are kept, the bound") == 1
+    assert log().count("dataset 'photos': 0.00012 MB of decoded images are kept, the bound") == 1
+
+
+def test_a_worker_that_waited_while_another_reached_the_bound_says_nothing(log, monkeypatch):
+    decoded = DecodedImages(4, gigabytes=130e-9)
+    fill(decoded, 2)
+    said = log()
+
+    class Waited:
+        def acquire(self, timeout):
+            decoded._table[-1] = 1
+            return True
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(decoded, "lock", Waited())
+    decoded._table[-1] = 0
+    assert np.array_equal(decoded.get(0, lambda: image(0)), image(0)) and log() == said
 
 
 def test_several_datasets_share_the_memory_that_is_free(monkeypatch):

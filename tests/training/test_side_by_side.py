@@ -1,5 +1,6 @@
 """Runs of one name at once, runs that go on under other options, signals at any time."""
 
+import math
 import os
 import pty
 import signal
@@ -105,9 +106,9 @@ def test_a_lock_that_cannot_be_written_is_one_sentence(tmp_path):
 def resumed(file, capfd, *entries):
     arguments = ["--force_yml", "train:total_iter=6", *entries]
     code = main(["train", "-opt", file, "--auto_resume", *arguments])
-    return code, [
-        line.partition(": ")[2] for line in capfd.readouterr().err.splitlines() if "continues with" in line or "position" in line
-    ]
+    told = ("continues with", "from here on, ", "position")
+    lines = capfd.readouterr().err.splitlines()
+    return code, [line.partition(": ")[2] for line in lines if any(text in line for text in told)]
 
 
 def test_options_that_a_state_overrules_are_said_and_other_kinds_refused(short, write, capfd):
@@ -129,8 +130,11 @@ def test_options_that_a_state_overrules_are_said_and_other_kinds_refused(short, 
         "datasets:train: 1 images, 7 before: the state's position in the epoch does not fit.",
         "train:optim_g:betas: [0.5, 0.9], but the run continues with its state's, [0.9, 0.999].",
         "train:optim_g:lr: 0.005, but the run continues with its state's, 0.001.",
-        "train:scheduler:T_max: 50, but the run continues with its state's, 100.",
+        "train:scheduler:T_max: 50 from here on, 100 before.",
     ]
+    schedule = torch.load("experiments/tiny/training_states/6.state", weights_only=True)["schedulers"][0]
+    assert schedule["T_max"] == 50 and schedule["base_lrs"] == [0.001]
+    assert schedule["_last_lr"][0] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 5 / 50)) / 2)
 
 
 def photo():

@@ -194,14 +194,16 @@ def test_a_signal_in_a_step_ends_it_and_saves_and_upstreams_state_of_it_would_do
     assert "Resuming training from epoch: 0, iter: 3." in capfd.readouterr().err
 
 
-def test_a_schedule_that_ends_before_a_longer_run_is_refused(short, write, in_folder, capfd):
+def test_a_longer_run_goes_on_with_the_schedule_of_its_file(short, write, in_folder, capfd):
     short["train"].update(total_iter=2)
     short["train"]["scheduler"]["periods"] = [2]
     assert train(write(short)) == 0
     short["train"].update(total_iter=4)
     short["train"]["scheduler"]["periods"] = [4]
-    assert train(write(short), "--auto_resume") == 2
-    assert "its schedule ends at 2, before total_iter, 4" in capfd.readouterr().err
+    assert train(write(short), "--auto_resume") == 0
+    assert "train:scheduler:periods: [4] from here on, [2] before." in capfd.readouterr().err
+    schedule = torch.load("experiments/tiny/training_states/4.state", weights_only=True)["schedulers"][0]
+    assert schedule["cumulative_period"] == [4] and schedule["_last_lr"][0] == pytest.approx(1e-6 + 999e-6 * (1 - 0.5**0.5) / 2)
 
 
 def test_a_second_sigint_stops_at_once(short, write, in_folder, monkeypatch):
