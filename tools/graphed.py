@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kd_plugins.losses import contrastive_loss, cross_net_loss, extractor_loss
+from kd_plugins.models import terms
 from kd_plugins.models.dckd_model import DCKDModel
 from kd_plugins.teachers import Observation
 
@@ -106,7 +107,7 @@ def device_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> l
 @contextlib.contextmanager
 def capturable_losses() -> Iterator[None]:
     """Losses that draw windows draw them on the device."""
-    modules = [vars(module) for module in (contrastive_loss, cross_net_loss, extractor_loss)]
+    modules = [vars(module) for module in (contrastive_loss, cross_net_loss, extractor_loss, terms)]
     before = [names["same_window"] for names in modules]
     for names in modules:
         names["same_window"] = device_window

@@ -75,13 +75,12 @@ def distances(model: DistillationModel, crops: dict[str, Tensor]) -> Distances:
     with model.taps:
         model.net_g(model.lq)
     mine, theirs = model.taps.collect(), model.teachers["degraded"](model.lq).features
-    raw = {group: [mine[pair.student] for pair in pairs] for group, pairs in model.pairs.items()}
-    targets = {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in model.pairs.items()}
     assert model.scm is not None
-    converted = model.scm(raw, targets)
     found = {}
     for group, pairs in model.pairs.items():
-        for pair, s, t, p in zip(pairs, raw[group], targets[group], converted[group], strict=True):
+        for stage, pair in enumerate(pairs):
+            s, t = mine[pair.student], theirs[pair.teacher]
+            p = model.scm(group, stage, s, t.shape[-2:])
             silent = silent_square(t)
             target, unit_s, unit_p = (unit_positions(x, silent) for x in (t, s, p))
             seen = {

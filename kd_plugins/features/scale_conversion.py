@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Features = Mapping[str, Sequence[Tensor]]
-
 
 class ScaleConversion(nn.Module):
     """Per stage a 1x1 convolution from the student's channels to the teacher's, and a bilinear resize where sizes differ.
@@ -45,24 +43,19 @@ class ScaleConversion(nn.Module):
         nn.init.zeros_(convolution.bias)
         convolution.weight[kept, torch.arange(len(kept)), 0, 0] = 1.0
 
-    def forward(self, student: Features, teacher: Features) -> dict[str, list[Tensor]]:
-        """Convert the student's features.
+    def forward(self, group: str, stage: int, feature: Tensor, size: Sequence[int]) -> Tensor:
+        """Convert the student's feature of a stage, or a window of it.
 
         Args:
-            student: (N, C_S, H_S, W_S) for each group and stage; groups without a conversion may be among them.
-            teacher: (N, C_T, H_T, W_T), only for their sizes.
+            group: e.g. 'encoder'.
+            stage: index in the group.
+            feature: (N, C_S, H_S, W_S).
+            size: H_T, W_T of the teacher's.
 
         Returns:
-            (N, C_T, H_T, W_T) for each group with a conversion, and each of its stages.
+            (N, C_T, H_T, W_T).
         """
-        converted = {}
-        for group in self.project:
-            pairs = zip(student[group], teacher[group], strict=True)
-            converted[group] = [self._convert(group, stage, mine, theirs) for stage, (mine, theirs) in enumerate(pairs)]
-        return converted
-
-    def _convert(self, group: str, stage: int, feature: Tensor, target: Tensor) -> Tensor:
         feature = self.project[group][stage](feature)  # type: ignore[index]
-        if feature.shape[-2:] != target.shape[-2:]:
-            feature = F.interpolate(feature, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        if feature.shape[-2:] != torch.Size(size):
+            feature = F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
         return feature

@@ -91,7 +91,7 @@ class CrossNetAttentionLoss(nn.Module):
         self.loss_weight = loss_weight
         self.sigma = sigma
         self.window = window
-        self.crop = crop
+        self.looks_through = crop
         self.normalise = normalise
         self.lambdas = {"channel": channel_lambda, "spatial": spatial_lambda}
         branches = [branch for branch in self.lambdas if self.weights[branch]]
@@ -129,7 +129,7 @@ class CrossNetAttentionLoss(nn.Module):
             teacher, raw = (x.to(student.dtype) for x in (teacher, raw))
             if raw.shape[-2:] != teacher.shape[-2:]:
                 raw = F.interpolate(raw, size=teacher.shape[-2:], mode="bilinear", align_corners=False)
-            student, teacher, raw = same_window(self.crop, student, teacher, raw)
+            student, teacher, raw = same_window(self.looks_through, student, teacher, raw)
             return self.loss_weight * self._total(student, teacher, raw)
 
     def _total(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class ExtractorLoss(nn.Module):
         super().__init__()
         self.extractor = build_extractor(extractor)
         self.loss_weight = loss_weight
-        self.window = window
+        self.looks_through = window
 
     def forward(self, student: Tensor, teacher: Tensor, stride: int = 1) -> Tensor:
         """Compare two features of one stage.
@@ -59,7 +59,7 @@ class ExtractorLoss(nn.Module):
             ValueError: the shapes differ.
         """
         require_same_shape(self, student, teacher)
-        student, teacher = same_window(self.window, student, teacher)
+        student, teacher = same_window(self.looks_through, student, teacher)
         with torch.no_grad():
             target = self.extractor(teacher, stride=stride)
         description = self.extractor(student, reference=target, stride=stride)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kd_plugins import distributed
 
@@ -31,11 +34,32 @@ def same_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> lis
 
     Args:
         size: side of the window; None, or more than a side, for the whole of it.
-        tensors: (..., H, W), of one size.
+        tensors: (N, C, H, W), of one size.
         agreed: the same place in all processes.
+
+    Returns:
+        The tensors themselves where the window hides nothing of them, else contiguous copies.
     """
-    if size is None:
+    height, width = tensors[0].shape[-2:]
+    if size is None or size >= max(height, width):
         return list(tensors)
-    corner = [int(torch.randint(max(side - size, 0) + 1, ())) for side in tensors[0].shape[-2:]]
+    corner = [int(torch.randint(max(side - size, 0) + 1, ())) for side in (height, width)]
     top, left = distributed.broadcast_object(corner) if agreed else corner
-    return [tensor[..., top : top + size, left : left + size] for tensor in tensors]
+    return [_Window.apply(tensor, top, left, size) for tensor in tensors]  # type: ignore[misc]
+
+
+class _Window(torch.autograd.Function):
+    """A slice of both sides whose gradient lies in memory as the tensor does: the layers before it keep their layout."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, top: int, left: int, size: int) -> Tensor:
+        ctx.place = slice(top, top + size), slice(left, left + size)
+        ctx.like = torch.empty_like(x, device="meta")
+        return x[(..., *ctx.place)].contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        whole = torch.zeros_like(ctx.like, device=grad.device)
+        whole[(..., *ctx.place)] = grad
+        return whole, None, None, None

@@ -149,8 +149,9 @@ class DistillationModel(RestorationModel):
             with evaluating(student), self.taps:
                 student(x)
             theirs = next(iter(self.teachers.values())).try_out(x).features
-            scm = building.build_conversion(self.pairs, self.terms.values(), kept, self.taps.collect(), theirs)
-            self.scm = scm and self.model_to_device(scm)
+            self.scm = building.build_conversion(self.pairs, self.terms.values(), kept, self.taps.collect(), theirs)
+            if self.scm is not None:  # without DistributedDataParallel, which would see one pass for each stage
+                distributed.broadcast_parameters(self.scm.to(self.device).parameters())
 
     def build_state(self) -> None:
         """Make what the method keeps between steps; student, teachers, terms and averaged student are there."""
@@ -193,14 +194,8 @@ class DistillationModel(RestorationModel):
         """What student and teacher make of the batch, for the terms to compare."""
         targets = self.show()
         raw = {name: feature[: len(self.lq)] for name, feature in self.taps.collect().items()}  # not of the zoomed view
-        features = {group: [raw[pair.student] for pair in pairs] for group, pairs in self.pairs.items()}
-        if self.scm is not None and any(term.reads_conversion for term in self.active):
-            theirs = next(iter(targets.values())).features
-            features.update(
-                self.scm(features, {group: [theirs[pair.teacher] for pair in pairs] for group, pairs in self.pairs.items()})
-            )
         negatives = self.make_negatives() if any("negatives" in term.asks for term in self.active) else None
-        return Step(self.output, self.lq, raw, features, targets, negatives, self.zoomed, self.active, self.gt, self.iteration)
+        return Step(self.output, self.lq, raw, self.scm, targets, negatives, self.zoomed, self.active, self.gt, self.iteration)
 
     @property
     def views(self) -> list[str]:

@@ -16,6 +16,7 @@ from kd_plugins.arguments.block_specs import Spec, house_of
 from kd_plugins.extractors.sharing import sharing_extractors
 from kd_plugins.features import Pair
 from kd_plugins.losses.encodings import Encodings
+from kd_plugins.losses.shapes import same_window
 from kd_plugins.losses.trust import Trust, where_trusted
 from kd_plugins.teachers import Observation
 from kd_plugins.training.fade import FADE, Fade, read_fade
@@ -39,8 +40,8 @@ class Step:
         output: the student's image, (N, C, H, W).
         lq: the degraded input, (N, C, h, w).
         raw: the student's features as they are, by layer.
-        features: the student's features at the teacher's scale, by group, in the order of its pairs; as they are in groups
-            where no term reads the conversion.
+        convert: brings the student's feature of a stage to the teacher's scale (`ScaleConversion.forward`); None where no term
+            reads that.
         targets: the teacher's observation of each view; that of 'transformed' with the transform undone on its image.
         negatives: images to be unlike of, (J, N, C, H, W), if a term asks for them.
         zoomed: the crop that the student sees in the 'zoomed' view, and its image of it, if a term asks for that view.
@@ -52,16 +53,24 @@ class Step:
     output: Tensor
     lq: Tensor
     raw: Mapping[str, Tensor]
-    features: Mapping[str, list[Tensor]]
+    convert: Callable[[str, int, Tensor, torch.Size], Tensor] | None
     targets: Mapping[str, Observation]
     negatives: Tensor | None = None
     zoomed: Sequence[Tensor] = ()
     terms: Sequence[Term] = ()
     gt: Tensor | None = None
     iteration: int = 0
+    _converted: dict[tuple[str, int], Tensor] = field(default_factory=dict, init=False, repr=False)
     _masks: dict[tuple[str, Trust], Tensor] = field(default_factory=dict, init=False, repr=False)
     _images: dict[tuple[str, Trust | None], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
     _encodings: dict[tuple[str, Trust | None], Encodings | None] = field(default_factory=dict, init=False, repr=False)
+
+    def converted(self, group: str, stage: int, layer: str, size: torch.Size) -> Tensor:
+        """The student's whole feature of a stage at the teacher's scale, once for all terms."""
+        if (group, stage) not in self._converted:
+            assert self.convert is not None
+            self._converted[group, stage] = self.convert(group, stage, self.raw[layer], size)
+        return self._converted[group, stage]
 
     def seen(self, view: str) -> Sequence[Tensor]:
         """What the student sees where the teacher sees a view, and its image of it."""
@@ -104,12 +113,14 @@ class Term:
         view: what the teacher sees: 'degraded' (as the student does), 'clean', or 'transformed', the degraded image in another
             guise, which is undone on what the teacher makes of it; or 'zoomed', a crop of the clean image that both see as an
             input. Of the last two the restored image alone can be compared.
-        pairs: the layers of the groups, in their order.
+        pairs: the layers of each group.
         trust: where the term counts; None for everywhere.
         fade: the factor on its weight through the run; None for 1.
         asks: what of `CONTEXT` the loss's forward asks for.
         reads_conversion: whether the loss looks at the student's feature at the teacher's scale; one that does not says so by an
             attribute of that name.
+        window: side of the random window through which the loss looks at features, by its attribute `looks_through`; None for
+            whole features. What it does not look at is not converted.
         share: how much of the last step's pixels the teacher was trusted at, a scalar in [0, 1]: by `trust`, or by what a loss that
             chooses by itself says in an attribute of that name; else None.
 
@@ -121,7 +132,7 @@ class Term:
     loss: nn.Module
     between: tuple[str, ...]
     view: str
-    pairs: Sequence[Pair] = ()
+    pairs: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
     trust: Trust | None = None
     fade: Fade | None = None
     share: Tensor | None = field(default=None, init=False)
@@ -131,6 +142,7 @@ class Term:
         if self.trust is not None and (reason := no_trust(self.view)):
             raise ValueError(reason)
         self.reads_conversion = OUTPUT not in self.between and getattr(self.loss, "reads_conversion", True)
+        self.window = None if self.trust else getattr(self.loss, "looks_through", None)  # a mask is of whole features
 
     @property
     def truth_instead(self) -> str:
@@ -155,7 +167,11 @@ class Term:
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""
         mask = step.mask(self.view, self.trust)
-        value = self._of_images(step) if OUTPUT in self.between else self._of_features(step, mask)
+        if OUTPUT in self.between:
+            value = self._of_images(step)
+        else:
+            stages = [(group, stage, pair) for group in self.between for stage, pair in enumerate(self.pairs[group])]
+            value = torch.stack([self._of_stage(step, mask, *stage) for stage in stages]).sum()
         self.share = getattr(self.loss, "share", None) if mask is None else mask.mean()
         return value if self.fade is None else value * self.fade(step.iteration)
 
@@ -169,18 +185,20 @@ class Term:
             )
         return self._compare(student, teacher, **context, encodings=step.encodings(self.view, self.trust))
 
-    def _of_features(self, step: Step, mask: Tensor | None) -> Tensor:
-        target = step.targets[self.view]
-        stages = [feature for group in self.between for feature in step.features[group]]
-        values = []
-        for feature, pair in zip(stages, self.pairs, strict=True):
-            teacher, raw = target.features[pair.teacher], step.raw[pair.student]
-            if mask is not None:
-                feature = where_trusted(mask, feature, teacher if self.reads_conversion else feature.detach())
-                raw = where_trusted(mask, raw, raw.detach())  # of its own width: nothing of the teacher's can stand in
-            stride = max(round(step.output.shape[-2] / teacher.shape[-2]), 1)
-            values.append(self._compare(feature, teacher, raw=raw, stride=stride))
-        return torch.stack(values).sum()
+    def _of_stage(self, step: Step, mask: Tensor | None, group: str, stage: int, pair: Pair) -> Tensor:
+        teacher, raw = step.targets[self.view].features[pair.teacher], step.raw[pair.student]
+        size, stride = teacher.shape[-2:], max(round(step.output.shape[-2] / teacher.shape[-2]), 1)
+        if not self.reads_conversion:
+            feature = raw
+        elif self.window and raw.shape[-2:] == size and step.convert is not None:
+            raw, teacher = same_window(self.window, raw, teacher)
+            feature = step.convert(group, stage, raw, teacher.shape[-2:])
+        else:
+            feature = step.converted(group, stage, pair.student, size)
+        if mask is not None:
+            feature = where_trusted(mask, feature, teacher if self.reads_conversion else feature.detach())
+            raw = where_trusted(mask, raw, raw.detach())  # of its own width: nothing of the teacher's can stand in
+        return self._compare(feature, teacher, raw=raw, stride=stride)
 
     def _compare(self, student: Tensor, teacher: Tensor, **context: Any) -> Tensor:
         return self.loss(student, teacher, **{name: value for name, value in context.items() if name in self.asks})
@@ -290,7 +308,7 @@ def _build_term(
     between, view = compared(value), value.get("view", "degraded")
     if between != (OUTPUT,) and (not between or not set(between) <= set(groups)):
         raise ValueError(f"{':'.join(path)}:between: {value['between']!r}, expected {OUTPUT}, or some of {', '.join(groups)}")
-    pairs = [pair for group in between for pair in groups.get(group, ())]
+    pairs = {group: groups[group] for group in between if group in groups}
     try:
         trust = None if value.get("trust") is None else Trust(**value["trust"])
         fade = None if value.get("fade") is None else read_fade(value["fade"], total_iter)

@@ -120,7 +120,7 @@ def first_gradient(name, net, where, x, prepare=None):
     mine, theirs = (t.collect()[layer] for t in taps)
     if where == "feature":
         scm = ScaleConversion({"g": [mine.shape[1]]}, {"g": [theirs.shape[1]]})
-        pair = scm({"g": [mine]}, {"g": [theirs]})["g"][0], theirs
+        pair = scm("g", 0, mine, theirs.shape[-2:]), theirs
     else:
         pair = images
     loss = compare(build(name), *pair, lq=x, raw=mine if where == "feature" else None)

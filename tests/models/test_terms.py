@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_plugins.features import Pair
+from kd_plugins.features import Pair, ScaleConversion
 from kd_plugins.losses import SpatialKLLoss
 from kd_plugins.models.terms import LOSS_REGISTRY, Step, Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation
@@ -118,7 +118,12 @@ def seen():
 
 def a_step(seen, view="degraded", output=None, features=None, raw=None):
     output = torch.rand(2, 3, 32, 32) if output is None else output
-    return Step(output, torch.rand(2, 3, 32, 32), raw or {}, features or {}, {view: seen})
+    return Step(output, torch.rand(2, 3, 32, 32), raw or {}, given(features or {}), {view: seen})
+
+
+def given(features):
+    """A conversion that comes to these features, whatever it is given."""
+    return lambda group, stage, raw, size: features[group][stage]
 
 
 def pairs(*layers):
@@ -139,7 +144,7 @@ def test_a_term_between_outputs_sees_both_images(seen):
 
 def test_a_term_between_features_is_the_sum_over_stages(seen):
     mine = [torch.rand(2, 4, 4, 4), torch.rand(2, 4, 32, 32)]
-    term = Term("t", Plain(loss_weight=3.0), ("encoder",), "degraded", pairs("latent", "level1"))
+    term = Term("t", Plain(loss_weight=3.0), ("encoder",), "degraded", {"encoder": pairs("latent", "level1")})
     assert term(a_step(seen, features={"encoder": mine, "decoder": []}, raw=raw("latent", "level1"))) == 6
     assert [student is feature for (student, _), feature in zip(term.loss.seen, mine, strict=True)] == [True, True]
     assert term.loss.seen[0][1] is seen.features["latent"] and term.loss.seen[1][1] is seen.features["level1"]
@@ -157,19 +162,42 @@ def test_a_term_between_several_groups_is_the_sum_over_their_stages(seen):
 @pytest.mark.parametrize(("layer", "side", "stride"), [("level1", 32, 1), ("level2", 32, 2), ("latent", 32, 8), ("level1", 8, 1)])
 def test_stride_is_told_to_losses_that_take_it_and_is_one_for_a_map_larger_than_the_image(seen, layer, side, stride):
     step = a_step(seen, "clean", torch.rand(2, 3, side, side), {"encoder": [seen.features[layer]]}, raw(layer))
-    assert Term("t", Strided(), ("encoder",), "clean", pairs(layer))(step) == stride
-    assert Term("t", Plain(), ("encoder",), "clean", pairs(layer))(step) == 1
+    assert Term("t", Strided(), ("encoder",), "clean", {"encoder": pairs(layer)})(step) == stride
+    assert Term("t", Plain(), ("encoder",), "clean", {"encoder": pairs(layer)})(step) == 1
 
 
-def test_stages_that_do_not_match_are_an_error(seen):
-    with pytest.raises(ValueError, match="shorter|longer"):
-        Term("t", Plain(), ("encoder",), "clean", pairs("level1"))(a_step(seen, "clean", features={"encoder": []}))
+@pytest.mark.parametrize("loss", ["BrisqueFeatureLoss", "CrossNetAttentionLoss"])
+def test_of_a_stage_seen_through_a_window_that_alone_is_converted(seen, loss):
+    scm = ScaleConversion({"encoder": [2]}, {"encoder": [4]})
+    sizes, values, gradients = [], [], []
+    for through in (True, False):
+        own = {"my_level1": torch.rand(2, 2, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()}
+        step = a_step(seen, raw=own)
+        step.convert = lambda *args: sizes.append(args[3]) or scm(*args)
+        term = build_terms({"t": {"type": loss, "between": "encoder"}}, {"encoder": pairs("level1")}, CPU)["t"]
+        size = term.window
+        term.window = term.window if through else None  # else the loss takes its window itself, of the converted whole
+        torch.manual_seed(0)
+        values.append(term(step))
+        gradients.append(torch.autograd.grad(values[-1], own["my_level1"])[0])
+    assert sizes == [(size, size), (32, 32)]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*gradients)
+
+
+def test_whole_features_are_converted_once_for_all_terms(seen):
+    calls = []
+    step = a_step(seen, raw={"my_latent": seen.features["latent"]})
+    step.convert = lambda group, stage, x, size: calls.append((group, stage)) or x
+    for name in ("a", "b"):
+        Term(name, Plain(), ("encoder",), "degraded", {"encoder": pairs("latent")})(step)
+    assert calls == [("encoder", 0)]
 
 
 def test_a_loss_gets_the_students_own_feature_or_the_degraded_input_where_it_asks(seen):
     own = raw("latent")
     step = a_step(seen, features={"encoder": [seen.features["latent"]]}, raw=own)
-    assert Term("t", WithRaw(), ("encoder",), "degraded", pairs("latent"))(step) == own["my_latent"].sum()
+    assert Term("t", WithRaw(), ("encoder",), "degraded", {"encoder": pairs("latent")})(step) == own["my_latent"].sum()
     step = a_step(seen)
     assert Term("t", WithInput(), ("output",), "degraded")(step) == (step.output - step.lq).abs().sum()
 
@@ -177,7 +205,7 @@ def test_a_loss_gets_the_students_own_feature_or_the_degraded_input_where_it_ask
 @pytest.mark.parametrize(("loss", "between", "lacks"), [(WithRaw, "output", "raw"), (WithInput, "encoder", "lq")])
 def test_what_a_term_does_not_have_is_refused_when_it_is_built(loss, between, lacks):
     with pytest.raises(ValueError, match=f"between: {between}: the loss needs '{lacks}'"):
-        Term("t", loss(), (between,), "degraded", pairs("latent"))
+        Term("t", loss(), (between,), "degraded", {"encoder": pairs("latent")})
 
 
 # ------------------------------------------------------------------------------------------------ trust and fades
@@ -209,7 +237,7 @@ def test_a_term_between_features_counts_by_the_same_mask_at_their_size(seen):
     blocks = {"fit": {"type": "MSELoss", "between": "encoder", "trust": {"window": 1}}}
     term = build_terms(blocks, {"encoder": pairs(*layers)}, CPU)["fit"]
     step, _ = half_trusted(seen)
-    step.features, step.raw = {"encoder": features}, raw(*layers)
+    step.convert, step.raw = given({"encoder": features}), raw(*layers)
     value = term(step)
     halves = [feature.shape[-1] // 2 for feature in features]
     expected = [
@@ -229,7 +257,7 @@ def test_a_students_own_feature_of_another_width_is_masked_in_its_gradient(seen,
     step, _ = half_trusted(seen)
     step.raw = own
     reads = loss == "CrossNetAttentionLoss"
-    step.features = {"encoder": [torch.rand(2, 4, 16, 16) if reads else own["my_level2"]]}
+    step.convert = given({"encoder": [torch.rand(2, 4, 16, 16)]}) if reads else None
     free, trusted = (build_terms({"t": {**block, **more}}, groups, CPU)["t"] for more in ({}, {"trust": {"window": 1}}))
     values = []
     for term in (free, trusted):
