@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugins.arguments import Above, AtLeast, checked
-from kd_plugins.extractors.nss import as_float, block_mean, compare_products, full_precision, mscn, product_moments
+from kd_plugins.extractors.nss import as_float, block_mean, full_precision, mscn, product_statistics
 from kd_plugins.extractors.registry import EXTRACTOR_REGISTRY
 
 # Smallest map that is halved for the second scale: below, its window would see nothing but borders.
@@ -99,7 +99,7 @@ class BrisqueExtractor(nn.Module):
             To be compared by mean absolute difference: ``structure1``, ``structure2`` (N, C), ``statistics1``,
             ``statistics2`` (18, N, C) and ``colour`` (2, N, C, H, W). Structure is a student's mean absolute difference
             to the teacher's dense maps, so a teacher's is zero. For a teacher also what its students are described
-            against: ``mscn1``, ``mscn2`` and ``scale``.
+            against: ``products1``, ``products2`` and ``scale``.
 
         Raises:
             ValueError: x is not (N, C, H, W), or the reference was not made by this extractor.
@@ -117,13 +117,15 @@ class BrisqueExtractor(nn.Module):
             if number == 2:
                 x = block_mean(x, 2, 2)
             normalised, mean, deviation, scale = mscn(x, scale, self.c)
-            if reference is None:
-                out[f"mscn{number}"] = normalised
-            if weights["structure"]:
-                theirs = normalised if reference is None else reference[f"mscn{number}"].to(x.dtype)
-                out[f"structure{number}"] = compare_products(normalised, theirs) * weights["structure"]
-            if weights["statistics"]:
-                out[f"statistics{number}"] = closed_form_statistics(product_moments(normalised)) * weights["statistics"]
+            if weights["structure"] or weights["statistics"]:
+                theirs = None if reference is None else reference[f"products{number}"].to(x.dtype)
+                moments, distance, products = product_statistics(normalised, theirs)
+                if reference is None:
+                    out[f"products{number}"] = products
+                if weights["structure"]:
+                    out[f"structure{number}"] = distance * weights["structure"]
+                if weights["statistics"]:
+                    out[f"statistics{number}"] = closed_form_statistics(moments) * weights["statistics"]
             if weights["colour"] and number == scales:
                 out["colour"] = torch.stack((mean, deviation)) * (weights["colour"] / scale)
         if reference is None and scale is not None:
@@ -135,7 +137,7 @@ def closed_form_statistics(moments: Tensor) -> Tensor:
     """The 18 numbers of BRISQUE for each channel, from moments instead of fits [ours].
 
     Args:
-        moments: Of MSCN and its products, (4, 5, N, C): see `product_moments`.
+        moments: Of MSCN and its products, (4, 5, N, C): see `product_statistics`.
 
     Returns:
         (18, N, C): five moment ratios E|p|² / (E p² + 0.01); the variance of MSCN; for the four products the mean,

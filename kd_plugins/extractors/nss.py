@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kd_plugins import distributed
 
 WINDOW = 7
 SIGMA = 7 / 6
 _SCHARR = (3 / 16, 10 / 16, 3 / 16)
+_BORDER = (1, 1, 0, 1)  # left, right, above, below: where neighbours are missing
 
 
 def gaussian_window(size: int = WINDOW, sigma: float = SIGMA, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -136,46 +140,65 @@ def gradient_magnitude(x: Tensor, scale: Tensor, eps: float = 1e-2) -> Tensor:
     return (dx * dx + dy * dy + least * least).sqrt() - least
 
 
-def _products(maps: Tensor) -> list[Tensor]:
-    """Maps, and their products with the neighbours at the right (H), below left (D2), below (V) and below right (D1)."""
-    return [
-        maps,
-        maps[..., :-1] * maps[..., 1:],
-        maps[..., :-1, 1:] * maps[..., 1:, :-1],
-        maps[..., :-1, :] * maps[..., 1:, :],
-        maps[..., :-1, :-1] * maps[..., 1:, 1:],
-    ]
+def product_statistics(maps: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Moments of MSCN maps and of their products with four neighbours, and their distance from those of another feature.
 
-
-def _means(values: list[Tensor]) -> Tensor:
-    """Means over the positions of the first map; where a product has no neighbour it counts as 0, as in OpenCV."""
-    positions = values[0].shape[-2] * values[0].shape[-1]
-    return torch.stack([value.sum((-2, -1)) for value in values]) / positions
-
-
-def product_moments(maps: Tensor) -> Tensor:
-    """Moments of MSCN maps and of their products with four neighbours.
+    The products are with the neighbours at the right (H), below left (D2), below (V) and below right (D1); where there is none they
+    are 0, as in OpenCV.
 
     Args:
         maps: (N, C, H, W).
+        reference: the products of the other feature; None for the distance 0.
 
     Returns:
-        (4, 5, N, C): means over the positions of p, |p|, p² and max(p, 0)², of p: the map itself, and its products (`_products`).
+        The moments (4, 5, N, C), means over the positions of p, |p|, p² and max(p, 0)², p being the map itself and its products;
+        the distance (N, C), the mean of |p - reference| over those five and all positions; and the products (5, N, C, H, W),
+        without gradient.
     """
-    products = _products(maps)
-    kinds = (torch.Tensor.abs, torch.square, lambda p: p.clamp_min(0).square())
-    return torch.stack([_means(products), *(_means([kind(p) for p in products]) for kind in kinds)])
+    return _ProductStatistics.apply(maps, reference)  # type: ignore[return-value]
 
 
-def compare_products(maps: Tensor, others: Tensor) -> Tensor:
-    """Distance between two features' MSCN maps and products.
+def _neighbours(padded: Tensor) -> list[Tensor]:
+    """Of maps with a border at the left, the right and below: at each position its right, below left, below, below right."""
+    return [padded[..., :-1, 2:], padded[..., 1:, :-2], padded[..., 1:, 1:-1], padded[..., 1:, 2:]]
 
-    Args:
-        maps: (N, C, H, W).
-        others: as maps.
 
-    Returns:
-        (N, C): the mean absolute difference over the map, its four products and all positions.
-    """
-    pairs = zip(_products(maps), _products(others), strict=True)
-    return _means([(mine - theirs).abs() for mine, theirs in pairs]).mean(0)
+class _ProductStatistics(torch.autograd.Function):
+    """By hand: autograd would keep some forty maps, and pass through each of them, where two are enough."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        products = maps.new_empty(5, *maps.shape)
+        products[0] = maps
+        for product, neighbour in zip(products[1:], _neighbours(F.pad(maps, _BORDER)), strict=True):
+            torch.mul(maps, neighbour, out=product)
+        flat = products.flatten(3)
+        right = flat.clamp_min(0)
+        mean, positive = flat.mean(-1), right.mean(-1)
+        square, right = (torch.linalg.vector_norm(x, dim=-1).square() / x.shape[-1] for x in (flat, right))
+        distance, sign = maps.new_zeros(maps.shape[:2]), None
+        if reference is not None:
+            difference = products - reference
+            sign = difference.sign() if ctx.needs_input_grad[0] else None
+            distance = difference.abs_().flatten(3).mean(-1).mean(0)
+        ctx.save_for_backward(products, sign)
+        ctx.mark_non_differentiable(products)
+        return torch.stack((mean, 2 * positive - mean, square, right)), distance, products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        products, sign = ctx.saved_tensors
+        maps = products[0]
+        mean, size, square, right = (grads[0] / maps[0, 0].numel())[..., None, None]
+        grad = torch.addcmul(mean, products, 2 * square)
+        grad.addcmul_(products.sign(), size).addcmul_(products.clamp_min(0), 2 * right)
+        if sign is not None:
+            grad.addcmul_(sign, grads[1][..., None, None] / (5 * maps[0, 0].numel()))
+        padded = F.pad(grad[0], _BORDER)  # a product's gradient goes to the position and to its neighbour
+        middle = padded[..., :-1, 1:-1]
+        values, places = _neighbours(F.pad(maps, _BORDER)), _neighbours(padded)
+        for product, value, place in zip(grad[1:], values, places, strict=True):
+            middle.addcmul_(product, value)
+            place.addcmul_(product, maps)
+        return middle, None

@@ -81,8 +81,17 @@ def test_structure_is_that_of_the_dense_products():
     expected = (dense(maps) - dense(others)).abs().mean((0, 3, 4))
     dense_maps = dense(maps)
     moments = torch.stack((dense_maps, dense_maps.abs(), dense_maps**2, dense_maps.clamp_min(0) ** 2)).mean((-1, -2))
-    torch.testing.assert_close(nss.compare_products(maps, others), expected)
-    torch.testing.assert_close(nss.product_moments(maps), moments)
+    found = nss.product_statistics(maps, nss.product_statistics(others)[2])
+    for value, wanted in zip(found, (moments, expected, dense_maps), strict=True):
+        torch.testing.assert_close(value, wanted)
+
+
+def test_the_gradient_of_moments_and_distance_written_by_hand_is_right():
+    torch.manual_seed(0)
+    maps, others = torch.randn(2, 2, 3, 5, 4).double()
+    reference = nss.product_statistics(others)[2]
+    assert torch.autograd.gradcheck(lambda m: nss.product_statistics(m, reference)[:2], (maps.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda m: nss.product_statistics(m)[0], (maps,))
 
 
 def test_filter_is_the_7x7_gaussian_with_replicated_borders():
