@@ -32,21 +32,21 @@ def gaussian_kernel_distance(student: Tensor, teacher: Tensor, sigma: float) -> 
 
 
 def unit_kernel_distance(student: Tensor, teacher: Tensor, sigma: float) -> Tensor:
-    """`gaussian_kernel_distance` of features that are normalised already."""
-    return -torch.expm1((student - teacher).square().mean(1) / (-2 * sigma**2)).mean()
+    """`gaussian_kernel_distance` of normalised features; of several students, (B, N, C, H, W), one distance each."""
+    return -torch.expm1((student - teacher).square().mean(-3) / (-2 * sigma**2)).mean((-3, -2, -1))
 
 
 def unit_positions(x: Tensor, silent: Tensor | float = 0.0) -> Tensor:
     """A feature over its root mean square over channels, position by position.
 
     Args:
-        x: (N, C, H, W).
+        x: (..., C, H, W).
         silent: Added to the mean squares.
 
     Returns:
-        (N, C, H, W), of root mean square 1 at each position that is not silent.
+        As x, of root mean square 1 at each position that is not silent.
     """
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + silent)
+    return x * torch.rsqrt(x.square().mean(-3, keepdim=True) + silent)
 
 
 def silent_square(teacher: Tensor) -> Tensor:
@@ -96,6 +96,9 @@ def spatial_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor
         (N, C, H, W).
     """
     query = query / divisor
+    if not value.is_cuda and value.shape[-2:].numel() <= _SMALL and max(value.shape[-2:]) <= (window or _SMALL):
+        q, k, v = (x.flatten(2) for x in (query, key, value))  # one window, as it lies
+        return torch.bmm(v, torch.softmax(torch.bmm(q.mT, k), dim=-1).mT).view_as(value)
     columns = window_runs(value.shape[-1], window)
     rows = []
     for top, down, height in window_runs(value.shape[-2], window):

@@ -133,23 +133,28 @@ class CrossNetAttentionLoss(nn.Module):
             return self.loss_weight * self._total(student, teacher, raw)
 
     def _total(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Tensor:
-        return torch.stack(list(self._distances(student, teacher, raw))).sum()
-
-    def _distances(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Iterator[Tensor]:
-        """The weighted distance of each branch that is in use."""
         silent = silent_square(teacher)
-        target, mine = unit_positions(teacher, silent), unit_positions(student, silent)
+        target = unit_positions(teacher, silent)
+        answers = dict(self._answers(student, teacher, raw, target, silent))
+        distances = unit_kernel_distance(unit_positions(torch.stack(list(answers.values())), silent), target, self.sigma)
+        weighted = [self.weights[branch] * distance for branch, distance in zip(answers, distances.unbind(), strict=True)]
+        return torch.stack(weighted).sum()
+
+    def _answers(
+        self, student: Tensor, teacher: Tensor, raw: Tensor, target: Tensor, silent: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
+        """What each branch that is in use compares with the teacher's feature."""
         if self.weights["direct"]:
-            yield self.weights["direct"] * unit_kernel_distance(mine, target, self.sigma)
+            yield "direct", student
         if self.weights["channel"]:
             query, key = (target, unit_positions(raw, silent)) if self.normalise else (teacher, raw)
             answer, attention = channel_attention(query, key, raw, self._lambda("channel", teacher.shape[-2:].numel()))
             self._attention[(teacher.shape[1], raw.shape[1])] = attention[0].detach().clone()
-            yield self.weights["channel"] * unit_kernel_distance(unit_positions(answer, silent), target, self.sigma)
+            yield "channel", answer
         if self.weights["spatial"]:
-            query, key = (target, mine) if self.normalise else (teacher, student)
-            answer = spatial_attention(query, key, student, self._lambda("spatial", teacher.shape[1]), self.window)
-            yield self.weights["spatial"] * unit_kernel_distance(unit_positions(answer, silent), target, self.sigma)
+            query, key = (target, unit_positions(student, silent)) if self.normalise else (teacher, student)
+            divisor = self._lambda("spatial", teacher.shape[1])
+            yield "spatial", spatial_attention(query, key, student, divisor, self.window)
 
     def _lambda(self, branch: str, length: int) -> Tensor | float:
         fixed = self.lambdas[branch] * math.sqrt(length)
