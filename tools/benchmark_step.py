@@ -30,6 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = ("teacher forward", "student step", "history forward", "encoder passes")
 WHOLE = "whole step"
+HEAD = "| | part | ms | over the floor | CPU ms | over the floor | images/s | peak MB |\n|---|---|" + "---:|" * 6
 PUBLISHED = {
     "network_g": {"dim": 24, "num_blocks": [2, 3, 3, 4], "num_refinement_blocks": 2, "ffn_expansion_factor": 2.66},
     "teacher": {"dim": 48, "num_blocks": [4, 6, 6, 8], "num_refinement_blocks": 4, "ffn_expansion_factor": 2.66},
@@ -61,9 +62,11 @@ def main() -> None:
             args.opt = [f"options/{method}_derain.yml" for method in ("slkd", "skd", "dckd")]
             args.variants, args.threads = ["amp=bf16", "amp=bf16 compile=true"], [os.cpu_count() or 1]
             args.force_yml = [*published(Path(folder)), *args.force_yml]
+        steps = []
         for file in args.opt:
             for threads in args.threads:
-                measure(str(Path(file).resolve()), args, threads, sides, deadline)
+                steps += measure(str(Path(file).resolve()), args, threads, sides, deadline)
+    print(f"\nWhole steps:\n\n{HEAD.replace('part', 'threads')}\n" + "\n".join(steps), flush=True)
 
 
 @contextmanager
@@ -97,8 +100,8 @@ def published(folder: Path) -> list[str]:
 # -------------------------------------------------------------------------------------------------- the parent process
 
 
-def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, Path], deadline: float) -> None:
-    """Start a process for each tree and variant, let them take rounds in turn, and print the table."""
+def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, Path], deadline: float) -> list[str]:
+    """Start a process for each tree and variant, let them take rounds in turn, print the table, and return its whole steps."""
     script = str(Path(__file__).resolve())
     servers: dict[str, subprocess.Popen[str]] = {}
     for side, tree in sides.items():
@@ -130,7 +133,8 @@ def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, 
             server.kill()
             server.wait()
     print(f"\n{Path(file).name}, {threads} thread{'s' * (threads > 1)}")
-    report({name: found for name, found in rounds.items() if found})
+    method = Path(file).stem.partition("_")[0].upper()
+    return report({f"{method}, {name}": found for name, found in rounds.items() if found}, threads)
 
 
 def ask(server: "subprocess.Popen[str]") -> dict[str, Any] | None:
@@ -145,16 +149,19 @@ def ask(server: "subprocess.Popen[str]") -> dict[str, Any] | None:
     return json.loads(line) if line else None
 
 
-def report(rounds: dict[str, list[dict[str, Any]]]) -> None:
-    """The table: wall and CPU time of each part, over the floor of its own variant."""
-    print("\n| | part | ms | over the floor | CPU ms | over the floor | images/s | peak MB |\n|---|---|" + "---:|" * 6)
+def report(rounds: dict[str, list[dict[str, Any]]], threads: int) -> list[str]:
+    """Print the table, wall and CPU time of each part over the floor of its own variant; returns the rows of whole steps."""
+    print(f"\n{HEAD}")
+    steps = []
     for name, found in rounds.items():
         wall, cpu = (_medians([each[clock] for each in found]) for clock in ("wall", "cpu"))
         for part in wall:
             cells = [f"{seconds[part] * 1e3:.1f} | {seconds[part] / seconds['floor']:.2f}" for seconds in (wall, cpu)]
             images, memory = found[0]["shape"][0] / wall[part], max(each["memory"] for each in found)
             cells.append(f"{images:.1f} | {memory:.0f}" if part == WHOLE else " | ")
-            print(f"| {name}, {'x'.join(map(str, found[0]['shape']))} | {part} | {' | '.join(cells)} |", flush=True)
+            print(f"| {name} | {part} | {' | '.join(cells)} |", flush=True)
+            steps += [f"| {name} | {threads} | {' | '.join(cells)} |"] if part == WHOLE else []
+    return steps
 
 
 def _medians(times: list[dict[str, float]]) -> dict[str, float]:
