@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.models import build_model
-from basicsr.train import create_train_val_dataloader, init_tb_loggers
+from basicsr.train import create_train_val_dataloader
 from basicsr.utils import check_resume, get_root_logger, make_exp_dirs, mkdir_and_rename, set_random_seed
 
 from kd_plugins import distributed
-from kd_plugins._compat import repair_wandb
 from kd_plugins.arguments.traversal import no_entry
 from kd_plugins.atomic_files import remove_leftovers
 from kd_plugins.checks import check_file
@@ -32,6 +31,7 @@ from kd_plugins.run_options import keep_option_file, kept_file, parse_options
 from kd_plugins.tables import score_table
 from kd_plugins.training.accumulation import try_parts
 from kd_plugins.training.checkpoint_files import BadState, load_state, newest_state
+from kd_plugins.training.curves import open_curves
 from kd_plugins.training.length import resize, steps_within
 from kd_plugins.training.lock import only_run
 from kd_plugins.training.loop import Loop
@@ -75,9 +75,7 @@ def train_pipeline(root_path: str, argv: Sequence[str] | argparse.Namespace | No
             keep_option_file(args.found, model.opt)
         distributed.broadcast_object(None)  # the folders are there
         logger = start_log(opt, "train", held)
-        if (opt["logger"].get("wandb") or {}).get("project") is not None and "debug" not in opt["name"]:
-            repair_wandb()
-        tb_logger = init_tb_loggers(opt)
+        tb_logger = open_curves(opt, resumes=resume_state is not None)
         if tb_logger:
             text = Path(kept_file(args.found, opt)).read_text(encoding="utf-8")
             tb_logger.add_text("options", f"```yaml\n{text}\n```")
