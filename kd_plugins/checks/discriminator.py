@@ -20,16 +20,28 @@ def check_discriminator(findings: Findings, opt: Mapping[str, Any]) -> None:
             findings.warning(("network_d",), "without `train: gan_opt` it is not built")
         return
     for path, value in ((("network_d",), opt.get("network_d")), (("train", "optim_d"), train.get("optim_d"))):
-        if not value:
+        if not value and not findings.has_error(path):
             findings.error(path, "missing, train:gan_opt needs it")
     name = mapping(train["gan_opt"]).get("type")
     judges = [kind for kind, loss in LOSS.entries.items() if _judges(loss)]
     if str(name) in LOSS.entries and name not in judges:
         said = f"{show(name)}, no loss of a discriminator, expected {' or '.join(judges)}"
         findings.error(("train", "gan_opt", "type"), said)
-    first, total = train.get("net_d_init_iters"), train.get("total_iter")
-    if isinstance(first, (int, float)) and isinstance(total, (int, float)) and first >= total:
-        findings.error(("train", "net_d_init_iters"), f"{show(first)}, expected less than total_iter, {total}")
+    _check_turns(findings, train)
+
+
+def _check_turns(findings: Findings, train: Mapping[str, Any]) -> None:
+    """Report a run that ends before the student's first step."""
+    keys = ("net_d_init_iters", "net_d_iters", "total_iter")
+    alone, every, total = (train.get(key) or least for key, least in zip(keys, (0, 1, 0), strict=True))
+    if not total or any(findings.has_error(("train", key)) for key in keys):
+        return
+    if alone >= total:
+        findings.error(("train", keys[0]), f"{show(alone)}, expected less than total_iter, {total}")
+    elif (step := (alone // every + 1) * every) > total:
+        findings.error(
+            ("train", keys[1]), f"{show(every)}, the student's first step would be {step:g}, and the run ends at {total}"
+        )
 
 
 def _judges(loss: Any) -> bool:

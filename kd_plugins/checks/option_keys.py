@@ -11,7 +11,7 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import METRIC_REGISTRY, MODEL_REGISTRY
 
-from kd_plugins.arguments import Above, AtLeast, AtMost, Flag, OwnName, Text, Threads
+from kd_plugins.arguments import Above, AtLeast, AtMost, Flag, MultipleOf, OwnName, Text, Threads
 from kd_plugins.arguments.block_specs import NOTHING, WARNING, Block, Named, Spec, house_of, signature_block, spec_of
 from kd_plugins.checks.basicsr_forks import FORKS, RENAMED
 from kd_plugins.checks.datasets import DATASETS
@@ -60,8 +60,8 @@ _TRAIN: dict[str, Spec] = {
     "pixel_opt": LOSS,
     "perceptual_opt": LOSS,
     "gan_opt": LOSS,
-    "net_d_iters": Annotated[float | None, AtLeast(1)],
-    "net_d_init_iters": NotNegative,
+    "net_d_iters": Annotated[float | None, AtLeast(1), MultipleOf(1)],
+    "net_d_init_iters": Annotated[float | None, AtLeast(0), MultipleOf(1)],
 }
 _TRAIN_OURS: dict[str, Spec] = {
     "distill": Block("distill", every=TERM),

@@ -38,6 +38,13 @@ def _check_folder(findings: Findings, path: Path, cache: Any) -> None:
     if not isinstance(folder, str):  # said by its type
         return
     file = expand(folder).absolute()
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):  # it is made
+        pass
+    except (OSError, ValueError) as error:  # a name of 1000 letters, or with a null in it
+        findings.error(path, f"{show(folder)}, no folder can have this name: {getattr(error, 'strerror', None) or error}")
+        return
     there = next(place for place in (file, *file.parents) if place.exists())
     if not there.is_dir():
         findings.error(path, f"{show(folder)}, {there} is a file, expected a folder")

@@ -53,8 +53,8 @@ def _crops(train: Mapping[Any, Any]) -> bool:
 def _check_accumulation(findings: Findings, opt: Mapping[str, Any], stages: Sequence[CropStage]) -> None:
     train = mapping(opt.get("train"))
     batches = [stage.block.get("batch_size_per_gpu") for stage in stages]
-    if not isinstance(train.get("accumulate", 1), int):
-        return  # said by its type
+    if findings.has_error(("train", "accumulate")):
+        return
     for batch in dict.fromkeys(size for size in batches if isinstance(size, int)):
         try:
             part_size(train, batch)

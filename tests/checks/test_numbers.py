@@ -72,3 +72,31 @@ def test_a_users_own_notes_may_be_anything(check):
 )
 def test_tiles_that_cannot_be_are_refused(check, entry, said):
     assert any(said in line for line in check(GOOD, entry))
+
+
+GAN, SOLVER = "train:gan_opt={type: GANLoss, gan_type: vanilla}", "train:optim_d={type: Adam, lr: 1}"
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (["train:accumulate=-1"], "train:accumulate: -1, expected a whole number of at least 1"),
+        ([GAN, SOLVER, "network_d=0"], "network_d: 0, expected {type: a registered architecture"),
+        (["train:net_d_iters=1.5"], "train:net_d_iters: 1.5, expected a number of at least 1 and divisible by 1"),
+        (
+            [
+                GAN,
+                "network_d={type: UNetDiscriminatorSN, num_in_ch: 3}",
+                "train:optim_d={type: Adam, lr: 1}",
+                "train:net_d_iters=401",
+            ],
+            "train:net_d_iters: 401, the student's first step would be 401, and the run ends at 400",
+        ),
+        (["train:net_d_init_iters=.inf"], "train:net_d_init_iters: inf, expected a number of at least 0"),
+        ([f"teacher:cache={'x' * 999}"], "no folder can have this name: File name too long"),
+        (['teacher:cache="a\\0b"'], "no folder can have this name: embedded null byte"),
+    ],
+)
+def test_a_wrong_value_has_one_sentence(check, entries, said):
+    (line,) = [line for line in check(GOOD, *entries) if not line.endswith("(a warning)")]
+    assert said in line
