@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from kd_plugins.extractors.vgg import LAYERS
 from kd_plugins.features import Pair
-from kd_plugins.models.terms import VIEWS, Step, build_terms
+from kd_plugins.models.step import Step
+from kd_plugins.models.terms import VIEWS, build_terms
 from kd_plugins.options import read_options
 from kd_plugins.teachers import Observation
 

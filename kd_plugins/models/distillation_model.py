@@ -18,9 +18,10 @@ from kd_plugins.models.adversarial import build_adversary, real_images, train_bo
 from kd_plugins.models.dry_run import example_input, try_student
 from kd_plugins.models.memory_layout import choose_layout
 from kd_plugins.models.sanity_check import sanity_check
+from kd_plugins.models.step import Step
 from kd_plugins.models.student_init import start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
-from kd_plugins.models.terms import Step, Term, build_terms, merge_terms
+from kd_plugins.models.terms import Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, observe, zoom_in
 from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.teachers.program_files import Program

@@ -8,7 +8,8 @@ from torch import nn
 
 from kd_plugins.features import Pair, ScaleConversion
 from kd_plugins.losses import SpatialKLLoss
-from kd_plugins.models.terms import LOSS_REGISTRY, Step, Term, build_terms, merge_terms
+from kd_plugins.models.step import Step
+from kd_plugins.models.terms import LOSS_REGISTRY, Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation
 
 CPU = torch.device("cpu")
