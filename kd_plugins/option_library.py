@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from kd_plugins.messages import choose
 
@@ -19,12 +19,15 @@ def bundled_option_files() -> dict[str, Path]:
 
 def find_option_file(text: str) -> str:
     """The option file that is meant: what is there, else the bundled one of this name, else the text as it is."""
-    return text if Path(text).exists() else str(bundled_option_files().get(text, text))
+    is_there = Path(text).exists() and not Path(text).is_dir()
+    return text if is_there else str(bundled_option_files().get(text, text))
 
 
 def unknown_name(name: str) -> str:
     """That there is no bundled option file of this name, and which is near."""
-    return f"no bundled option file; {choose(name.removesuffix('.yml'), bundled_option_files())}"
+    name, names = name.removesuffix(".yml"), bundled_option_files()
+    same = [known for known in names if PurePath(known).name == PurePath(name).name]  # with, or without, the folder
+    return f"no bundled option file; nearest: {', '.join(same)}" if same else f"no bundled option file; {choose(name, names)}"
 
 
 def bundled_option_file(name: str) -> Path:

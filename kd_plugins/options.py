@@ -166,7 +166,8 @@ def _load(file: str, named: str, depth: int) -> OptionFile:
     """Read a file alone."""
     own = OptionFile(file, {})
     if not osp.isfile(file):
-        raise OptionError(f"{named}: no such file (looked from {osp.abspath(osp.curdir)}), and {unknown_name(file)}")
+        found = "a folder" if osp.isdir(file) else f"no such file (looked from {osp.abspath(osp.curdir)})"
+        raise OptionError(f"{named}: {found}, and {unknown_name(file)}")
     try:
         with open(file, encoding="utf-8") as stream:
             loader = Loader(stream)

@@ -134,6 +134,13 @@ def _check_weights(findings: Findings, path: Path, members: Any) -> None:
 
 def _check_schedule(findings: Findings, train: Mapping[Any, Any]) -> None:
     schedule, total = mapping(train.get("scheduler")), train.get("total_iter")
+    turn, warmup = schedule.get("T_max"), train.get("warmup_iter")
+    if isinstance(total, (int, float)):
+        if isinstance(turn, (int, float)) and turn < total:
+            said = f"{show(turn)}, and total_iter is {show(total)}: the learning rate rises again after iteration {show(turn)}"
+            findings.warning(("train", "scheduler", "T_max"), said)
+        if isinstance(warmup, (int, float)) and warmup >= total:
+            findings.warning(("train", "warmup_iter"), f"{show(warmup)}, and the run ends at {show(total)}, before it is warm")
     key, default = _RESTARTS.get(SCHEDULERS.get(str(schedule.get("type"))), (None, ()))
     if key is None:
         return

@@ -45,6 +45,9 @@ def _place(opt: Mapping[str, Any], index: int) -> Path:
 
 def check_stages(findings: Findings, opt: Mapping[str, Any], stages: Sequence[CropStage]) -> None:
     """Report stages of the training data that a run never comes to, or comes to with images that are too small for them."""
+    for name, block in mapping(opt.get("datasets")).items():
+        if name != "train" and (idle := [key for key in (STAGES, *RESTORMER) if key in mapping(block)]):
+            findings.warning(("datasets", str(name), idle[0]), "only datasets:train has stages; it has no effect")
     total, crops = mapping(opt.get("train")).get("total_iter"), [stage.crop for stage in stages]
     if len(stages) < 2:
         return

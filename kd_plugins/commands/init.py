@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name:40s} {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
         return 0
     source = bundled_option_file(args.name)
-    text = text_saying(read_option_file(str(source)).opt, source.read_text(encoding="utf-8"))  # its bases stay behind
-    target = Path(args.output or f"{source.stem}.yml")
+    target, opt = Path(args.output or f"{source.stem}.yml"), read_option_file(str(source)).opt
+    text = text_saying(opt, source.read_text(encoding="utf-8"))  # its bases stay behind
+    text = text.replace(f" options/{args.name}.yml", f" {target}", 1)  # in the command at its head
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -40,5 +41,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{target} is there already: expected another -o FILE") from None
     except OSError as error:
         raise ValueError(f"{target}: cannot be written: {error.strerror}") from None
-    print(f"{target}: `basicsr train -opt {target}`")
+    command = f"basicsr {'train' if 'train' in opt else 'test'} -opt {target}"
+    print(f"{target}: {f'`{command}`' if 'model_type' in opt else 'its first lines say how it is used'}")
     return 0

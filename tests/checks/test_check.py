@@ -256,6 +256,18 @@ def test_an_option_that_cannot_be_used_is_refused(check, entry, said):
     assert any(said in line for line in check(GOOD, entry))
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("train:total_iter=500", "T_max: 400, and total_iter is 500: the learning rate rises again after iteration 400"),
+        ("train:warmup_iter=400", "train:warmup_iter: 400, and the run ends at 400, before it is warm"),
+    ],
+)
+def test_a_schedule_that_does_not_go_with_the_run_is_a_warning(check, entry, said):
+    assert any(said in line for line in check(GOOD, entry, code=0))
+    assert not any("T_max" in line or "warmup" in line for line in check(GOOD, code=0))
+
+
 def test_the_blocks_that_a_method_reads_are_checked(check):
     block = "dckd={histry: {}, negatives: {count: few}, tokenizer: {weights: none.ckpt}}"
     lines = "\n".join(check(GOOD, "model_type=DCKDModel", "train:distill={kl: ~}", block))

@@ -56,6 +56,11 @@ def test_a_stage_that_the_run_never_comes_to_is_a_warning(check):
     assert "datasets:train:stages: stage 2 begins after iteration 200, and the run ends at 100" in line
 
 
+def test_stages_of_other_data_than_training_data_are_a_warning(check):
+    said = check(GOOD, "datasets:val:stages=[{until: 9, gt_size: 48}, {gt_size: 64}]", code=0)
+    assert any("datasets:val:stages: only datasets:train has stages; it has no effect" in line for line in said)
+
+
 def test_the_crops_of_later_stages_are_held_to_the_heads_of_the_images(check):
     Path("small").mkdir()
     for name, height in (("a", 40), ("b", 60), ("c", 80)):
