@@ -65,8 +65,9 @@ def check_evaluation(findings: Findings, opt: Mapping[str, Any], model: Any, is_
     if not phases and mapping(opt.get("datasets")):
         findings.error(("datasets",), "nothing to score beside the training data, expected val or test")
     given, latest = mapping(opt.get("path")).get("pretrain_network_g"), _latest(name, root_path)
-    if given and _trains(opt) and latest:
-        findings.warning(("path", "pretrain_network_g"), f"{show(given)} is scored, where the training began, and not {latest}")
+    if given and _trains(opt) and latest and osp.realpath(osp.expanduser(str(given))) != osp.realpath(latest):
+        said = f"{show(given)}, from which the training began, is scored, and not what it left, {latest}"
+        findings.warning(("path", "pretrain_network_g"), said)
     if given or latest or _brings_weights(opt) or model is None:
         return
     known = issubclass(model, (SRModel, RestorationModel)) or house_of(model) == UPSTREAM  # others may load their weights elsewhere

@@ -17,6 +17,7 @@ from kd_plugins.report.logs import read_course
 from kd_plugins.report.measure import compare
 from kd_plugins.report.page import Findings, render_family, render_run, tiles
 from kd_plugins.report.runs import Run, measure_costs, restorers
+from kd_plugins.terminal import status
 
 
 def write_report(
@@ -86,7 +87,8 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
     found = Findings(run.name, _relative(run.home, base), read_course(run.folder), comparisons, {})
     found.notes, found.precisions = run.notes, precisions
     side = RESTORED // student.scale
-    found.costs, found.measured_at = measure_costs(run, (side, side)), f"{side}x{side}"
+    with status(f"Timing the networks of {run.name}"):
+        found.costs, found.measured_at = measure_costs(run, (side, side)), f"{side}x{side}"
     found.device = _device_name(run.device)
     found.options, found.has_teacher = run.file.read_text(encoding="utf-8"), teacher is not None
     return found

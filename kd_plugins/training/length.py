@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -115,9 +116,10 @@ def steps_within(seconds: float, opt: Mapping[str, Any], build: Build, key: str)
     own = int((_SHARE * seconds - spent) / pace.step), pace, spent
     steps, pace, spent = min(distributed.all_gather_objects(own))  # the slowest process
     if steps < _LEAST:
-        least = (spent + _LEAST * pace.step) / _SHARE
+        least = math.ceil((spent + _LEAST * pace.step) / _SHARE)
         raise ValueError(
-            f"{key}: {seconds:g} seconds: the start takes {spent:.0f} of them, a step {pace.step:.2f}, expected {least:.0f} or more"
+            f"{key}: {seconds:g} seconds, and the start takes {spent:.0f} seconds, a step {pace.step:.2f}; expected at least "
+            f"{least} seconds ({math.ceil(100 * least / 60) / 100:g} minutes)"
         )
     return steps, pace.step
 

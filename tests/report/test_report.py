@@ -1,6 +1,7 @@
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,12 @@ document.body.dataset.wide = document.documentElement.scrollWidth - document.doc
 """
 
 
-def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys):
+def test_a_page_tells_all_of_a_run_and_works_in_a_browser(run, tmp_path, capsys, monkeypatch):
+    waited = []
+    monkeypatch.setattr("kd_plugins.report.make.status", lambda text: waited.append(text) or nullcontext())
     assert main(["report", "tiny"]) == 0
     page = run / "report.html"
-    assert str(page) in capsys.readouterr().out
+    assert str(page) in capsys.readouterr().out and waited == ["Timing the networks of tiny"]
     text = page.read_text()
     for words in (
         "against its teacher",

@@ -82,7 +82,8 @@ def test_total_iter_comes_first_where_it_fits_and_too_short_a_time_is_refused(ti
     timed["name"] = "hurried"
     assert main(["train", "-opt", write(timed), "--force_yml", "train:max_minutes=10"]) == 2
     assert (
-        "train:max_minutes: 600 seconds: the start takes 0 of them, a step 500.00, expected 5556 or more" in capsys.readouterr().err
+        "train:max_minutes: 600 seconds, and the start takes 0 seconds, a step 500.00; expected at least "
+        "5556 seconds (92.6 minutes)" in capsys.readouterr().err
     )
     assert not Path("experiments/hurried").exists()
 

@@ -36,9 +36,12 @@ def test_a_training_file_scores_what_its_training_left_on_its_validation_sets(tr
     assert main(["test", "-opt", file, "--force_yml", "path:strict_load_g=true"]) == 0
 
     start = copy.deepcopy(training)
-    start["path"]["pretrain_network_g"] = str(latest)
-    assert main(["test", "-opt", write(start)]) == 0
-    assert "is scored, where the training began, and not " in capfd.readouterr().err
+    for weights, is_another in ((latest, False), (latest.rename("start.pth"), True)):
+        torch.save({"params": student}, latest)
+        start["path"]["pretrain_network_g"] = str(weights)
+        assert main(["test", "-opt", write(start)]) == 0
+        said = capfd.readouterr().err
+        assert (f"'{weights}', from which the training began, is scored, and not what it left, " in said) == is_another
 
 
 @pytest.mark.parametrize("phase", ["train", "val", "test"])
