@@ -268,5 +268,5 @@ def test_features_cannot_be_transformed_back(options, build):
 
 def test_wrong_transforms_are_named(options, build):
     options["train"]["transforms"] = {"rotate": 0.5}
-    with pytest.raises(ValueError, match="train:transforms: .*'rotate'"):
+    with pytest.raises(ValueError, match="train:transforms:rotate: 0.5, .* nearest"):
         build(options)

@@ -175,7 +175,7 @@ def test_a_second_run_on_a_bounded_number_of_crops_pays_no_teacher(options, writ
     (tmp_path / "file").touch()
     assert main(["check", "-opt", write({**options, "teacher": {**options["teacher"], "cache": str(tmp_path / "file/kept")}})]) == 2
     assert "file is a file, expected a folder" in capsys.readouterr().err
-    assert main(["check", "-opt", write({**options, "teacher": {**options["teacher"], "cache": "~no_such_user/kept"}})]) == 0
+    assert main(["check", "-opt", write({**options, "teacher": {**options["teacher"], "cache": "~no_such_user/kept"}})]) == 2
     weights = []
     for name in ("first", "second"):
         assert main(["train", "-opt", write({**copy.deepcopy(options), "name": name})]) == 0
