@@ -224,7 +224,7 @@ def test_a_file_of_nafnet_is_refused_with_every_reason(check):
         COMMON.replace("MODEL", "ImageRestorationModel").replace("type: L1Loss", "type: PSNRLoss").replace("use_hflip", "use_flip")
     )
     text = text.replace(
-        "CosineAnnealingRestartLR, periods: [250000, 250000], restart_weights: [1, 1]", "TrueCosineAnnealingLR, T_max: 400000"
+        "CosineAnnealingRestartLR, periods: [250000, 250000], restart_weights: [1, 1]", "TrueCosineAnnealingLR, T_max: 500000"
     )
     text = text.replace("  val_freq", "  grids: true\n  crop_size_h_ratio: 0.5\n  crop_size_w: 256\n  max_minibatch: 8\n  val_freq")
     code, errors, warnings = check(text)
