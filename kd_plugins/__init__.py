@@ -24,6 +24,7 @@ def register() -> None:
     from kd_plugins import archs, data, extractors, losses, metrics, models  # noqa: F401
 
 
+_startup.share_cores()
 _command = _startup.command_line()
 if _command is None:
     register()

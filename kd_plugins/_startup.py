@@ -29,6 +29,16 @@ def command_line() -> list[str] | None:
     return words[1:] if is_script else None
 
 
+def share_cores() -> None:
+    """Let OpenMP's threads sleep soon where they wait for one another, unless the environment says how they wait.
+
+    By default they spin for milliseconds: on a busy machine they hold the very core that the thread they wait for needs, and a step
+    takes twenty times as long (docs/performance.md). GNU's OpenMP reads this when PyTorch is imported.
+    """
+    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
 def catch_signals() -> None:
     """End with exit code 75 where a scheduler stops a training, as it would later on; the training takes over when it begins."""
     for number in SIGNALS:
