@@ -12,6 +12,7 @@ from kd_plugins.arguments.block_specs import house_of
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.network_sources import sources_of
 from kd_plugins.checks.option_keys import UPSTREAM
+from kd_plugins.home import expand
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
 from kd_plugins.training import tiling
@@ -65,7 +66,7 @@ def check_evaluation(findings: Findings, opt: Mapping[str, Any], model: Any, is_
     if not phases and mapping(opt.get("datasets")):
         findings.error(("datasets",), "nothing to score beside the training data, expected val or test")
     given, latest = mapping(opt.get("path")).get("pretrain_network_g"), _latest(name, root_path)
-    if given and _trains(opt) and latest and osp.realpath(osp.expanduser(str(given))) != osp.realpath(latest):
+    if given and _trains(opt) and latest and osp.realpath(expand(str(given))) != osp.realpath(latest):
         said = f"{show(given)}, from which the training began, is scored, and not what it left, {latest}"
         findings.warning(("path", "pretrain_network_g"), said)
     if given or latest or _brings_weights(opt) or model is None:

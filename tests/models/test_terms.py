@@ -4,13 +4,12 @@ import re
 
 import pytest
 import torch
+from made_steps import a_step, pairs, raw
 from torch import nn
 
 from kd_plugins.features import Pair, ScaleConversion
 from kd_plugins.losses import SpatialKLLoss
-from kd_plugins.models.step import Step
 from kd_plugins.models.terms import LOSS_REGISTRY, Term, build_terms, merge_terms
-from kd_plugins.teachers import Observation
 
 CPU = torch.device("cpu")
 GROUPS = {"encoder": [Pair("a", "a")], "decoder": [Pair("b", "b")]}
@@ -110,31 +109,6 @@ def test_what_is_no_term_says_what_one_looks_like(value):
 # ------------------------------------------------------------------------------------------------ calling
 
 
-@pytest.fixture
-def seen():
-    torch.manual_seed(0)
-    features = {"level1": torch.rand(2, 4, 32, 32), "level2": torch.rand(2, 4, 16, 16), "latent": torch.rand(2, 4, 4, 4)}
-    return Observation(torch.rand(2, 3, 32, 32), features)
-
-
-def a_step(seen, view="degraded", output=None, features=None, raw=None):
-    output = torch.rand(2, 3, 32, 32) if output is None else output
-    return Step(output, torch.rand(2, 3, 32, 32), raw or {}, given(features or {}), {view: seen})
-
-
-def given(features):
-    """A conversion that comes to these features, whatever it is given."""
-    return lambda group, stage, raw, size: features[group][stage]
-
-
-def pairs(*layers):
-    return [Pair(f"my_{layer}", layer) for layer in layers]
-
-
-def raw(*layers):
-    return {f"my_{layer}": torch.rand(2, 2, 4, 4) for layer in layers}
-
-
 def test_a_term_between_outputs_sees_both_images(seen):
     step = a_step(seen)
     term = Term("t", Plain(), ("output",), "degraded")
@@ -207,92 +181,6 @@ def test_a_loss_gets_the_students_own_feature_or_the_degraded_input_where_it_ask
 def test_what_a_term_does_not_have_is_refused_when_it_is_built(loss, between, lacks):
     with pytest.raises(ValueError, match=f"between: {between}: the loss needs '{lacks}'"):
         Term("t", loss(), (between,), "degraded", {"encoder": pairs("latent")})
-
-
-# ------------------------------------------------------------------------------------------------ trust and fades
-
-
-def half_trusted(seen, output=None):
-    """A step whose teacher is right in the left half of each image, and its mask for windows of one pixel."""
-    step = a_step(seen, output=output)
-    left = (torch.arange(32) < 16).expand_as(seen.image)
-    step.gt = torch.where(left, seen.image, step.output.detach())
-    return step, left
-
-
-def test_a_term_between_images_counts_where_the_teacher_is_nearer_the_truth(seen):
-    output = torch.rand(2, 3, 32, 32, requires_grad=True)
-    step, left = half_trusted(seen, output)
-    term = build(logits={"type": "L1Loss", "trust": {"window": 1}})["logits"]
-    assert term.share is None
-    value = term(step)
-    torch.testing.assert_close(value, (left * (output - seen.image).abs()).mean())
-    assert term.share == 0.5
-    value.backward()
-    assert output.grad[left].all() and not output.grad[~left].any()
-
-
-def test_a_term_between_features_counts_by_the_same_mask_at_their_size(seen):
-    features = [torch.rand(2, 4, side, side, requires_grad=True) for side in (32, 16, 4)]
-    layers = ("level1", "level2", "latent")
-    blocks = {"fit": {"type": "MSELoss", "between": "encoder", "trust": {"window": 1}}}
-    term = build_terms(blocks, {"encoder": pairs(*layers)}, CPU)["fit"]
-    step, _ = half_trusted(seen)
-    step.convert, step.raw = given({"encoder": features}), raw(*layers)
-    value = term(step)
-    halves = [feature.shape[-1] // 2 for feature in features]
-    expected = [
-        (mine[..., :half] - seen.features[layer][..., :half]).square().sum() / mine.numel()
-        for mine, layer, half in zip(features, layers, halves, strict=True)
-    ]
-    torch.testing.assert_close(value, torch.stack(expected).sum())
-    value.backward()
-    assert all(f.grad[..., :half].any() and not f.grad[..., half:].any() for f, half in zip(features, halves, strict=True))
-
-
-@pytest.mark.parametrize("loss", ["AttentionTransferFeatureLoss", "SpatialAffinityFeatureLoss", "CrossNetAttentionLoss"])
-def test_a_students_own_feature_of_another_width_is_masked_in_its_gradient(seen, loss):
-    own = {"my_level2": torch.rand(2, 3, 8, 8, requires_grad=True)}
-    block = {"type": loss, "between": "encoder"}
-    groups = {"encoder": pairs("level2")}
-    step, _ = half_trusted(seen)
-    step.raw = own
-    reads = loss == "CrossNetAttentionLoss"
-    step.convert = given({"encoder": [torch.rand(2, 4, 16, 16)]}) if reads else None
-    free, trusted = (build_terms({"t": {**block, **more}}, groups, CPU)["t"] for more in ({}, {"trust": {"window": 1}}))
-    values = []
-    for term in (free, trusted):
-        torch.manual_seed(0)  # the same window
-        values.append(term(step))
-    if not reads:
-        assert values[0] == values[1]
-    values[1].backward()
-    gradient = own["my_level2"].grad
-    assert gradient[..., :4].any() and not gradient[..., 4:].any()
-
-
-def test_terms_of_one_trust_share_a_mask_and_those_of_another_do_not(seen, monkeypatch):
-    from kd_plugins.losses import trust
-
-    made = []
-    monkeypatch.setattr(trust.F, "avg_pool2d", lambda x, *a, f=trust.F.avg_pool2d, **k: made.append(a) or f(x, *a, **k))
-    block = {"type": "L1Loss", "trust": {"window": 7}}
-    terms = build(a=block, b={**block, "type": "MSELoss"}, c={**block, "trust": {"window": 3}}, d={"type": "L1Loss"})
-    step, _ = half_trusted(seen)
-    for term in terms.values():
-        term(step)
-    assert made == [(7,), (3,)]
-    assert terms["a"].share == terms["b"].share != terms["c"].share and terms["d"].share is None
-
-
-def test_a_loss_may_ask_for_the_clean_image_and_tell_the_share_that_it_compared(seen):
-    term = build(spec={"type": "GatedWaveletLoss"})["spec"]
-    step, _ = half_trusted(seen)
-    term(step)
-    assert 0 < term.share < 1
-    both = build(spec={"type": "GatedWaveletLoss", "trust": {}})["spec"]
-    both(step)
-    assert both.share == step.mask("degraded", both.trust).mean()
 
 
 def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):

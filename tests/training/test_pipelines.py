@@ -13,12 +13,6 @@ from kd_plugins.cli import main
 TERMS = ("l_pix", "l_kl", "l_nc", "l_et")
 
 
-@pytest.fixture
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_train_leaves_checkpoint_curves_pictures_and_tables_and_test_scores_it_alike(with_validation, write, in_folder, capfd):
     with_validation["val"]["metrics"]["piqe"] = {"type": "calculate_piqe", "better": "lower"}
     with_validation["val"]["rgb2bgr"] = True  # a key of forks
