@@ -217,11 +217,11 @@ def with_validation(options, photo_folder) -> dict:
 
 @pytest.fixture
 def write(tmp_path):
-    """Write options as an option file."""
+    """Write options, or a text, as an option file."""
 
-    def to_file(options: dict, name: str = "options.yml") -> str:
+    def to_file(options: dict | str, name: str = "options.yml") -> str:
         file = tmp_path / name
-        file.write_text(yaml.safe_dump(options, sort_keys=False))
+        file.write_text(options if isinstance(options, str) else yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
         return str(file)
 
     return to_file

@@ -84,3 +84,18 @@ ARCHITECTURES = {
     "SAFMN": {"type": "SAFMN", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
     "PLKSR": {"type": "spandrel.architectures.PLKSR.PLKSR", "dim": 8, "n_blocks": 1, "upscaling_factor": 2},
 }  # fmt: skip
+# of these, those that enlarge the image; and what gives each more than one stage
+ENLARGING = ("EDSR", "RCAN", "RRDBNet", "SwinIR", "SRVGGNetCompact", "SPAN", "SAFMN", "PLKSR")
+DEEPER = {
+    "EDSR": {"num_block": 6},
+    "RCAN": {"num_group": 10},
+    "RRDBNet": {"num_block": 4},
+    "SwinIR": {"depths": [1] * 6, "num_heads": [1] * 6},
+    "SRVGGNetCompact": {"num_conv": 7},
+    "Restormer": {"num_blocks": [2, 1, 2, 1], "num_refinement_blocks": 2},
+    "NAFNet": {"enc_blk_nums": [1, 2, 1], "middle_blk_num": 2, "dec_blk_nums": [1, 2, 1]},
+    "Uformer": {"depths": [1, 2, 1, 1, 1, 1, 1, 2, 1]},
+    "SCUNet": {"config": [1, 2, 1, 1, 1, 2, 1]},
+    "SAFMN": {"n_blocks": 4},
+    "PLKSR": {"n_blocks": 5},
+}

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from option_texts import GOOD
 
 from kd_plugins.cli import main
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The channels of the data are held against those that the networks take."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from option_texts import GOOD
 from safetensors.torch import save_file
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 EDSR = "type: EDSR, num_in_ch: {0}, num_out_ch: {0}, upscale: 1"
 PLAIN = ("model_type=DistillationModel", "init=random", "teacher=~", f"network_g={{{EDSR.format(3)}}}")
 GRAY = ("datasets:train:color=y", "datasets:val:color=y")

@@ -1,14 +1,11 @@
 """GPUs that an option file asks for, and those that there are."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from option_texts import GOOD
 
 from kd_plugins.checks.gpus import gpu_fault
 from kd_plugins.cli import main
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 
 
 def test_more_gpus_than_there_are_are_refused_before_anything_is_built(check, tmp_path, capsys):

@@ -1,11 +1,9 @@
 """The check of option files whose data has no clean images."""
 
-from pathlib import Path
-
 import pytest
 from basicsr.utils.registry import DATASET_REGISTRY
+from option_texts import GOOD
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 PIQE = "val:metrics={piqe: {type: calculate_piqe}}"
 FOLDER = "name: a, dataroot_lq: images, io_backend: {type: disk}, num_worker_per_gpu: 0"
 CROPS = f"datasets:train={{{FOLDER}, type: DegradedImageDataset, batch_size_per_gpu: 2, gt_size: 32}}"

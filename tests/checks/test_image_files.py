@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from option_texts import GOOD
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 FULL = ["a.png", "b.png"]
 NO_METRICS = ("val:metrics=~",)
 

@@ -1,12 +1,11 @@
 """Several tasks in an option file: their data, their teachers, and the two against each other."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
+from option_texts import text_of
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_tasks.yml").read_text(encoding="utf-8")
+GOOD = text_of("slkd_tasks")
 NOISE = "datasets:train:tasks:noise"
 PLAIN = "datasets:val_1={name: a, type: DegradedPhotoDataset, photos: builtin, degradation: {type: rain}}"
 UNLABELLED = ("train:pixel_opt=~", "train:distill:et=~")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from option_texts import GOOD
 from safetensors.torch import save_file
 
 from kd_plugins.arguments.block_specs import Named
@@ -14,7 +15,6 @@ from kd_plugins.checks.network_sources import _ADAPTER, STUDENT, TEACHER
 from kd_plugins.teachers.network_keys import ADAPTER_KEYS, CACHE, source_keys
 from kd_plugins.training.checkpoint_files import write
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 DNCNN = "type: DnCNN, in_nc: 3, out_nc: 3"
 EDSR = "{type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 1}"
 PLAIN = ("model_type=DistillationModel", "init=random", f"network_g={EDSR}")  # has no terms between features

@@ -1,8 +1,6 @@
 """What an option file or an entry of `--force_yml` says is data."""
 
-from pathlib import Path
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
+from option_texts import GOOD
 
 
 def test_an_option_file_and_force_yml_run_no_code(check, tmp_path):

@@ -1,10 +1,7 @@
 """Numbers of the right kind that no run can mean."""
 
-from pathlib import Path
-
 import pytest
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
+from option_texts import GOOD
 
 
 @pytest.mark.parametrize(

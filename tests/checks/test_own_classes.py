@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Annotated
 
 import pytest
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+from option_texts import GOOD
 
 from kd_plugins.arguments import AtLeast, Between, Count
 from kd_plugins.data import Phase, register_dataset
@@ -15,8 +15,6 @@ from kd_plugins.data.degradations import DEGRADATION_REGISTRY, Degradation
 from kd_plugins.extractors import EXTRACTOR_REGISTRY
 from kd_plugins.losses import ExtractorLoss
 from kd_plugins.models import DistillationModel
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 
 
 def test_a_users_own_classes_are_read_by_their_signature(check, register):

@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from option_texts import GOOD
 
 from kd_plugins.cli import main
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["../photos", "a/b", "a\\b", "..", ".", "", "/tmp/a", "a\nb", "é" * 101, "\ud800"], ids=ascii)

@@ -1,8 +1,6 @@
 """Options that are right one by one, and do not fit in scale."""
 
-from pathlib import Path
-
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
+from option_texts import GOOD
 
 
 def test_a_scale_is_that_of_the_networks(check):

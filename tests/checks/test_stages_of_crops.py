@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from option_texts import GOOD
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 STAGES = "datasets:train:stages=[{until: 200, gt_size: 48}, {gt_size: 64, batch_size_per_gpu: 2}]"
 
 

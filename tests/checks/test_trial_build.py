@@ -1,12 +1,9 @@
 """What a constructor refuses, the check refuses: rules that hold between arguments, and those of upstream's classes."""
 
-from pathlib import Path
-
 import pytest
+from option_texts import GOOD, text_of
 
-ROOT = Path(__file__).parents[2]
-GOOD = (ROOT / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
-DCKD = (ROOT / "options" / "dckd_derain.yml").read_text(encoding="utf-8")
+DCKD = text_of("dckd_derain")
 
 
 @pytest.mark.parametrize(

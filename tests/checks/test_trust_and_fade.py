@@ -1,13 +1,12 @@
 """The check of `trust` and `fade`, and of options that only they bring together."""
 
-from pathlib import Path
-
 import pytest
+from option_texts import text_of
 
 from kd_plugins.checks import json_schema
 from kd_plugins.training.fade import FADE
 
-GOOD = (Path(__file__).parents[2] / "options" / "psd_derain.yml").read_text(encoding="utf-8")
+GOOD = text_of("psd_derain")
 
 
 @pytest.mark.parametrize(

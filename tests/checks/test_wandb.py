@@ -2,14 +2,13 @@
 
 import sys
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from option_texts import GOOD
 
 from kd_plugins import _compat
 
-GOOD = (Path(__file__).parents[2] / "options" / "slkd_derain.yml").read_text(encoding="utf-8")
 WANDB = "logger:wandb={project: mine, resume_id: ~}"
 
 

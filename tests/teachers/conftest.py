@@ -1,21 +1,9 @@
-"""What tests of files that hold code share."""
-
-import os
-
 import pytest
-
-
-class Code:
-    """Pickled, it makes a folder when it is read."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
+import torch
+from torch import nn
 
 
 @pytest.fixture
-def code():
-    """An object that runs code where it is unpickled: `code(path)` makes that folder."""
-    return Code
+def weights():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).state_dict()
