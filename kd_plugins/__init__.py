@@ -25,6 +25,7 @@ def register() -> None:
 
 
 _startup.share_cores()
+_startup.keep_freed_memory()
 _command = _startup.command_line()
 if _command is None:
     register()

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from kd_plugins.extractors import brisque_features, brisque_score, load_brisque_model, piqe_score
-from kd_plugins.process import keep_freed_memory
 
 
 def read_photos(folder: str | None, size: int) -> list[np.ndarray]:
@@ -106,7 +105,6 @@ def main() -> None:
     height, width = photos[0].shape[:2]
     print(f"{len(photos)} photos of {width} x {height}; milliseconds a photo, and ratio to ours\n")
     runs = contenders(photos, args.model)
-    keep_freed_memory()  # as every run of `basicsr` does; it holds for all contenders
     print("| metric | threads | who | ms a photo | times ours |\n|---|---|---|---|---|")
     with torch.no_grad():
         for threads in args.threads:

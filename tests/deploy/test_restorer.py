@@ -18,9 +18,7 @@ CPU = torch.device("cpu")
 AFTER_A_TRAINING = """
 import torch
 from kd_plugins.memory import growth
-from kd_plugins.process import keep_freed_memory
 
-keep_freed_memory()
 fill = lambda: [torch.ones(2**22) for _ in range(4)]
 fill()
 print(growth(fill, torch.device("cpu")))
