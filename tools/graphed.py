@@ -59,13 +59,15 @@ class Pool:
     def observe(self, teachers: Mapping[str, Any], views: Iterable[str]) -> None:
         """Keep what the teacher makes of each crop, where it is not known yet: images, and tapped features in half precision."""
         for view in views:
-            teacher, parts = teachers[view], {}
+            teacher, source = teachers[view], self.gt if view == "clean" else self.lq
             layers = [layer for layer in ("", *teacher._taps.layers) if (view, layer) not in self.seen]
-            for some in (self.gt if view == "clean" else self.lq).split(250) if layers else ():
-                image, features = teacher(some)
+            for start in range(0, len(source), 250) if layers else ():
+                image, features = teacher(source[start : start + 250])
                 for layer in layers:
-                    parts.setdefault(layer, []).append(features[layer].half() if layer else image)
-            self.seen.update({(view, layer): torch.cat(found) for layer, found in parts.items()})
+                    found = features[layer].half() if layer else image
+                    if start == 0:
+                        self.seen[view, layer] = found.new_empty(len(source), *found.shape[1:])
+                    self.seen[view, layer][start : start + 250] = found
 
     def order(self, seed: int, steps: int, batch: int) -> Tensor:
         """Which crops a seed sees in each step, (steps, batch)."""
