@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runs import markdown
 
-Scores = dict[str, dict[int, list[float]]]  # of a task: row, iteration, seeds
+Scores = dict[str, dict[int, dict[str, float]]]  # of a task: row, iteration, seed
 TITLES = {
     "derain": "deraining (Rain100L 1-20, Y)",
     "denoise": "denoising, sigma 25 (Kodak 1-12, RGB)",
@@ -33,29 +33,28 @@ def read(file: Path) -> dict[str, Scores]:
     with file.open(newline="") as stream:
         for line in csv.DictReader(stream):
             rows = found.setdefault(line["task"], {}).setdefault(line["row"], {})
-            rows.setdefault(int(line["iteration"]), []).append(float(line["psnr"]))
+            rows.setdefault(int(line["iteration"]), {})[line["seed"]] = float(line["psnr"])
     return {task: {row: dict(sorted(scores.items())) for row, scores in rows.items()} for task, rows in found.items()}
 
 
 def seed_deviation(rows: Scores, iteration: int) -> float:
     """The standard deviation between seeds, pooled over the rows that have several."""
-    spreads = [scores[iteration] for scores in rows.values() if len(scores.get(iteration, ())) > 1]
+    spreads = [list(scores[iteration].values()) for scores in rows.values() if len(scores.get(iteration, ())) > 1]
     freedom = sum(len(values) - 1 for values in spreads)
     return math.sqrt(sum(statistics.variance(v) * (len(v) - 1) for v in spreads) / freedom) if freedom else math.nan
 
 
 def table(rows: Scores, baseline: str) -> str:
-    """Mean, and the lead over the baseline's, at each number of steps."""
+    """Mean, and the lead over the baseline's same seeds, at each number of steps."""
     stops = sorted({stop for scores in rows.values() for stop in scores})
     lines = []
     for row, scores in rows.items():
         cells = [row, str(max(len(values) for values in scores.values()))]
         for stop in stops:
-            values, base = scores.get(stop), rows.get(baseline, {}).get(stop)
-            lead = (
-                f" ({statistics.mean(values) - statistics.mean(base):+.2f})" if values and base and row != baseline and stop else ""
-            )
-            cells.append(f"{statistics.mean(values):.2f}{lead}" if values else "")
+            values, base = scores.get(stop, {}), rows.get(baseline, {}).get(stop, {})
+            leads = [values[seed] - base[seed] for seed in values.keys() & base] if row != baseline and stop else []
+            lead = f" ({statistics.mean(leads):+.2f})" if leads else ""
+            cells.append(f"{statistics.mean(values.values()):.2f}{lead}" if values else "")
         lines.append(cells)
     deviations = [f"{value:.2f}" if not math.isnan(value := seed_deviation(rows, stop)) else "" for stop in stops]
     return markdown(["row", "seeds", *(f"{stop:,}" for stop in stops)], [*lines, ["deviation between seeds", "", *deviations]])
@@ -74,7 +73,7 @@ def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path)
     for axis, (task, rows) in zip(axes[0], tasks.items(), strict=True):
         for row, scores in rows.items():
             stops = [stop for stop in scores if stop]
-            means = [statistics.mean(scores[stop]) for stop in stops]
+            means = [statistics.mean(scores[stop].values()) for stop in stops]
             colour = "0.35" if row == "no teacher" else f"C{names.index(row)}"
             axis.plot(stops, means, ".-", color=colour, lw=2 if row in ("no teacher", "hint first") else 1, label=row)
             half = [1.96 * seed_deviation(rows, stop) / math.sqrt(len(scores[stop])) for stop in stops]

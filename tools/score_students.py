@@ -1,6 +1,6 @@
 """Score a study's students, and their teacher, on other images than the study's own.
 
-python tools/score_students.py options/study.yml --data DATA --task derain --val "{type: PairedImageDataset, dataroot_gt: ..., ...}" STUDENT.pth ...
+python tools/score_students.py options/study.yml --data DATA --task derain --val "{type: PairedImageDataset, ...}" FILE ...
 """
 
 from __future__ import annotations
