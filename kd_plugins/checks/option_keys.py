@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -33,8 +32,16 @@ OURS, UPSTREAM = "kd_plugins", "basicsr"
 
 
 LOSS, TERM = replace(terms.LOSS, renamed=RENAMED["loss"]), replace(terms.TERM, renamed=RENAMED["loss"])
-_MEASURES = partial(signature_block, given=("img", "img2"), nested={"crop_border": Annotated[int, AtLeast(0)]})
-METRIC = Named("metric", METRIC_REGISTRY, _MEASURES, beside={"better": Literal["higher", "lower", None]})
+
+
+def _measures(metric: Callable[..., Any]) -> Block:
+    nested: dict[str, Spec] = {"crop_border": Annotated[int, AtLeast(0)], "input_order": Literal["HWC"]}  # as images come here
+    if house_of(metric) == UPSTREAM:
+        nested["convert_to"] = Literal["y", "gray"]  # anything else would be scored as if it were none
+    return signature_block(metric, ("img", "img2"), nested)
+
+
+METRIC = Named("metric", METRIC_REGISTRY, _measures, beside={"better": Literal["higher", "lower", None]})
 _UPSTREAMS_SCHEDULERS = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,

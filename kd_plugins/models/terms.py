@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+from basicsr.archs.vgg_arch import NAMES, insert_bn
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
@@ -192,10 +193,18 @@ def merge_terms(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
     return merged
 
 
+_OF_BASICSR: dict[str, Spec] = {  # whose losses have no annotations
+    **dict.fromkeys(("loss_weight", "eps", "real_label_val", "fake_label_val"), float),
+    "reduction": Literal["mean", "sum"],  # by "none" nothing can be trained
+    "gan_type": Literal["vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"],
+    "criterion": Literal["l1", "fro"],  # its "l2" is a class that PyTorch does not have
+    "vgg_type": Literal["vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"],
+    "layer_weights": Block("VGG", dict.fromkeys(insert_bn(NAMES["vgg19"]), float)),
+}
+
+
 def _arguments(loss: Callable[..., Any]) -> Block:
-    # BasicSR's losses have no annotations
-    numbers: dict[str, Spec] = dict.fromkeys(("loss_weight", "eps", "real_label_val", "fake_label_val"), float)
-    return signature_block(loss, nested=numbers if house_of(loss) == "basicsr" else {})
+    return signature_block(loss, nested=_OF_BASICSR if house_of(loss) == "basicsr" else {})
 
 
 LOSS = Named("loss", LOSS_REGISTRY, _arguments)

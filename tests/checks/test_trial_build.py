@@ -18,7 +18,6 @@ DCKD = text_of("dckd_derain")
         (GOOD, "train:optim_g:lr=-1", "train:optim_g: Invalid learning rate: -1"),
         (GOOD, "train:optim_g={type: SGD, lr: 0.1, nesterov: true}", "train:optim_g: Nesterov momentum requires a momentum"),
         (GOOD, "train:transforms={hflip: 2}", "train:transforms:hflip: 2, expected a number from 0 to 1"),
-        (GOOD, "train:pixel_opt={type: L1Loss, reduction: some}", "train:pixel_opt: Unsupported reduction mode: some"),
         (
             GOOD,
             "datasets:val:degradation={type: rain, density: [9, 1]}",
