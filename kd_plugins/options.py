@@ -22,6 +22,9 @@ from kd_plugins.yaml_loader import Loader, load
 BASE = "_base_"
 """The key of an option file that names the file, or the list of files, that it completes."""
 
+MAIN_KEYS = ("name", "model_type", "datasets", "network_g")
+"""Those without which nothing can be completed."""
+
 _DELETE = "_delete_"
 _KEEP_NULL = ("train", "distill")  # `name: ~` leaves a term of the model out
 _DEEPEST = 100
@@ -99,12 +102,12 @@ def read_options(file: str) -> dict[str, Any]:
 
 
 def require_keys(found: OptionFile) -> None:
-    """Look for the keys without which nothing can be completed.
+    """Look for the main keys.
 
     Raises:
         OptionError: some are missing; the message names all of them.
     """
-    missing = [key for key in ("name", "model_type", "datasets", "network_g") if found.opt.get(key) is None]
+    missing = [key for key in MAIN_KEYS if found.opt.get(key) is None]
     if missing:
         raise OptionError(f"{found.file}: missing key(s) {', '.join(missing)}")
 

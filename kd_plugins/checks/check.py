@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any
 
 from kd_plugins import home
@@ -19,7 +20,7 @@ from kd_plugins.checks.paths import check_paths
 from kd_plugins.checks.trial_build import try_building
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
-from kd_plugins.options import OptionFile, Path
+from kd_plugins.options import MAIN_KEYS, OptionError, OptionFile, Path
 from kd_plugins.run_options import run_name
 
 
@@ -38,6 +39,9 @@ def check_file(found: OptionFile, args: argparse.Namespace, is_train: bool) -> l
         OptionError: the file has errors; the message names all of them, a line each.
     """
     findings, opt = Findings(found), found.opt
+    if sum(key in opt for key in MAIN_KEYS) < 2:  # for something else, or a part that others have as a base
+        own = shorten(", ".join(map(str, opt)), 80, placeholder=" ...")
+        raise OptionError(f"{found.file}: not the options of a whole run, expected {', '.join(MAIN_KEYS)}; its keys are {own}")
     for path, where in found.twice.items():
         findings.error(path, f"stands twice, {where}; the first would have no effect")
     name = opt.get("model_type")

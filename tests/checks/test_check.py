@@ -112,6 +112,14 @@ def test_missing_keys_at_the_top_are_among_all_errors(check):
     assert keys == {"model_typ", "model_type", "datasets", "val", "network_g:type"}
 
 
+@pytest.mark.parametrize("name", ["study", "ablation_skd", "tasks/denoise"])
+def test_a_file_that_is_for_something_else_is_one_error(check, name):
+    said = check((OPTIONS / f"{name}.yml").read_text().replace("_base_: ablation_slkd_derain.yml\n", ""))
+    assert (
+        len(said) == 1 and "not the options of a whole run, expected name, model_type, datasets, network_g; its keys are" in said[0]
+    )
+
+
 def test_debug_fills_in_how_often_to_log(check):
     text = GOOD.replace("  print_freq: 20\n", "").replace("  val_freq: 200\n", "")
     assert len(check(text)) == 2
