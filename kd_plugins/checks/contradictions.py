@@ -12,6 +12,7 @@ from kd_plugins.checks.channels import check_channels
 from kd_plugins.checks.discriminator import check_discriminator
 from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.ground_truth import check_ground_truth, fade_of
+from kd_plugins.checks.idle_keys import check_idle_keys
 from kd_plugins.checks.multi_task import TEACHERS, check_multi_task
 from kd_plugins.checks.network_sources import NETWORK, sources_of, without_layers
 from kd_plugins.checks.option_keys import LOSS, MODELS, OURS, UPSTREAM, our_model
@@ -50,6 +51,8 @@ def check_contradictions(findings: Findings, opt: Mapping[str, Any], is_train: b
     for path, block in sources.items():
         _check_checkpoint(findings, path, block)
         _check_weights(findings, path, block.get("ensemble"))
+    if ours is not None:
+        check_idle_keys(findings, opt, ours, is_train)
     check_channels(findings, opt, sources)
     _check_student(findings, opt)
     if not is_train:

@@ -10,18 +10,17 @@ from kd_plugins.checks.findings import Findings
 from kd_plugins.checks.option_keys import LOSS
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
+from kd_plugins.models.adversarial import missing_parts
 
 
 def check_discriminator(findings: Findings, opt: Mapping[str, Any]) -> None:
-    """Report what a discriminator lacks, and one that nothing trains."""
+    """Report what a discriminator lacks, and a loss that is none of one."""
     train = mapping(opt.get("train"))
     if not train.get("gan_opt"):
-        if opt.get("network_d"):
-            findings.warning(("network_d",), "without `train: gan_opt` it is not built")
         return
-    for path, value in ((("network_d",), opt.get("network_d")), (("train", "optim_d"), train.get("optim_d"))):
-        if not value and not findings.has_error(path):
-            findings.error(path, "missing, train:gan_opt needs it")
+    for path, text in missing_parts(opt):
+        if not findings.has_error(path):
+            findings.error(path, text)
     name = mapping(train["gan_opt"]).get("type")
     judges = [kind for kind, loss in LOSS.entries.items() if _judges(loss)]
     if str(name) in LOSS.entries and name not in judges:

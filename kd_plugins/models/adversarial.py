@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugins.arguments import Path
 from kd_plugins.data.realesrgan import SHARPENED
 from kd_plugins.features.layer_outputs import evaluating
+from kd_plugins.mappings import mapping
 from kd_plugins.models.building import build_discriminator
 from kd_plugins.models.dry_run import example_input
 from kd_plugins.training.accumulation import part_size
@@ -18,6 +20,14 @@ from kd_plugins.training.adversary import Adversary
 
 if TYPE_CHECKING:
     from kd_plugins.models.distillation_model import DistillationModel
+
+
+def missing_parts(opt: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """What a discriminator that `train: gan_opt` asks for lacks, by keys."""
+    train = mapping(opt.get("train"))
+    if train.get("gan_opt"):
+        parts = {("network_d",): opt.get("network_d"), ("train", "optim_d"): train.get("optim_d")}
+        yield from ((path, "missing, train:gan_opt needs it") for path, value in parts.items() if not value)
 
 
 def build_adversary(model: DistillationModel, student: nn.Module) -> Adversary | None:
@@ -30,12 +40,11 @@ def build_adversary(model: DistillationModel, student: nn.Module) -> Adversary |
     Raises:
         ValueError: `network_d` or `train: optim_d` is missing, or does not fit.
     """
-    train, block = model.opt["train"], model.opt.get("network_d")
+    train = model.opt["train"]
     if not train.get("gan_opt"):
         return None
-    for key, value in (("network_d", block), ("train:optim_d", train.get("optim_d"))):
-        if not value:
-            raise ValueError(f"{key}: missing, train:gan_opt needs it")
+    for path, text in missing_parts(model.opt):
+        raise ValueError(f"{':'.join(path)}: {text}")
     with evaluating(student):
         image = student(example_input(student, model.opt, model.device))
     net = build_discriminator(model.opt["network_d"], image)

@@ -17,12 +17,12 @@ AUTO = "auto"
 _OVERLAP = 32
 _Pixels = Annotated[int | None, AtLeast(0)]
 _Ratio = Annotated[float | None, Above(0), AtMost(1)]
-_GRIDS = {f"crop_size_{side}{kind}": hint for side in "hw" for kind, hint in (("", Count), ("_ratio", _Ratio))}
+GRIDS = {f"crop_size_{side}{kind}": hint for side in "hw" for kind, hint in (("", Count), ("_ratio", _Ratio))}
 VAL = {
     **{"tile": Annotated[int, AtLeast(0)] | Literal["auto", None], "tile_overlap": _Pixels, "tile_pad": _Pixels},
-    **{"grids": Flag, **_GRIDS},
+    **{"grids": Flag, **GRIDS},
 }
-"""The keys under `val`; the last of them are NAFNet's."""
+"""The keys under `val`; the last of them are NAFNet's, `grids` and what goes with it."""
 HAT = Block("tile", {"tile_size": Count, "tile_pad": _Pixels}, ("tile_size",))
 """HAT's block at the top, `tile`."""
 
