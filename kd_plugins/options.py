@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from kd_plugins.arguments import Path
+from kd_plugins.home import expand
 from kd_plugins.option_library import find_option_file, unknown_name
 from kd_plugins.yaml_loader import Loader, load
 
@@ -151,13 +152,13 @@ def _read(file: str, named: str, above: Path, cache: dict[str, OptionFile]) -> O
     bases = own.opt.pop(BASE, None)
     at = f"{own.place((BASE,))}: {BASE}"
     bases = [bases] if isinstance(bases, str) else [] if bases is None else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+    if not isinstance(bases, list) or not all(base and isinstance(base, str) for base in bases):
         raise OptionError(f"{at}: {bases!r}, expected a file or a list of files")
     whole = own
     if bases:
         whole = OptionFile(file, {})
         for base in bases:
-            path = osp.normpath(osp.join(osp.dirname(file), osp.expanduser(base)))
+            path = osp.normpath(osp.join(osp.dirname(file), expand(base)))
             path = path if osp.exists(path) else find_option_file(base)
             _complete(whole, _read(path, f"{at}: {path}", (*above, file), cache))
         _complete(whole, own)

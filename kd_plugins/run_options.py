@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import path as osp
 from typing import Any
 
+from kd_plugins.home import expand_in
 from kd_plugins.options import OptionError, OptionFile, add_option_file, read_option_file, require_keys
 from kd_plugins.yaml_loader import one_line, text_saying
 
@@ -161,16 +162,12 @@ def _complete_datasets(opt: dict[str, Any]) -> None:
         dataset["phase"] = phase.split("_")[0]  # val_1, val_2, test_1
         if "scale" in opt:
             dataset["scale"] = opt["scale"]
-        for key in DATA_PATHS:
-            if isinstance(dataset.get(key), str):
-                dataset[key] = osp.expanduser(dataset[key])
+        dataset.update(expand_in(dataset, DATA_PATHS))
 
 
 def _complete_paths(opt: dict[str, Any], root_path: str, is_train: bool) -> None:
     paths = opt["path"] = opt.get("path") or {}
-    for key, value in paths.items():
-        if value is not None and ("resume_state" in key or "pretrain_network" in key):
-            paths[key] = osp.expanduser(value)
+    paths.update(expand_in(paths, [key for key in paths if "resume_state" in key or "pretrain_network" in key]))
     root = osp.join(root_path, "experiments" if is_train else "results", opt["name"])
     paths["experiments_root" if is_train else "results_root"] = root
     paths.update(log=root, visualization=osp.join(root, "visualization"))

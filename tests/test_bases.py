@@ -94,7 +94,7 @@ def test_two_bases_may_share_one_and_anchors_stay_apart(files):
         ({"own": "_base_: a.yml\n", "a": "a: [1"}, r"^a\.yml: not a valid option file: (.|\n)*line 1"),
         ({"own": "_base_: a.yml\n", "a": "just words"}, r"^a\.yml: expected `key: value` lines at the top, got str"),
         ({"own": "_base_: a.yml\nn: &a {m: *a}\n", "a": "n: &a {m: *a}\n"}, r"^own\.yml: n: holds itself"),
-        ({"own": "_base_: a.yml\n", "a": "_base_: ''\n"}, r"^a\.yml:1: _base_: \.: a folder"),
+        ({"own": "_base_: a.yml\n", "a": "_base_: ''\n"}, r"^a\.yml:1: _base_: \[''\], expected a file or a list of files$"),
     ],
     ids=["missing", "number", "mapping", "itself", "circle", "no YAML", "no mapping", "endless", "empty"],
 )

@@ -49,6 +49,8 @@ def test_each_key_refuses_the_home_of_nobody(dckd_options, said_of):
 
 
 def test_in_python_nothing_is_found_there():
+    with pytest.raises(FileNotFoundError, match="'', expected a path"):
+        home.expand("")
     assert home.expand(NOBODY) == Path(NOBODY) and home.expand("~/x") == Path.home() / "x"
     assert not home.fault("~/x") and not home.fault("x~") and not home.fault("~root")
-    assert not [file for file in Path(kd_plugins.__file__).parent.rglob("*.py") if ".expanduser()" in file.read_text()]
+    assert [file.name for file in Path(kd_plugins.__file__).parent.rglob("*.py") if "expanduser" in file.read_text()] == ["home.py"]

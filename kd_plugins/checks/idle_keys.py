@@ -28,12 +28,12 @@ def check_idle_keys(findings: Findings, opt: Mapping[str, Any], model: Any, is_t
     """Warn of keys that would do nothing; one whose partner is there and turned off is meant to do so."""
     for path, needed in _NEEDS.items():
         value = _value(opt, path)
-        if value is not None and _value(opt, needed) is None and (is_train or path[0] == "val"):
+        if value is not None and _value(opt, needed) is None and (is_train or path[0] == "val") and not findings.has_error(path):
             findings.warning(path, f"{show(value)}, it has no effect without `{': '.join(needed)}`")
     terms = blocks_in(merge_terms(model.default_terms, mapping(opt, "train", "distill")))
     views = [block.get("view") for _, block in terms]
     for path, view in _OF_VIEW.items():
-        if is_train and _value(opt, path) and view not in views:
+        if is_train and _value(opt, path) and view not in views and not findings.has_error(path):
             findings.warning(path, f"{show(_value(opt, path))}, it has no effect without a term of `view: {view}`")
 
 

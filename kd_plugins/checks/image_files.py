@@ -13,7 +13,7 @@ from typing import Any
 from kd_plugins.arguments import Path
 from kd_plugins.checks.findings import Findings
 from kd_plugins.data.photos import SUFFIXES
-from kd_plugins.home import expand
+from kd_plugins.home import expand, expand_in
 from kd_plugins.messages import show
 
 _LQ, _GT = "dataroot_lq", "dataroot_gt"
@@ -26,7 +26,7 @@ def check_images(findings: Findings, path: Path, block: Mapping[Any, Any]) -> No
     """Report folders, databases and lists that hold no images, or that do not pair; folders are listed, no image is read."""
     kind, backend = str(block.get("type")), block.get("io_backend")
     backend = backend.get("type") if isinstance(backend, Mapping) else None
-    roots = {key: osp.expanduser(block[key]) for key in _ROOTS.get(kind, ()) if isinstance(block.get(key), str)}
+    roots = expand_in(block, _ROOTS.get(kind, ()))
     if not roots or len(roots) < len(_ROOTS[kind]) or not all(map(osp.exists, roots.values())):  # not known, or said elsewhere
         return
     if files := [key for key, root in roots.items() if not osp.isdir(root)]:
@@ -129,7 +129,7 @@ def _list_faults(kind: str, roots: Mapping[str, str], file: str, key: str, templ
     try:
         lines = expand(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        if osp.exists(osp.expanduser(file)):  # else said elsewhere
+        if osp.exists(expand(file)):  # else said elsewhere
             yield key, f"{show(file)}, cannot be read: {getattr(error, 'strerror', None) or error}"
         return
     if not any(line.strip() for line in lines):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from os import path as osp
+from pathlib import Path as File
 from typing import Any
 
 from kd_plugins.archs.file_arch import find_file
@@ -15,6 +16,7 @@ from kd_plugins.checks.network_sources import NETWORK_KEYS, sources_of
 from kd_plugins.checks.option_keys import our_model
 from kd_plugins.data import TaskDataset, task_blocks
 from kd_plugins.data.photos import find_photos
+from kd_plugins.home import expand
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import show
 from kd_plugins.teachers.checkpoint import find_weights
@@ -67,21 +69,20 @@ def _check_dataset(findings: Findings, path: Path, dataset: Mapping[Any, Any]) -
         for place in value if isinstance(value := dataset.get(key), list) else [value]:
             _check(findings, (*path, key), place, osp.isfile if key in _LISTS else _is_either)
     photos = dataset.get("photos")
-    if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)) and photos:
+    if kind == "DegradedPhotoDataset" and photos != "builtin" and isinstance(photos, (str, list)):
         _attempt(findings, (*path, "photos"), find_photos, photos)
     check_images(findings, path, dataset)
 
 
-def _is_either(path: str) -> bool:
+def _is_either(path: File) -> bool:
     return osp.isfile(path) or osp.isdir(path)
 
 
-def _check(findings: Findings, path: Path, value: Any, is_right: Callable[[str], bool] = _is_either) -> None:
+def _check(findings: Findings, path: Path, value: Any, is_right: Callable[[File], bool] = _is_either) -> None:
     """Report what is not there, or of another kind: reading a pipe would wait without end."""
     if not isinstance(value, str) or findings.has_error(path):
         return
-    place = osp.expanduser(value)
-    if not osp.exists(place):
+    if not value or not osp.exists(place := expand(value)):
         findings.error(path, f"{show(value)}, no such file or folder{_where(value)}")
     elif not is_right(place):
         findings.error(path, f"{show(value)}, expected a file{' or a folder' * (is_right is _is_either)}, and it is something else")
@@ -99,4 +100,4 @@ def _attempt(findings: Findings, path: Path, find: Any, value: Any) -> None:
 
 
 def _where(value: Any) -> str:
-    return f" (looked from {osp.abspath(osp.curdir)})" if isinstance(value, str) and not osp.isabs(value) else ""
+    return f" (looked from {osp.abspath(osp.curdir)})" if isinstance(value, str) and value and not osp.isabs(value) else ""

@@ -27,7 +27,7 @@ def check_teacher_cache(findings: Findings, opt: Mapping[str, Any]) -> None:
             "the crops of datasets:train are random without end: hardly one is found in it; `crops_per_image: 10` there ends them"
         )
     for path, block in sources_of(opt, is_ours=True):
-        if path[0] in TEACHERS and block.get(CACHE):
+        if path[0] in TEACHERS and block.get(CACHE) is not None:
             _check_folder(findings, (*path, CACHE), block[CACHE])
             if said:
                 findings.warning((*path, CACHE), said)
@@ -36,6 +36,9 @@ def check_teacher_cache(findings: Findings, opt: Mapping[str, Any]) -> None:
 def _check_folder(findings: Findings, path: Path, cache: Any) -> None:
     folder = mapping(cache).get("folder", cache)
     if not isinstance(folder, str):  # said by its type
+        return
+    if not folder:
+        findings.error(path, "'', expected a folder, or nothing (~) for no cache")
         return
     file = expand(folder).absolute()
     try:

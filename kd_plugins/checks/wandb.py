@@ -6,11 +6,11 @@ import netrc
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
-from os import path as osp
 from typing import Any
 from urllib.parse import urlparse
 
 from kd_plugins.checks.findings import Findings
+from kd_plugins.home import expand
 from kd_plugins.mappings import mapping
 from kd_plugins.messages import show
 
@@ -42,6 +42,6 @@ def _is_ready() -> bool:
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        return host in netrc.netrc(os.environ.get("NETRC") or osp.expanduser("~/.netrc")).hosts
+        return host in netrc.netrc(os.environ.get("NETRC") or expand("~/.netrc")).hosts
     except (OSError, netrc.NetrcParseError):
         return False

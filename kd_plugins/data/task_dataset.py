@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from kd_plugins.data.bad_images import ReadableItems
 from kd_plugins.data.dataset_options import is_unlabelled, task_blocks
 from kd_plugins.data.dataset_registration import Phase, register_dataset
+from kd_plugins.home import expand_in
 from kd_plugins.run_options import DATA_PATHS
 
 
@@ -96,5 +97,4 @@ class TaskDataset(Dataset):
 def _completed(block: Mapping[str, Any], task: str, whole: Mapping[str, Any]) -> dict[str, Any]:
     """The block of a task's dataset, completed as BasicSR completes that of a single dataset."""
     filled = {key: whole[key] for key in ("phase", "scale", "on_bad_image") if key in whole}
-    roots = {key: osp.expanduser(block[key]) for key in DATA_PATHS if isinstance(block.get(key), str)}
-    return {"name": f"{whole.get('name')}, {task}", **block, **filled, **roots}
+    return {"name": f"{whole.get('name')}, {task}", **block, **filled, **expand_in(block, DATA_PATHS)}

@@ -18,6 +18,7 @@ from kd_plugins.deploy.model import Model, load_model, source_block
 from kd_plugins.distill.images import Blocks, pair_blocks, photo_blocks, unlabelled_blocks
 from kd_plugins.distill.words import read_degradation
 from kd_plugins.features.layer_pairs import find_pairs
+from kd_plugins.home import expand
 from kd_plugins.option_library import bundled_option_file
 from kd_plugins.options import read_options
 from kd_plugins.students.from_teacher import TIMES, Student, student_of
@@ -143,7 +144,7 @@ def _absolute(source: str) -> dict[str, Any]:
     """The teacher's block, with files that are found from any folder."""
     block = dict(source_block(source))
     for key in ("checkpoint", "file", *registered_keys()):
-        if key in block and osp.isfile(path := osp.expanduser(str(block[key]))):
+        if key in block and block[key] and osp.isfile(path := expand(str(block[key]))):
             block[key] = osp.abspath(path)
     return block
 

@@ -92,6 +92,13 @@ GAN, SOLVER = "train:gan_opt={type: GANLoss, gan_type: vanilla}", "train:optim_d
         ),
         (["train:net_d_init_iters=.inf"], "train:net_d_init_iters: inf, expected a number of at least 0"),
         ([f"teacher:cache={'x' * 999}"], "no folder can have this name: File name too long"),
+        (['teacher:cache=""'], "teacher:cache: '', expected a folder, or nothing (~) for no cache"),
+        (['teacher:cache={folder: ""}'], "teacher:cache: '', expected a folder, or nothing (~) for no cache"),
+        (['datasets:train:photos=""'], "datasets:train:photos: '', expected a path"),
+        (['datasets:train:photos=[a.yml, ""]'], "datasets:train:photos: '', expected a path"),
+        (["datasets:train:photos=[]"], "datasets:train:photos: photos is an empty list"),
+        (['teacher:checkpoint=""'], "teacher:checkpoint: '', expected a path"),
+        (['path:pretrain_network_g=""'], "path:pretrain_network_g: '', no such file or folder"),
         (['teacher:cache="a\\0b"'], "no folder can have this name: embedded null byte"),
     ],
 )
