@@ -63,7 +63,8 @@ def files(tmp_path, monkeypatch):
     ],
 )
 def test_a_teacher_from_any_source_is_fine(check, teacher):
-    assert check(GOOD, *PLAIN, f"teacher={teacher}", f"teacher_clean={teacher}", code=0) == ["a.yml: fine, for `basicsr train`"]
+    entries = (*PLAIN, "train:distill:x={type: L1Loss, view: clean}", f"teacher={teacher}", f"teacher_clean={teacher}")
+    assert check(GOOD, *entries, code=0) == ["a.yml: fine, for `basicsr train`"]
 
 
 @pytest.mark.parametrize(
