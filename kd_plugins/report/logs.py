@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,18 @@ class Course:
         """The last iteration that is logged, with its losses or its scores."""
         scores = [points for metrics in self.scores.values() for roles in metrics.values() for points in roles.values()]
         return max((max(points) for points in [*self.losses.values(), *scores] if points), default=0)
+
+    @property
+    def broken(self) -> str:
+        """Where the loss stopped being finite and stayed so, in a sentence; empty where it did not."""
+        total = self.losses.get("total", {})
+        good = max((iteration for iteration, value in total.items() if math.isfinite(value)), default=-1)
+        bad = min((iteration for iteration in total if iteration > good), default=None)
+        if bad is None:
+            return ""
+        values = {name: points[bad] for name, points in self.losses.items() if name != "total" and bad in points}
+        terms = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)) or "their sum is not"
+        return f"The loss is not finite from iteration {bad} on, as far as it is logged: {terms}."
 
 
 def read_course(folder: Path) -> Course:

@@ -52,7 +52,8 @@ def write_report(
     for run in runs:
         with option_errors(str(run.file)):
             family.append(examine(run, images, shown, output.parent))
-        say(f"{run.name}: {', '.join(' '.join(tile) for tile in tiles(family[-1]))}")
+        at_a_glance = ", ".join(" ".join(tile) for tile in tiles(family[-1]))
+        say(f"{run.name}: {' '.join(filter(None, (family[-1].course.broken, at_a_glance)))}")
     page = render_run(family[0]) if len(family) == 1 else render_family(output.parent.resolve().name, family)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, page)
@@ -60,16 +61,23 @@ def write_report(
 
 
 def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
-    """Run a run's networks, and note all that its page says.
+    """Run a run's networks, and note all that its page says; of one whose students are all broken, its course.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: a network or a dataset cannot be built.
     """
+    found = Findings(run.name, _relative(run.home, base), read_course(run.folder), [], {}, notes=run.notes)
+    found.options, found.has_teacher = run.file.read_text(encoding="utf-8"), bool(run.opt.get("teacher"))
+    if run.checkpoint is not None:
+        _measure(run, found, images, shown)
+    return found
+
+
+def _measure(run: Run, found: Findings, images: int, shown: int) -> None:
     student, teacher = run.student(), run.teacher()
     if teacher is not None:
         teacher.fit_sizes(student.channels)
     networks: dict[str, Any] = {"student": student}
-    precisions: dict[str, str] = {}
     try:
         start = run.start(teacher)
     except (ValueError, KeyError, FileNotFoundError) as error:
@@ -80,18 +88,14 @@ def examine(run: Run, images: int, shown: int, base: Path) -> Findings:
     for file in run.exported():
         try:
             networks[file.name] = exported = load_model(str(file), str(run.device))
-            precisions[file.name] = exported.precision
+            found.precisions[file.name] = exported.precision
         except ValueError as error:
             run.note(f"{file.name} was not scored: {error}.")
-    comparisons = compare(run.opt, restorers(run, teacher, networks), images, shown, run.device)
-    found = Findings(run.name, _relative(run.home, base), read_course(run.folder), comparisons, {})
-    found.notes, found.precisions = run.notes, precisions
+    found.comparisons = compare(run.opt, restorers(run, teacher, networks), images, shown, run.device)
     side = RESTORED // student.scale
     with status(f"Timing the networks of {run.name}"):
         found.costs, found.measured_at = measure_costs(run, (side, side)), f"{side}x{side}"
     found.device = _device_name(run.device)
-    found.options, found.has_teacher = run.file.read_text(encoding="utf-8"), teacher is not None
-    return found
 
 
 def _relative(folder: Path, base: Path) -> str:

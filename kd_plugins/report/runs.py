@@ -20,6 +20,7 @@ from kd_plugins.options import OptionError
 from kd_plugins.report.measure import Restore
 from kd_plugins.run_options import parse_options
 from kd_plugins.teachers import Teacher, build_teacher
+from kd_plugins.teachers.checkpoint import BrokenWeights, read_checkpoint
 from kd_plugins.teachers.network import build_source, main_block
 from kd_plugins.teachers.network_description import explicit_block
 from kd_plugins.yaml_loader import one_line
@@ -59,7 +60,8 @@ class Run:
         folder: that of the run.
         opt: the completed options.
         file: the option file in the folder.
-        checkpoint: of the student: the latest one.
+        checkpoint: of the student: the latest one whose weights are numbers; None where no one's are.
+        notes: what could not be measured, and why.
 
     Raises:
         OptionError: no such folder, or none of a run: no option file, no student.
@@ -72,8 +74,18 @@ class Run:
         # relative paths in the file are from the folder that `basicsr train` was called in
         self.opt = parse_options(str(self.folder.parent.parent), False, ["-opt", str(self.file)])[0]
         self.name = self.home.name
-        self.checkpoint = _latest(self.folder / "models")
         self.notes: list[str] = []
+        self.checkpoint = next(filter(self._is_whole, _saved(self.folder / "models")), None)
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            read_checkpoint(file)
+        except BrokenWeights:
+            self.note(f"{file.name} was not scored: its weights are not numbers.")
+            return False
+        except ValueError:  # said by who loads it
+            pass
+        return True
 
     def student(self) -> Any:
         """The student, as it is restored with: its averaged weights, where there are some."""
@@ -167,13 +179,13 @@ def _option_file(folder: Path) -> Path:
     return found[0]
 
 
-def _latest(models: Path) -> Path:
-    if (models / "net_g_latest.pth").is_file():
-        return models / "net_g_latest.pth"
-    saved = {int(match[1]): file for file in models.glob("net_g_*.pth") if (match := _SAVED.fullmatch(file.name))}
-    if not saved:
+def _saved(models: Path) -> list[Path]:
+    """The students that a run has saved, the latest first."""
+    numbered = {int(match[1]): file for file in models.glob("net_g_*.pth") if (match := _SAVED.fullmatch(file.name))}
+    last = [file for file in [models / "net_g_latest.pth"] if file.is_file()]
+    if not numbered and not last:
         raise OptionError(f"{models}: no student (net_g_latest.pth, or net_g_ITERATION.pth), which `basicsr train` leaves there")
-    return saved[max(saved)]
+    return [*last, *(numbered[iteration] for iteration in sorted(numbered, reverse=True))]
 
 
 def restorers(run: Run, teacher: Teacher | None, networks: Mapping[str, Any]) -> dict[str, Restore]:

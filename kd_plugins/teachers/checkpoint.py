@@ -33,6 +33,10 @@ _LONGEST_DESCRIPTION = 2**20
 _NAMED = 3  # keys that a message names
 
 
+class BrokenWeights(ValueError):
+    """Weights that are not numbers: a training that has gone wrong."""
+
+
 def find_checkpoint(name: str) -> Path:
     """The file of a checkpoint.
 
@@ -89,7 +93,8 @@ def read_checkpoint(
         precision, and what the file says of its network, if it does (see `plain_network`): bundled teachers and saved students do.
 
     Raises:
-        ValueError: the file cannot be read safely, has no such key or prefix, or a weight in it is not a number.
+        ValueError: the file cannot be read safely, or has no such key or prefix.
+        BrokenWeights: a weight in it is not a number.
     """
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, param_key, first)
     network = network_in(path)
@@ -100,7 +105,7 @@ def read_checkpoint(
     if sparse := [key for key, value in weights.items() if value.layout != torch.strided]:
         raise ValueError(f"checkpoint {path}: {len(sparse)} of its weights are sparse tensors ({', '.join(sparse[:_NAMED])})")
     if broken := [key for key, value in weights.items() if torch.isnan(value).any()]:
-        raise ValueError(f"checkpoint {path}: {len(broken)} of its weights are not numbers ({', '.join(broken[:_NAMED])})")
+        raise BrokenWeights(f"checkpoint {path}: {len(broken)} of its weights are not numbers ({', '.join(broken[:_NAMED])})")
     return {key: _single(value) for key, value in weights.items()}, network
 
 

@@ -29,3 +29,10 @@ def test_of_a_run_that_went_on_from_an_earlier_state_the_later_values_count(tmp_
 
 def test_a_folder_without_a_log_has_no_course(tmp_path):
     assert not read_course(tmp_path).losses
+
+
+def test_a_loss_that_stays_broken_is_named_and_one_that_recovers_is_not(tmp_path):
+    (tmp_path / "train_tiny_1.log").write_text(LOG.replace("l_hint: 5.0000e-01", "l_hint: inf"))
+    assert read_course(tmp_path).broken == ""
+    (tmp_path / "train_tiny_1.log").write_text(LOG.replace("2.0000e-02", "nan"))
+    assert read_course(tmp_path).broken == "The loss is not finite from iteration 2000 on, as far as it is logged: l_pix is nan."

@@ -5,7 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from basicsr.utils.registry import LOSS_REGISTRY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from kd_plugins.cli import main
 
@@ -97,6 +99,41 @@ def test_the_page_of_a_training_without_a_teacher_speaks_of_no_student(with_vali
     seen = re.sub(r"<(script|style|pre)>.*?</\1>|<[^>]*>", " ", page, flags=re.S)  # of the option file nothing
     assert "student" not in seen.lower() and "teacher" not in seen.replace("trained without a teacher", "").lower()
     assert "restored" in seen and "against its input" in seen
+
+
+class BrokenLoss(nn.Module):
+    """No number from the third call on."""
+
+    calls = 0
+
+    def forward(self, output, gt):
+        BrokenLoss.calls += 1
+        return (output - gt).abs().mean() * (1 if BrokenLoss.calls < 3 else float("nan"))
+
+
+def test_a_run_that_has_gone_wrong_has_a_page_that_says_where(with_validation, write, tmp_path, monkeypatch, one_thread, capsys):
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, "BrokenLoss", BrokenLoss)
+    for key in ("teacher", "init", "features"):
+        del with_validation[key]
+    with_validation.update(model_type="SRModel", num_threads=1)  # which goes on
+    with_validation["train"]["pixel_opt"] = {"type": "BrokenLoss"}
+    with_validation["logger"]["print_freq"] = 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kd_plugins.deploy.benchmark.peak_memory", lambda *_: 3 << 20)
+    monkeypatch.setattr("kd_plugins.report.make.RESTORED", 32)
+    assert main(["train", "-opt", write(with_validation)]) == 0
+    run, where = (
+        tmp_path / "experiments" / "tiny",
+        "The loss is not finite from iteration 3 on, as far as it is logged: l_pix is nan.",
+    )
+    for whole in (True, False):
+        capsys.readouterr()
+        assert main(["report", "tiny"]) == 0
+        page = (run / "report.html").read_text()
+        assert where in page and where in capsys.readouterr().out and "net_g_latest.pth was not scored: its weights" in page
+        assert "Terms of the loss" in page and ("Parameters" in page) == ("astronaut" in page) == whole
+        (run / "models" / "net_g_2.pth").unlink(missing_ok=True)
+    assert main(["report", "tiny", "tiny", "-o", "family.html"]) == 0
 
 
 def test_several_runs_make_one_page_with_their_front(run, tmp_path):
