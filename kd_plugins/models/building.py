@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from basicsr.archs import build_network
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
@@ -17,6 +18,8 @@ from kd_plugins.models.terms import OUTPUT, VIEWS, Term, compared
 from kd_plugins.teachers import WRONG_ARGUMENTS, Teacher, build_teacher, padded_block, student_block
 from kd_plugins.training.precision import Precision
 
+_RESIZED = 1.5
+"""A feature that is so many times larger than the other is of another scale, and not padded alone."""
 Pairs = Mapping[str, Sequence[Pair]]
 """Pairs of layers by group of the `features` block."""
 
@@ -132,6 +135,8 @@ def build_conversion(
 ) -> ScaleConversion | None:
     """Build the conversion to the teacher's scale of the groups that terms read it of; None where there is no such group.
 
+    A pair of features of different sizes is warned of.
+
     Args:
         pairs: the pairs of layers.
         terms: of the run.
@@ -148,6 +153,7 @@ def build_conversion(
                 f"features: layer {layer!r} returns {tuple(feature.shape)}, expected one map (N, C, H, W); "
                 "`basicsr layers -opt FILE` shows what each layer returns"
             )
+    _warn_of_sizes(pairs, mine, theirs)
     read = {group for term in terms if term.reads_conversion for group in term.between}
     converted = {group: own for group, own in pairs.items() if group in read}
     if not converted:
@@ -161,3 +167,15 @@ def build_conversion(
             if pair.student == pair.teacher and pair.student in kept:
                 scm.start_as_selection(group, stage, kept[pair.student])
     return scm
+
+
+def _warn_of_sizes(pairs: Pairs, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    for group, chosen in pairs.items():
+        for pair in chosen:
+            sizes = [tuple(feature.shape[-2:]) for feature in (mine[pair.student], theirs[pair.teacher])]
+            if any(max(sides) >= _RESIZED * min(sides) for sides in zip(*sizes, strict=True)):
+                own, other = ("x".join(map(str, size)) for size in sizes)
+                get_root_logger().warning(
+                    f"features:{group}: [{pair.student}, {pair.teacher}]: the student's feature is {own}, the teacher's {other}, "
+                    "one is resized (`basicsr layers -opt FILE` shows what each layer returns)"
+                )

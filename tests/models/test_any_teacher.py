@@ -104,6 +104,15 @@ def test_tokens_are_refused_as_a_feature(checkpoint):
         step({**block, "checkpoint": checkpoint(block)}, block, 2, terms, features={"body": [["layers.0", "layers.0"]]})
 
 
+def test_features_of_two_scales_are_compared_with_a_warning(checkpoint, log):
+    block = ARCHITECTURES["EDSR"]
+    terms = {"fit": {"type": "MSELoss", "between": "body", "view": "degraded", "loss_weight": 1.0}}
+    features = {"body": [["upsample", "conv_first"], ["conv_first", "conv_first"]]}
+    step({**block, "checkpoint": checkpoint(block)}, block, 2, terms, features=features)
+    (said,) = [line for line in log().splitlines() if "is resized" in line]
+    assert "features:body: [upsample, conv_first]: the student's feature is 18x18, the teacher's 9x9, one is resized" in said
+
+
 def test_weights_alone_teach_and_are_what_a_student_starts_from(checkpoint):
     file = checkpoint(ARCHITECTURES["DRUNet"])
     model = step({"checkpoint": file}, {"checkpoint": file})
