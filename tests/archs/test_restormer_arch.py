@@ -171,6 +171,30 @@ def test_channels_last_gives_the_same_output(norm):
     assert (actual - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("heads", [1, 2])
+def test_attention_keeps_the_layout_forward_and_back(layout, heads):
+    torch.manual_seed(0)
+    net = randomised(MDTA(8, heads, bias=False))
+    x, upstream = torch.randn(2, 2, 8, 6, 5)
+    expected = torch.autograd.grad(net(x), list(net.parameters()), upstream)
+    met = []
+    net.project_out.register_forward_pre_hook(lambda layer, images: met.extend(images))
+    net.qkv_dwconv.register_full_backward_pre_hook(lambda layer, gradients: met.extend(gradients))
+    net.to(memory_format=layout)
+    actual = torch.autograd.grad(net(x.to(memory_format=layout)), list(net.parameters()), upstream.to(memory_format=layout))
+    assert len(met) == 2 and all(each.is_contiguous(memory_format=layout) for each in met)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_to_nothing_has_a_gradient():
+    net = MDTA(8, 2, bias=False).to(memory_format=torch.channels_last)
+    x = torch.zeros(1, 8, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    net(x).sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
+
+
 def test_every_parameter_is_trained(small):
     net = Restormer(**SMALL, bias=True)
     net(torch.rand(1, 3, 16, 16)).square().mean().backward()
