@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from small_vgg import save_vgg
 
-from kd_plugins.extractors.vgg import LAYERS
 from kd_plugins.features import Pair
 from kd_plugins.models.step import Step
 from kd_plugins.models.terms import VIEWS, build_terms
@@ -27,18 +26,7 @@ each_of_ours = pytest.mark.parametrize("file", [file for file, _ in ALIKE], ids=
 
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory):
-    """VGG19 up to relu5_1 in its own layout: the real weights are a download."""
-    torch.manual_seed(0)
-    state, channels = {}, 3
-    for name, index in LAYERS.items():
-        if name.startswith("conv") and name <= "conv5_1":
-            width = min(32 * 2 ** int(name[4]), 512)
-            state[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3) * (2 / (9 * channels)) ** 0.5
-            state[f"features.{index}.bias"] = torch.zeros(width)
-            channels = width
-    file = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
-    save_file(state, file)
-    return str(file)
+    return save_vgg(tmp_path_factory.mktemp("vgg") / "vgg19.pth")
 
 
 def terms_of(file, vgg_file):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_plugins.extractors.gray_images import each_image, mscn_image, to_gray
+from kd_plugins.home import expand
 
 MODEL_ENV = "KD_BRISQUE_MODEL"
 _MODEL_FILE = "brisque_model_live.yml"
@@ -173,7 +174,7 @@ def find_brisque_model(path: str | os.PathLike[str] | None = None) -> Path:
     for origin, value in (("argument 'model'", path), (f"environment variable {MODEL_ENV}", os.environ.get(MODEL_ENV))):
         if not value:
             continue
-        found = Path(value)
+        found = expand(value)
         found = found / _MODEL_FILE if osp.isdir(found) else found
         if not osp.isfile(found):
             raise FileNotFoundError(f"BRISQUE: {origin} names {str(value)!r}, but {found} is no file; {_ORIGIN}.")
@@ -205,7 +206,7 @@ def load_brisque_model(
         ValueError: A file is not what it should be.
     """
     model = find_brisque_model(path)
-    ranges = Path(range_path) if range_path else model.with_name(model.name.replace("model", "range"))
+    ranges = expand(range_path) if range_path else model.with_name(model.name.replace("model", "range"))
     if ranges == model or not osp.isfile(ranges):
         raise FileNotFoundError(f"BRISQUE: the model {model} needs its range file, and {ranges} is none; {_ORIGIN}.")
     return _load(str(model), str(ranges))

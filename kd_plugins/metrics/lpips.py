@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn
 
 from kd_plugins.arguments import AtLeast, checked
 from kd_plugins.extractors.safe_load import load_weights
+from kd_plugins.home import expand
 from kd_plugins.metrics.image_input import to_tensor
 
 
@@ -40,7 +40,7 @@ def _network(net: str, backbone: str | None) -> nn.Module:
 def _load_backbone(network: nn.Module, net: str, path: str) -> None:
     """Fill lpips' slices of a torchvision backbone from that network's own checkpoint."""
     try:
-        state = load_weights(Path(path))
+        state = load_weights(expand(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"calculate_lpips: 'backbone' names {path!r}, which is no file; give a file of torchvision's ImageNet "

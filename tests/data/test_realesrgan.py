@@ -10,10 +10,10 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.models.realesrnet_model import RealESRNetModel
+from short_runs import assert_same_bits, train_killed, weights
 
 from kd_plugins.cli import main
 from kd_plugins.data.realesrgan import SHARPENED, RealESRGANBatches
-from kd_plugins.models import DistillationModel
 from kd_plugins.yaml_loader import load
 
 
@@ -102,10 +102,6 @@ def test_tasks_and_missing_options_are_refused(real_esrgan, batch):
         RealESRGANBatches(real_esrgan, torch.device("cpu"))(batch)
 
 
-class Killed(BaseException):
-    """In place of SIGKILL."""
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_ends_with_the_same_bits_and_real_photos_are_validated(real_esrgan, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -119,21 +115,9 @@ def test_a_killed_run_ends_with_the_same_bits_and_real_photos_are_validated(real
     real_esrgan["val"] = {"val_freq": 2, "save_img": True, "metrics": {"piqe": {"type": "calculate_piqe", "better": "lower"}}}
     assert main(["check", "-opt", write({**real_esrgan, "name": "straight"}, "straight.yml")]) == 0
     assert main(["train", "-opt", "straight.yml"]) == 0
-    original = DistillationModel.optimize_parameters
-
-    def step(model, current_iter):
-        original(model, current_iter)
-        if current_iter == 5:
-            raise Killed
-
-    file = write(real_esrgan)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(DistillationModel, "optimize_parameters", step)
-        main(["train", "-opt", file])
-    assert main(["train", "-opt", file, "--auto_resume"]) == 0
-    for label in ("net_g_6", "net_g_latest"):
-        mine, theirs = (torch.load(f"experiments/{name}/models/{label}.pth", weights_only=True) for name in ("tiny", "straight"))
-        assert all(torch.equal(value, theirs["params"][key]) for key, value in mine["params"].items())
+    train_killed(monkeypatch, write(real_esrgan), 5)
+    for label, iteration in (("net_g", "6"), ("net_g", "latest")):
+        assert_same_bits(weights("tiny", label, iteration), weights("straight", label, iteration))
     assert Path("experiments/straight/visualization/real/real_6.png").exists()
 
 

@@ -216,6 +216,9 @@ def test_model_file_is_read_and_evaluated(tmp_path, monkeypatch):
     np.testing.assert_allclose(model(features).numpy(), kernel @ [30, -10] + 50, rtol=1e-5)
     monkeypatch.setenv("KD_BRISQUE_MODEL", str(tmp_path))
     assert load_brisque_model() is model
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    assert load_brisque_model("~", "~/brisque_range_live.yml") is model
 
 
 def test_missing_model_says_where_it_can_be_had(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_vgg import save_vgg
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -242,20 +243,7 @@ def test_features_of_different_shapes_are_refused(loss, shape):
 
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory):
-    """VGG19 up to relu5_1 in its own layout, random weights of the scale of trained ones."""
-    from kd_plugins.extractors.vgg import LAYERS
-
-    torch.manual_seed(0)
-    state, channels = {}, 3
-    for name, index in LAYERS.items():
-        if name.startswith("conv") and name <= "conv5_1":
-            width = min(32 * 2 ** int(name[4]), 512)
-            state[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3) * math.sqrt(2 / (9 * channels))
-            state[f"features.{index}.bias"] = torch.zeros(width)
-            channels = width
-    file = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
-    torch.save(state, file)
-    return str(file)
+    return save_vgg(tmp_path_factory.mktemp("vgg") / "vgg19.pth")
 
 
 def released_csd(vgg, student, teacher, negatives):

@@ -38,7 +38,7 @@ def test_cropping_everything_away_is_said():
         calculate_brisque(np.zeros((8, 8, 3), np.uint8), crop_border=4, model="unused")
 
 
-def test_lpips_is_zero_for_equal_images_and_more_for_a_blurred_one(tmp_path):
+def test_lpips_is_zero_for_equal_images_and_more_for_a_blurred_one(tmp_path, monkeypatch):
     pytest.importorskip("lpips", reason="lpips is not installed")
     import cv2
     from torchvision.models import alexnet
@@ -49,7 +49,9 @@ def test_lpips_is_zero_for_equal_images_and_more_for_a_blurred_one(tmp_path):
     image = np.ascontiguousarray(bgr()[:96, :96])
     blurred = cv2.GaussianBlur(image, (0, 0), 3)
     assert calculate_lpips(image, image, backbone=file) == 0
-    assert calculate_lpips(image, blurred, backbone=file) > 1e-4
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    assert calculate_lpips(image, blurred, backbone="~/alexnet.pth") > 1e-4
 
 
 def test_lpips_backbone_that_cannot_be_had_is_said(tmp_path):

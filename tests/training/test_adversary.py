@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from basicsr.models import build_model
+from short_runs import assert_same_bits, train_killed, weights
 
 from kd_plugins.cli import main
-from kd_plugins.models import DistillationModel
 
 UNET = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 4}
 
@@ -134,29 +134,13 @@ def test_images_without_clean_ones_are_refused(gan, write, capsys, tmp_path):
     assert "train:gan_opt: it compares with the clean image" in capsys.readouterr().err
 
 
-class Killed(BaseException):
-    """In place of SIGKILL."""
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_ends_with_the_same_bits_and_its_discriminator_starts_another(gan, write, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "-opt", write({**gan, "name": "straight"}, "straight.yml")]) == 0
-    original = DistillationModel.optimize_parameters
-
-    def step(model, current_iter):
-        original(model, current_iter)
-        if current_iter == 5:
-            raise Killed
-
-    file = write(gan)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(DistillationModel, "optimize_parameters", step)
-        main(["train", "-opt", file])
-    assert main(["train", "-opt", file, "--auto_resume"]) == 0
-    for label in ("net_g_6", "net_d_6"):
-        mine, theirs = (torch.load(f"experiments/{name}/models/{label}.pth", weights_only=True) for name in ("tiny", "straight"))
-        assert all(torch.equal(value, theirs["params"][key]) for key, value in mine["params"].items())
+    train_killed(monkeypatch, write(gan), 5)
+    for label, iteration in (("net_g", "6"), ("net_d", "6")):
+        assert_same_bits(weights("tiny", label, iteration), weights("straight", label, iteration))
     state = torch.load("experiments/tiny/training_states/6.state", weights_only=True)
     assert len(state["optimizers"]) == len(state["schedulers"]) == 2
 

@@ -10,28 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
-from short_runs import assert_same_bits, train, weights
-
-from kd_plugins.models import DistillationModel
+from short_runs import assert_same_bits, train, train_killed, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN = [sys.executable, "-m", "kd_plugins.cli", "train"]
-
-
-class Killed(BaseException):
-    """In place of SIGKILL: nothing of the run gets to know it."""
-
-
-def kill_after(monkeypatch, iteration):
-    """Let a run end as by SIGKILL when it has taken a step and not yet saved."""
-    original = DistillationModel.optimize_parameters
-
-    def step(model, current_iter):
-        original(model, current_iter)
-        if current_iter == iteration:
-            raise Killed
-
-    monkeypatch.setattr(DistillationModel, "optimize_parameters", step)
 
 
 @pytest.mark.parametrize("method", ["SKD", "DCKD", "SLKD in fp16"])
@@ -53,11 +35,7 @@ def test_a_run_killed_in_an_epoch_ends_with_the_same_bits(method, request, short
         options["train"]["transforms"] = {"invert": 0.5}
         options["train"]["distill"] = {"consistency": {"type": "L1Loss", "between": "output", "view": "transformed"}}
     assert train(write({**options, "name": "straight"}, "straight.yml")) == 0
-    file = write(options)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 5)
-        train(file)
-    assert train(file, "--auto_resume") == 0
+    train_killed(monkeypatch, write(options), 5)
     assert len(os.listdir("experiments/tiny/models")) == len(os.listdir("experiments/straight/models"))
     for checkpoint in sorted(Path("experiments/straight/models").iterdir()):
         label, iteration = checkpoint.stem.rsplit("_", 1)
@@ -137,11 +115,7 @@ def test_real_signals_a_kill_then_sigterm_and_the_same_bits_at_the_end(short, wr
 def test_a_run_whose_crops_and_batches_change_goes_on_around_a_border(killed, short, write, in_folder, monkeypatch):
     short["datasets"]["train"]["stages"] = [{"until": 4}, {"gt_size": 24, "batch_size_per_gpu": 1}]
     assert train(write({**short, "name": "straight"}, "straight.yml")) == 0
-    file = write(short)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, killed)
-        train(file)
-    assert train(file, "--auto_resume") == 0
+    train_killed(monkeypatch, write(short), killed)
     assert_same_bits(weights("tiny"), weights("straight"))
     logs = "".join(log.read_text() for log in Path("experiments/straight").glob("*.log"))
     assert "Stage 1 of 2, from iteration 1 on: crops of 16, batches of 2." in logs
