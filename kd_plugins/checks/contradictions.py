@@ -196,11 +196,11 @@ def _check_terms(findings: Findings, opt: Mapping[str, Any], model: Any) -> None
         elif opt.get("init", "random") != "random":
             findings.error(("init",), f"{opt['init']!r}, but there is no `teacher`")
     features = opt.get("features")
-    groups = mapping(dict.fromkeys(GROUPS, "auto") if features in (None, "auto") else features)
+    groups = features if isinstance(features, Mapping) else dict.fromkeys(GROUPS, "auto")
     outputs = [key for teacher in TEACHERS for key in without_layers(mapping(opt.get(teacher)))]
     for name, block in blocks_in(terms):
         between = _check_term(findings, opt, name, block, groups, model)
-        if block.get("view") == "clean" and opt.get("scale", 1) != 1:
+        if block.get("view") == "clean" and opt.get("scale", 1) != 1 and not findings.has_error(("scale",)):
             where = ("view",) if "view" in mapping(own.get(name)) else ()
             said = f"the clean image is no input of a teacher at scale {opt['scale']}, expected view: degraded, or `{name}: ~`"
             findings.error(("train", "distill", name, *where), said)

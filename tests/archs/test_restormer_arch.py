@@ -290,25 +290,3 @@ def test_layer_norm_is_over_channels(with_bias):
     else:
         expected = x / deviation * weight  # the mean goes into the deviation only
     assert (norm(x) - expected).abs().max() < 1e-10
-
-
-# ------------------------------------------------------------------------------------------------ errors
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"LayerNorm_type": "withbias"}, "LayerNorm_type: 'withbias', expected one of WithBias, BiasFree"),
-        ({"num_blocks": [1, 1, 1]}, r"num_blocks: \[1, 1, 1\], expected a list of 4 values"),
-        ({"heads": [1, 2, 4, 8, 8]}, r"heads: \[1, 2, 4, 8, 8\], expected a list of 4 values"),
-        ({"dim": 0}, "dim: 0, expected a whole number of at least 2 and divisible by 2"),
-        ({"dim": 7, "heads": [1, 1, 1, 1]}, "dim: 7, expected a whole number"),
-        ({"heads": [3, 1, 1, 1]}, "level 1 has 4 channels, not divisible by 3"),
-        ({"heads": [1, 1, 0, 1]}, r"heads: \[1, 1, 0, 1\], expected"),
-        ({"inp_channels": 6}, "inp_channels: 6, out_channels: 3: the output is added to the input"),
-    ],
-    ids=lambda value: str(value) if isinstance(value, dict) else "",
-)
-def test_arguments_out_of_range_are_one_clear_error(wrong, message):
-    with pytest.raises(ValueError, match=f"Restormer: .*{message}"):
-        Restormer(**{**SMALL, **wrong})

@@ -78,6 +78,8 @@ GAN, SOLVER = "train:gan_opt={type: GANLoss, gan_type: vanilla}", "train:optim_d
     ("entries", "said"),
     [
         (["train:accumulate=-1"], "train:accumulate: -1, expected a whole number of at least 1"),
+        (["scale=0"], "scale: 0, expected a whole number from 1 up"),
+        (["features=decoder"], "features: 'decoder', expected a mapping or auto"),
         (["train:accumulate=true"], "train:accumulate: True, expected a whole number of at least 1"),
         ([GAN, SOLVER, "network_d=0"], "network_d: 0, expected {type: a registered architecture"),
         (["train:net_d_iters=1.5"], "train:net_d_iters: 1.5, expected a number of at least 1 and divisible by 1"),
