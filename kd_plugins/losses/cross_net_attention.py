@@ -46,7 +46,21 @@ def unit_positions(x: Tensor, silent: Tensor | float = 0.0) -> Tensor:
     Returns:
         As x, of root mean square 1 at each position that is not silent.
     """
-    return x * torch.rsqrt(x.square().mean(-3, keepdim=True) + silent)
+    return x * unit_scale(x, silent)
+
+
+def unit_scale(x: Tensor, silent: Tensor | float = 0.0, channels: int = -3) -> Tensor:
+    """What `unit_positions` multiplies a feature by.
+
+    Args:
+        x: of any shape.
+        silent: Added to the mean squares.
+        channels: The dimension of the channels.
+
+    Returns:
+        As x, one channel.
+    """
+    return torch.rsqrt(x.square().mean(channels, keepdim=True) + silent)
 
 
 def silent_square(teacher: Tensor) -> Tensor:
@@ -96,7 +110,7 @@ def spatial_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor
         (N, C, H, W).
     """
     query = query / divisor
-    if not value.is_cuda and value.shape[-2:].numel() <= _SMALL and max(value.shape[-2:]) <= (window or _SMALL):
+    if not value.is_cuda and is_small(value, window):
         q, k, v = (x.flatten(2) for x in (query, key, value))  # one window, as it lies
         return torch.bmm(v, torch.softmax(torch.bmm(q.mT, k), dim=-1).mT).view_as(value)
     columns = window_runs(value.shape[-1], window)
@@ -109,6 +123,11 @@ def spatial_attention(query: Tensor, key: Tensor, value: Tensor, divisor: Tensor
             parts.append(_from_windows(_attend(q, k, v), down, height, width))
         rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-2)
+
+
+def is_small(x: Tensor, window: int | None) -> bool:
+    """Whether a feature is one window, and so small that attention between its positions may be stored."""
+    return x.shape[-2:].numel() <= _SMALL and max(x.shape[-2:]) <= (window or _SMALL)
 
 
 def window_runs(side: int, window: int | None) -> list[tuple[int, int, int]]:

@@ -15,11 +15,13 @@ from kd_plugins.arguments import Above, AtLeast, checked
 from kd_plugins.extractors.nss import as_float, full_precision
 from kd_plugins.losses.cross_net_attention import (
     channel_attention,
+    is_small,
     silent_square,
     spatial_attention,
     unit_kernel_distance,
     unit_positions,
 )
+from kd_plugins.losses.cross_net_by_hand import StageByHand
 from kd_plugins.losses.shapes import require_same_shape, same_window
 
 
@@ -96,7 +98,9 @@ class CrossNetAttentionLoss(nn.Module):
         self.lambdas = {"channel": channel_lambda, "spatial": spatial_lambda}
         branches = [branch for branch in self.lambdas if self.weights[branch]]
         self.log_factors = nn.ParameterDict({branch: nn.Parameter(torch.zeros(())) for branch in branches} if learnable else {})
-        self._attention: dict[tuple[int, int], Tensor] = {}
+        self._by_hand = all(self.weights.values()) and normalise and not learnable
+        self.register_buffer("branch_weights", torch.tensor(list(self.weights.values())).view(3, 1, 1, 1), persistent=False)
+        self._attention: dict[tuple[int, ...], Tensor] = {}
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""
@@ -134,6 +138,11 @@ class CrossNetAttentionLoss(nn.Module):
 
     def _total(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Tensor:
         silent = silent_square(teacher)
+        if self._by_hand and is_small(student, self.window) and not torch.compiler.is_compiling():  # the compiler fuses by itself
+            divisors = self._lambda("channel", teacher.shape[-2:].numel()), self._lambda("spatial", teacher.shape[1])
+            total, attention = StageByHand.apply(student, teacher, raw, silent, self.branch_weights, divisors, self.sigma)  # type: ignore[misc]
+            self._show(attention)
+            return total
         target = unit_positions(teacher, silent)
         answers = dict(self._answers(student, teacher, raw, target, silent))
         distances = unit_kernel_distance(unit_positions(torch.stack(list(answers.values())), silent), target, self.sigma)
@@ -149,12 +158,15 @@ class CrossNetAttentionLoss(nn.Module):
         if self.weights["channel"]:
             query, key = (target, unit_positions(raw, silent)) if self.normalise else (teacher, raw)
             answer, attention = channel_attention(query, key, raw, self._lambda("channel", teacher.shape[-2:].numel()))
-            self._attention[(teacher.shape[1], raw.shape[1])] = attention[0].detach().clone()
+            self._show(attention)
             yield "channel", answer
         if self.weights["spatial"]:
             query, key = (target, unit_positions(student, silent)) if self.normalise else (teacher, student)
             divisor = self._lambda("spatial", teacher.shape[1])
             yield "spatial", spatial_attention(query, key, student, divisor, self.window)
+
+    def _show(self, attention: Tensor) -> None:
+        self._attention[attention.shape[1:]] = attention[0].detach().clone()
 
     def _lambda(self, branch: str, length: int) -> Tensor | float:
         fixed = self.lambdas[branch] * math.sqrt(length)

@@ -45,21 +45,21 @@ def same_window(size: int | None, *tensors: Tensor, agreed: bool = False) -> lis
         return list(tensors)
     corner = [int(torch.randint(max(side - size, 0) + 1, ())) for side in (height, width)]
     top, left = distributed.broadcast_object(corner) if agreed else corner
-    return [_Window.apply(tensor, top, left, size) for tensor in tensors]  # type: ignore[misc]
+    place = (..., slice(top, top + size), slice(left, left + size))
+    return [_Window.apply(tensor, place) if tensor.requires_grad else tensor[place].contiguous() for tensor in tensors]  # type: ignore[misc]
 
 
 class _Window(torch.autograd.Function):
     """A slice of both sides whose gradient lies in memory as the tensor does: the layers before it keep their layout."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, top: int, left: int, size: int) -> Tensor:
-        ctx.place = slice(top, top + size), slice(left, left + size)
-        ctx.like = torch.empty_like(x, device="meta")
-        return x[(..., *ctx.place)].contiguous()
+    def forward(ctx: Any, x: Tensor, place: tuple[Any, ...]) -> Tensor:
+        ctx.place, ctx.like = place, torch.empty_like(x, device="meta")
+        return x[place].contiguous()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         whole = torch.zeros_like(ctx.like, device=grad.device)
-        whole[(..., *ctx.place)] = grad
-        return whole, None, None, None
+        whole[ctx.place] = grad
+        return whole, None

@@ -194,7 +194,9 @@ class DistillationModel(RestorationModel):
     def _observe(self) -> Step:
         """What student and teacher make of the batch, for the terms to compare."""
         targets = self.show()
-        raw = {name: feature[: len(self.lq)] for name, feature in self.taps.collect().items()}  # not of the zoomed view
+        raw = self.taps.collect()
+        if self.zoomed:  # it has no features; elsewhere a slice would only cost a gradient of its own, in another layout
+            raw = {name: feature[: len(self.lq)] for name, feature in raw.items()}
         negatives = self.make_negatives() if any("negatives" in term.asks for term in self.active) else None
         return Step(self.output, self.lq, raw, self.scm, targets, negatives, self.zoomed, self.active, self.gt, self.iteration)
 

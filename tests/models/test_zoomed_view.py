@@ -75,6 +75,15 @@ def test_features_of_other_terms_are_those_of_the_degraded_images(options, build
     assert both["l_zoomed"] > 0
 
 
+def test_without_it_features_are_the_networks_own(options, build):
+    """A slice of them all would cost a gradient of its own, in another memory layout."""
+    model = build(options)
+    with model.taps:
+        model.output = model.net_g(model.lq)
+    raw = model._observe().raw
+    assert raw and not any("Slice" in feature.grad_fn.name() for feature in raw.values())
+
+
 def test_a_loss_that_encodes_images_encodes_those_of_the_crop(enlarging, build, tokenizer_file):
     extractor = {"type": "TokenizerExtractor", "weights": str(tokenizer_file)}
     enlarging["train"]["distill"] = {"codes": {**ZOOMED, "type": "CodeDistributionLoss", "extractor": extractor}}

@@ -1,0 +1,43 @@
+"""CrossNetAttentionLoss at its default: the form by hand equals the one of autograd, which is held to the formula elsewhere."""
+
+import pytest
+import torch
+
+from kd_plugins.losses import CrossNetAttentionLoss
+
+
+def features(n=2, c_t=6, c_s=4, height=9, width=7):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, n, c_t, height, width, generator=generator, dtype=torch.float64)
+    return student, teacher, torch.randn(n, c_s, height, width, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [{}, {"c_s": 9, "height": 4}, {"c_s": 6, "height": 16, "width": 16}], ids=str)
+def test_value_gradients_and_picture_are_those_of_autograd_and_the_graph_may_be_used_twice(shape, monkeypatch):
+    student, teacher, raw = (x.requires_grad_(i != 1) for i, x in enumerate(features(**shape)))
+    loss = CrossNetAttentionLoss(3.0, 0.5, 0.7, crop=None, channel_lambda=0.5, direct_weight=2.0, spatial_weight=4.0)
+    value, picture = loss(student, teacher, raw), loss.pictures()
+    assert "ByHand" in value.grad_fn.next_functions[0][0].name()
+    mine, again = (torch.autograd.grad(value, (student, raw), torch.tensor(f).double(), retain_graph=True) for f in (1.0, -2.0))
+    monkeypatch.setattr("kd_plugins.losses.cross_net_loss.is_small", lambda *_: False)
+    expected = loss(student, teacher, raw)
+    torch.testing.assert_close((value, picture), (expected, loss.pictures()), rtol=1e-10, atol=1e-12)
+    theirs = torch.autograd.grad(expected, (student, raw))
+    torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(again, tuple(-2 * x for x in theirs), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("trained", ["both", "student", "raw"])
+def test_gradients_are_right_in_float64(trained):
+    student, teacher, raw = features(c_t=3, c_s=2, height=3, width=4)
+    student.requires_grad_(trained != "raw"), raw.requires_grad_(trained != "student")
+    assert torch.autograd.gradcheck(CrossNetAttentionLoss(), (student, teacher, raw))
+
+
+def test_its_backward_pass_stays_in_float32_under_autocast():
+    student, teacher, raw = (x.float().requires_grad_(i != 1) for i, x in enumerate(features()))
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(CrossNetAttentionLoss()(student, teacher, raw), (student, raw)))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
