@@ -98,11 +98,11 @@ class _Axis:
         return self.start + place * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
-        if self.log:
-            return self._log_ticks(most)
-        step = _round_step((self.high - self.low) / most)
-        first = math.ceil(self.low / step)
-        return [number * step for number in range(first, math.floor(self.high / step) + 1)]
+        if self.log and len(found := self._log_ticks(most)) > 1:
+            return found
+        low, high = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
+        step = _round_step((high - low) / most)
+        return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
     def _log_ticks(self, most: int) -> list[float]:
         for digits in ((1, 2, 5), (1, 3), (1,)):

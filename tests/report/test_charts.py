@@ -47,3 +47,8 @@ def test_a_logarithmic_axis_has_a_few_ticks_and_leaves_out_what_has_no_logarithm
 
 def test_one_point_is_drawn():
     assert len(list(drawn(Series("student", [(4, 30.0)], marked=True)).iter("circle"))) == 1
+
+
+def test_a_logarithmic_axis_of_near_values_has_ticks():
+    drawn = chart([Series("total", [(1, 0.0997), (2, 0.0979)])], "iteration", "loss", log_y=True)
+    assert drawn.count('class="grid"') >= 2 and ">0.098<" in drawn and ">0.099<" in drawn
