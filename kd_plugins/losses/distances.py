@@ -63,7 +63,7 @@ class _SummedDistance(torch.autograd.Function):
             difference = anchor - other
             if signs is not None:
                 signs += difference.sign()
-            distance += difference.abs_().flatten(1).mean(1)
+            distance += difference.abs_().mean((1, 2, 3))
         if signs is not None:
             ctx.save_for_backward(signs)
             ctx.scale = 1 / anchor[0].numel()
