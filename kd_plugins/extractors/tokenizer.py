@@ -178,16 +178,17 @@ class TokenizerExtractor(nn.Module):
         """
         return self.net.encoder.levels(self._input(image))
 
-    def encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+    def encode(self, image: Tensor, first: int | None = None) -> tuple[list[Tensor], Tensor]:
         """The levels and z in one pass.
 
         Args:
             image: (N, 3, H, W), or (N, 1, H, W) gray, in [0, 1].
+            first: how many images, from the first, to make z of; None for all.
 
         Returns:
-            The levels as from `forward`, and z = quant_conv(encoder(image)), not quantised, (N, D, H // stride, W // stride).
+            The levels as from `forward`, and z = quant_conv(encoder(image)), not quantised, (first, D, H // stride, W // stride).
 
         Raises:
             ValueError: The image has another shape or type.
         """
-        return self.net(self._input(image))
+        return self.net(self._input(image), first)

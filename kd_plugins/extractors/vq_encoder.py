@@ -155,10 +155,10 @@ class VQEncoder(nn.Module):
         """The output of each level's first residual block, shallow to deep; what lies behind the last is not computed."""
         return self._descend(x)[0]
 
-    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(N, 3, H, W) -> the same levels, and the encoder's output (N, z_channels, H // f, W // f)."""
+    def forward(self, x: Tensor, first: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """(N, 3, H, W) -> the same levels, and the encoder's output of the `first` images (n, z_channels, H // f, W // f)."""
         levels, x = self._descend(x)
-        x = self.mid(self.down[-1].rest(x))  # type: ignore[operator]
+        x = self.mid(self.down[-1].rest(x[:first]))  # type: ignore[operator]
         return levels, self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -228,16 +228,17 @@ class VQTokenizer(nn.Module):
         """Pixels of the image for one position of z, on a side."""
         return 2 ** (len(self.arguments["ch_mult"]) - 1)
 
-    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(self, x: Tensor, first: int | None = None) -> tuple[list[Tensor], Tensor]:
         """Encode images, not quantised.
 
         Args:
             x: (N, 3, H, W) in the range that the tokenizer was trained on; H and W at least `stride`.
+            first: how many of them, from the first, to make z of; None for all.
 
         Returns:
-            The output of each level's first residual block, shallow to deep, and z, (N, embed_dim, H // stride, W // stride).
+            The output of each level's first residual block, shallow to deep, and z, (first, embed_dim, H // stride, W // stride).
         """
-        levels, x = self.encoder(x)
+        levels, x = self.encoder(x, first)
         return levels, self.quant_conv(x)
 
 

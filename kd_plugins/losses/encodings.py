@@ -40,7 +40,8 @@ class Encoding(NamedTuple):
 class Encodings:
     """The images of a step in the spaces of several losses, each space computed when it is first asked for, and then kept.
 
-    An extractor runs once over the student's images, and once, without gradient, over the teacher's and the negatives as one batch.
+    An extractor runs once over the student's images, and once, without gradient, over the teacher's and the negatives as one batch;
+    no loss reads z of the negatives.
 
     Args:
         student: (N, 3, H, W) in [0, 1].
@@ -82,11 +83,11 @@ class Encodings:
 
         def encode(images: Tensor) -> Encoded:
             images = images.to(own.dtype)
-            return Encoded(*extractor.encode(images)) if CODES in reads else Encoded(extractor(images), None)
+            return Encoded(*extractor.encode(images, batch)) if CODES in reads else Encoded(extractor(images), None)
 
         student = encode(self.student)
         with torch.no_grad():
             levels, z = encode(torch.cat(known))
-        teacher = Encoded([level[:batch] for level in levels], None if z is None else z[:batch])
+        teacher = Encoded([level[:batch] for level in levels], z)
         negatives = [level[batch:].unflatten(0, (-1, batch)) for level in levels] if NEGATIVES in reads else []
         return Encoding(student, teacher, negatives)
