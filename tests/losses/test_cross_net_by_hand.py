@@ -2,14 +2,9 @@
 
 import pytest
 import torch
+from cross_net import exact, features
 
 from kd_plugins.losses import CrossNetAttentionLoss
-
-
-def features(n=2, c_t=6, c_s=4, height=9, width=7):
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = torch.randn(2, n, c_t, height, width, generator=generator, dtype=torch.float64)
-    return student, teacher, torch.randn(n, c_s, height, width, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("shape", [{}, {"c_s": 9, "height": 4}, {"c_s": 6, "height": 16, "width": 16}], ids=str)
@@ -21,10 +16,10 @@ def test_value_gradients_and_picture_are_those_of_autograd_and_the_graph_may_be_
     mine, again = (torch.autograd.grad(value, (student, raw), torch.tensor(f).double(), retain_graph=True) for f in (1.0, -2.0))
     monkeypatch.setattr("kd_plugins.losses.cross_net_loss.is_small", lambda *_: False)
     expected = loss(student, teacher, raw)
-    torch.testing.assert_close((value, picture), (expected, loss.pictures()), rtol=1e-10, atol=1e-12)
+    exact((value, picture), (expected, loss.pictures()))
     theirs = torch.autograd.grad(expected, (student, raw))
-    torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(again, tuple(-2 * x for x in theirs), rtol=1e-10, atol=1e-12)
+    exact(mine, theirs)
+    exact(again, tuple(-2 * x for x in theirs))
 
 
 @pytest.mark.parametrize("trained", ["both", "student", "raw"])
@@ -35,7 +30,7 @@ def test_gradients_are_right_in_float64(trained):
 
 
 def test_its_backward_pass_stays_in_float32_under_autocast():
-    student, teacher, raw = (x.float().requires_grad_(i != 1) for i, x in enumerate(features()))
+    student, teacher, raw = (x.requires_grad_(i != 1) for i, x in enumerate(features(dtype=torch.float32)))
     gradients = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
