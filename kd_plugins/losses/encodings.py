@@ -85,9 +85,9 @@ class Encodings:
             images = images.to(own.dtype)
             return Encoded(*extractor.encode(images, batch)) if CODES in reads else Encoded(extractor(images), None)
 
-        student = encode(self.student)
-        with torch.no_grad():
+        with torch.no_grad():  # first: what it needs in passing does not come on top of the student's graph
             levels, z = encode(torch.cat(known))
+        student = encode(self.student)
         teacher = Encoded([level[:batch] for level in levels], z)
         negatives = [level[batch:].unflatten(0, (-1, batch)) for level in levels] if NEGATIVES in reads else []
         return Encoding(student, teacher, negatives)

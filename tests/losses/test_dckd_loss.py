@@ -165,8 +165,8 @@ def test_two_losses_share_one_pass_over_the_student_and_one_over_all_else(tokeni
     batches, behind_the_levels = count(dcl.extractor), count(dcl.extractor, "mid")
     encodings = Encodings(student, teacher, negatives, [dcl, ce])
     together = dcl(student, teacher, negatives, encodings), ce(student, teacher, encodings)
-    assert batches == [(2, True), (2 + 3 * 2, False)]
-    assert behind_the_levels == [(2, True), (2, False)]  # the codes of the negatives are read by nobody
+    assert batches == [(2 + 3 * 2, False), (2, True)]
+    assert behind_the_levels == [(2, False), (2, True)]  # the codes of the negatives are read by nobody
     assert [value.item() for value in together] == pytest.approx(apart, rel=1e-5)
     sum(together).backward()
     assert student.grad.isfinite().all() and student.grad.any()
@@ -179,7 +179,7 @@ def test_losses_with_different_extractors_each_have_their_own_pass(tokenizer, im
     batches = [count(loss.extractor) for loss in (dcl, ce)]
     encodings = Encodings(student, teacher, negatives, [dcl, ce])
     dcl(student, teacher, negatives, encodings), ce(student, teacher, encodings)
-    assert batches == [[(2, True), (8, False)], [(2, True), (2, False)]]
+    assert batches == [[(8, False), (2, True)], [(2, False), (2, True)]]
 
 
 def test_only_what_is_read_is_computed(tokenizer, images):

@@ -55,7 +55,7 @@ def test_a_step_passes_each_network_once(dckd_options, build):
     model.optimize_parameters(1)
     assert student == [(2, True)] and teacher == [(2, False)]
     assert history == [(5 * 2, False)]
-    assert encoder == [(2, True), (2 + 5 * 2, False)]
+    assert encoder == [(2 + 5 * 2, False), (2, True)]
 
 
 def test_what_nobody_reads_is_not_made(dckd_options, build):
@@ -64,7 +64,7 @@ def test_what_nobody_reads_is_not_made(dckd_options, build):
     assert model.history is None and "net_history" not in model.networks()
     batches = count_batches(model.terms["ce"].loss.extractor.net.encoder.conv_in)
     model.optimize_parameters(1)
-    assert batches == [(2, True), (2, False)]
+    assert batches == [(2, False), (2, True)]
     assert list(model.get_current_log()) == ["l_pix", "l_logits", "l_ce"]
 
 
