@@ -138,7 +138,9 @@ class CrossNetAttentionLoss(nn.Module):
 
     def _total(self, student: Tensor, teacher: Tensor, raw: Tensor) -> Tensor:
         silent = silent_square(teacher)
-        if self._by_hand and is_small(student, self.window) and not torch.compiler.is_compiling():  # the compiler fuses by itself
+        # a teacher that learns has no gradient by hand, and the compiler fuses by itself
+        by_hand = self._by_hand and not teacher.requires_grad and not torch.compiler.is_compiling()
+        if by_hand and is_small(student, self.window):
             divisors = self._lambda("channel", teacher.shape[-2:].numel()), self._lambda("spatial", teacher.shape[1])
             total, attention = StageByHand.apply(student, teacher, raw, silent, self.branch_weights, divisors, self.sigma)  # type: ignore[misc]
             self._show(attention)

@@ -41,11 +41,13 @@ def choose_layout(student: nn.Module, opt: Mapping[str, Any]) -> bool:
         with kept_randomness():
             for turn in range(_ROUNDS + 1):
                 for last, layout in _LAYOUTS.items():
+                    precision.dilate_pointwise(student, last)  # as the run will
                     seconds = _time_step(student.train().to(memory_format=layout), x.to(memory_format=layout), precision)  # type: ignore[call-overload]
                     times[last] += [seconds] if turn else []  # the first round warms up
     except (RuntimeError, ValueError, TypeError, AssertionError):  # what it says of such an image is said further on
         return False
     finally:
+        precision.dilate_pointwise(student, False)
         student.train(was_training).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         student.zero_grad(set_to_none=True)
         restore()

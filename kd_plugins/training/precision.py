@@ -34,7 +34,7 @@ class Precision:
         if not isinstance(self.channels_last, bool):
             raise ValueError(f"channels_last: {self.channels_last!r}, expected true, false or auto")
         one_thread = not opt.get("num_gpu") and torch.get_num_threads() == 1 and torch.backends.mkldnn.is_available()
-        self.dilate = not self.amp and one_thread and platform.machine() in ("x86_64", "AMD64")
+        self._dilates = not self.amp and one_thread and platform.machine() in ("x86_64", "AMD64")
 
     def state_dict(self) -> dict[str, Any]:
         """The layout, which may have been chosen by measurement."""
@@ -44,17 +44,22 @@ class Precision:
         """Nothing: a run that goes on has read its layout before it was built."""
 
     def to_memory_format(self, item: _Placed) -> _Placed:
-        """A tensor or a network in the memory layout asked for.
-
-        1x1 convolutions of a network on one thread are dilated, which changes nothing that they compute: unless they are, PyTorch
-        leaves oneDNN aside for fewer than 16 images, and takes twice as long in channels_last, forward and backward.
-        """
+        """A tensor or a network in the memory layout asked for, a network's 1x1 convolutions as that layout likes them."""
         if not self.channels_last or (isinstance(item, Tensor) and item.dim() != 4):
             return item
-        for layer in item.modules() if self.dilate and isinstance(item, nn.Module) else ():
-            if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.weight.dtype is torch.float32:
-                layer.dilation = (2, 2)
+        if isinstance(item, nn.Module):
+            self.dilate_pointwise(item, True)
         return item.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def dilate_pointwise(self, net: nn.Module, channels_last: bool) -> None:
+        """Dilate a network's 1x1 convolutions for channels_last on one thread, which changes nothing that they compute.
+
+        Unless they are dilated, PyTorch leaves oneDNN aside for fewer than 16 images, and takes twice as long there, forward and
+        backward.
+        """
+        for layer in net.modules() if self._dilates else ():
+            if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.weight.dtype is torch.float32:
+                layer.dilation = (2, 2) if channels_last else (1, 1)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context of a training step. Losses leave it by themselves where their statistics need float32."""

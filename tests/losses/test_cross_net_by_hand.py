@@ -22,11 +22,10 @@ def test_value_gradients_and_picture_are_those_of_autograd_and_the_graph_may_be_
     exact(again, tuple(-2 * x for x in theirs))
 
 
-@pytest.mark.parametrize("trained", ["both", "student", "raw"])
+@pytest.mark.parametrize("trained", [(0, 2), (0,), (2,), (0, 1)], ids=["both", "student", "raw", "teacher, too"])
 def test_gradients_are_right_in_float64(trained):
-    student, teacher, raw = features(c_t=3, c_s=2, height=3, width=4)
-    student.requires_grad_(trained != "raw"), raw.requires_grad_(trained != "student")
-    assert torch.autograd.gradcheck(CrossNetAttentionLoss(), (student, teacher, raw))
+    inputs = [x.requires_grad_(i in trained) for i, x in enumerate(features(c_t=3, c_s=2, height=3, width=4))]
+    assert torch.autograd.gradcheck(CrossNetAttentionLoss(), inputs)
 
 
 def test_its_backward_pass_stays_in_float32_under_autocast():

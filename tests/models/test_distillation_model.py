@@ -7,6 +7,8 @@ import torch
 from basicsr.archs import build_network
 from safetensors.torch import save_file
 
+from kd_plugins.training.precision import Precision
+
 
 def snapshot(net):
     return {name: value.clone() for name, value in net.state_dict().items()}
@@ -176,10 +178,13 @@ def test_the_faster_layout_is_taken_and_said(options, build, faster, log, monkey
         step(net, x, precision)
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         assert net.patch_embed.proj.weight.is_contiguous(memory_format=layout) and len(x) == 1  # in two parts
+        assert net.latent[0].attn.qkv.dilation == (dilation if layout is torch.channels_last else (1, 1))
         return taken[layout]
 
     step = memory_layout._time_step
     monkeypatch.setattr(memory_layout, "_time_step", time_step)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    dilation = Precision({"channels_last": True}).to_memory_format(torch.nn.Conv2d(1, 1, 1)).dilation
     options["train"]["accumulate"] = 2
     options["init"] = "random"  # another layout rounds otherwise
     start = torch.get_rng_state()
@@ -190,6 +195,7 @@ def test_the_faster_layout_is_taken_and_said(options, build, faster, log, monkey
     said = f"channels_last: auto: {str(faster).lower()}; a step of the student takes 1000 ms with channels last, "
     assert said in log() and torch.equal(drawn, torch.get_rng_state())
     assert model.precision.channels_last == faster and not changed(model.net_g, snapshot(before.net_g))
+    assert model.net_g.latent[0].attn.qkv.dilation == (dilation if faster else (1, 1))
     assert all(p.grad is None for p in model.net_g.parameters())
 
 
