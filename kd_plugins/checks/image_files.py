@@ -129,7 +129,7 @@ def _list_faults(kind: str, roots: Mapping[str, str], file: str, key: str, templ
     try:
         lines = expand(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        if osp.exists(expand(file)):  # else said elsewhere
+        if file and osp.exists(expand(file)):  # else said elsewhere
             yield key, f"{show(file)}, cannot be read: {getattr(error, 'strerror', None) or error}"
         return
     if not any(line.strip() for line in lines):

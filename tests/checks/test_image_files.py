@@ -83,6 +83,10 @@ def test_a_list_is_held_against_the_folders(said, text, expected):
     assert any(expected in line for line in lines), lines
 
 
+def test_an_empty_text_names_no_list(said):
+    assert said(FULL, FULL, "io_backend: {type: disk}, meta_info_file: ''") == ["meta_info_file: '', no such file or folder"]
+
+
 def test_a_list_of_some_is_fine(said):
     Path("list.txt").write_text("a.png (8,8,3)\n")
     assert said([*FULL, "x.png"], ["a.png", "readme.md"], "io_backend: {type: disk}, meta_info_file: list.txt", code=0) == []
