@@ -28,6 +28,8 @@ def main() -> None:
     given = [f"datasets:val={args.val}", "init=random"]
     vars(args).update(out=Path(), steps=None, pool=1, workers=0, seeds=[0], force_yml=given)  # no crops are needed
     task = Task(args.task, yaml.safe_load(args.file.read_text()), args)
+    pairs = [pair for batch in task.scorer.batches for pair in zip(*(part.split(1) for part in batch), strict=True)]
+    task.scorer.batches = [[lq, gt] for lq, gt in pairs]  # one at a time: they may be large
     task.seen = True  # its teacher is a line of the table
     print("| | PSNR |\n|---|---:|", flush=True)
     nets = {"teacher": task.model("logits").teachers["degraded"].net}
