@@ -73,7 +73,7 @@ def statements(line: str) -> Iterator[list[str]]:
         words = [word for word in lexer if word != "..."]
     except ValueError:  # no such line: what a command says
         return
-    for is_between, statement in groupby(words, lambda word: set(word) <= set(";&|<>")):
+    for is_between, statement in groupby(words, lambda word: word != "" and set(word) <= set(";&|<>")):
         if not is_between:
             yield list(statement)
 
