@@ -156,7 +156,8 @@ class ChannelRules:
         """A product of matrices, (..., m, k) times (..., k, n)."""
         mine = replace(of_a, labels=tuple(replace(label, ids=label.ids.unsqueeze(-1)) for label in of_a.labels))
         theirs = replace(of_b, labels=tuple(replace(label, ids=label.ids.unsqueeze(-3)) for label in of_b.labels))
-        is_mean = of_a.soft and bool(self.along(of_a.labels, a.dim() - 1, a.shape[-1]))
+        weights = [(of_a, a.dim() - 1), (of_b, b.dim() - 2)]  # on either side
+        is_mean = any(info.soft and self.along(info.labels, dim, a.shape[-1]) for info, dim in weights)
         labels = self.contract(mine, theirs, a.dim() - 1, a.shape[-1])
         return ChannelInfo(tuple(Label(self.channels.compact(label.ids.squeeze(-2))) for label in labels), averaged=is_mean)
 
