@@ -19,8 +19,6 @@ _NEEDS: dict[Path, Path] = {
     **{("val", key): _TILE for key in ("tile_overlap", "tile_pad")},
     **{("val", key): _GRIDS for key in GRIDS},
 }
-
-
 _OF_VIEW = {("teacher_clean",): "clean", ("train", "transforms"): "transformed"}
 
 

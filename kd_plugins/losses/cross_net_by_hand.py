@@ -15,7 +15,7 @@ from kd_plugins.losses.cross_net_attention import unit_scale
 class StageByHand(torch.autograd.Function):
     """What the autograd form of the loss returns for a stage that is one window, with a third of its operations.
 
-    The loss is a scalar, so its gradient is known, but for a factor, as soon as it is: nothing else is kept.
+    The loss is a scalar, so its gradient is known, but for a factor, as soon as it is, and is all that is kept for it.
     """
 
     @staticmethod

@@ -142,6 +142,31 @@ def test_activations_of_a_student_of_half_the_width_keep_their_size(kind, channe
     assert all(1 / 1.5 < mean < 1.5 for mean in means.values()), means
 
 
+class ChannelAttention(nn.Module):
+    """Each channel answers with a mean of the channels, the weights on the left of the product or on the right."""
+
+    def __init__(self, dim, turned):
+        super().__init__()
+        self.turned = turned
+        self.qkv, self.out = nn.Conv2d(3, 3 * dim, 1), nn.Conv2d(dim, 3, 1)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).flatten(2).chunk(3, 1)
+        weights = (q @ k.mT).softmax(-1)
+        answer = (v.mT @ weights.mT).mT if self.turned else weights @ v
+        return self.out(answer.unflatten(2, x.shape[2:]))
+
+
+def test_a_mean_over_channels_is_one_on_either_side_of_a_product():
+    students = []
+    for turned in (False, True):
+        torch.manual_seed(0)
+        teacher, student = ChannelAttention(16, turned), ChannelAttention(8, turned)
+        inherit(student, teacher, "magnitude")
+        students.append(student.state_dict())
+    assert all(torch.equal(weight, students[1][name]) for name, weight in students[0].items())
+
+
 @pytest.mark.parametrize("kind", ["Restormer", "NAFNet"])
 def test_leaving_out_dead_channels_changes_nothing(kind):
     """The hidden channels that are left out are those that nothing writes or reads."""
