@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ def serve(file: str, entries: list[str], threads: int, each_term: bool) -> None:
     items = [dataset[index % len(dataset)] for index in range(opt["datasets"]["train"]["batch_size_per_gpu"])]
     model.feed_data({key: torch.stack([item[key] for item in items]) for key in ("lq", "gt")})
     parts, on_gpu = parts_of(model, each_term), model.device.type == "cuda"
+    period = getattr(model, "period", 1)  # steps after which terms with `every` come round: their mean is told
 
     def wait() -> None:
         if on_gpu:
@@ -202,38 +204,39 @@ def serve(file: str, entries: list[str], threads: int, each_term: bool) -> None:
         for name, part in parts.items():
             wait()
             start = time.perf_counter(), time.process_time()
-            part()
+            for iteration in range(1, period + 1):
+                part(iteration)
             wait()
             for clock, now, then in zip(times, (time.perf_counter(), time.process_time()), start, strict=True):
-                times[clock][name] = now - then
+                times[clock][name] = (now - then) / period
         memory = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(json.dumps({**times, "memory": memory, "shape": list(model.lq.shape)}), file=answers, flush=True)
 
 
-def parts_of(model: Any, each_term: bool) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
+def parts_of(model: Any, each_term: bool) -> dict[str, Callable[[int], Any]]:
+    """What is timed, by name, each called with an iteration."""
     terms = dict(model.terms)
 
-    def teacher() -> None:
+    def teacher(_: int) -> None:
         model.active = list(terms.values())
         with model.precision.autocast(model.device):
             model.show()
 
-    def step(chosen: dict[str, Any]) -> None:
+    def step(iteration: int, chosen: dict[str, Any]) -> None:
         model.terms = chosen
-        model.optimize_parameters(1)
+        model.optimize_parameters(iteration)
 
     without = {f"without {name}": {key: term for key, term in terms.items() if key != name} for name in terms if each_term}
     return {
         "teacher forward": teacher,
-        "student step": lambda: step({}),
+        "student step": partial(step, chosen={}),
         **dckd_parts(model),
-        WHOLE: lambda: step(terms),
-        **{name: lambda chosen=chosen: step(chosen) for name, chosen in without.items()},
+        WHOLE: partial(step, chosen=terms),
+        **{name: partial(step, chosen=chosen) for name, chosen in without.items()},
     }
 
 
-def dckd_parts(model: Any) -> dict[str, Callable[[], Any]]:
+def dckd_parts(model: Any) -> dict[str, Callable[[int], Any]]:
     """The history model's forward, and the tokenizer's passes, forward and back to the student's image."""
     if not model.wants_negatives:
         return {}
@@ -247,11 +250,11 @@ def dckd_parts(model: Any) -> dict[str, Callable[[], Any]]:
         mine, theirs, negatives = model.net_g(model.lq), model.show()["degraded"].image, model.make_negatives()
     mine = mine.requires_grad_()
 
-    def history() -> None:
+    def history(_: int) -> None:
         with model.precision.autocast(model.device):
             model.make_negatives()
 
-    def encode() -> None:
+    def encode(_: int) -> None:
         with model.precision.autocast(model.device):
             encodings = Encodings(mine, theirs, negatives, losses)
             seen = [encodings(extractor).student for extractor in {loss.extractor: None for loss in losses}]

@@ -171,8 +171,7 @@ class Run:
         parameters = [p for own in model.updater.trained.values() for p in own]
         self.optimizer, self.rate = build_adam(model.opt["train"], parameters, device)
         for term in model.terms.values():
-            if term.fade is not None:
-                term.fade = self._table([term.fade(step) for step in range(1, steps + 1)])
+            term.weight = self._table([term.weight(step) for step in range(1, steps + 1)])
         model.terms_at = lambda iteration: list(model.terms.values())  # a weight of 0 is a number of the graph like another
         if model.terms:
             model.active = list(model.terms.values())

@@ -71,7 +71,10 @@ def small_runs(folder: Path) -> dict[str, dict[str, Any]]:
     plain["train"]["transforms"] = {"invert": 0.5}
     plain["features"] = {"encoder": [["encoder_level1", "encoder_level1"]]}
     psd = copy.deepcopy({**options, "model_type": "PSDModel", "features": None})
-    psd["train"]["distill"] = {"spec": {"norm": "l1", "fade": {"from": 0.5, "to": 1, "end": 0.5}}, "img": {"trust": {"window": 7}}}
+    psd["train"]["distill"] = {
+        "spec": {"norm": "l1", "fade": {"from": 0.5, "to": 1, "end": 0.5}},
+        "img": {"trust": {"window": 7}, "every": 2},
+    }
     tasks = copy.deepcopy(options)
     kinds = {"rain": {"type": "rain"}, "noise": {"type": "noise", "sigma": 25}}
     photos = {name: {**degraded, "degradation": kind, "gt_size": 32} for name, kind in kinds.items()}
@@ -165,6 +168,7 @@ def further_blocks(folder: Path) -> list[dict[str, Any]]:
         *((f"train:distill:{name}", term) for name in ("kl", "own") for term in terms),
         *((f"train:distill:{name}:trust", trust) for name in ("kl", "nc", "img", "own") for trust in trusts),
         *((f"train:distill:{name}:fade", fade) for name in ("kl", "spec", "own") for fade in fades),
+        *((f"train:distill:{name}:every", 2) for name in ("kl", "nc", "img")),
         ("train:transforms", {"invert": 0.5, "hflip": 1, "vflip": 0, "transpose": 0.5}),
         ("train:max_bad_steps", 3),
         ("dckd", {"variant": "official", "history": {"every": [1, 2], "block": 10, "decay": 0.5}, "negatives": {"count": 1}}),

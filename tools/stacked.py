@@ -135,7 +135,7 @@ class Stack:
         self.mean, self.flat = self.flat.clone(), self.flat.requires_grad_()
         self.index = torch.zeros(1, dtype=torch.long, device=device)
         self.rates = torch.zeros(steps, device=device)
-        self.fades: list[tuple[Any, Tensor]] = []
+        self.factors: list[tuple[int, Any, Tensor]] = []
         self.order = torch.zeros(steps, len(self.models), batch, dtype=torch.long, device=device)
         self.logs: list[list[str]] = []
         self.log = torch.zeros(0)
@@ -160,8 +160,9 @@ class Stack:
         schedule = {**opt, "scheduler": {**opt["scheduler"], "T_max": steps}}
         self.rates[:steps] = torch.tensor(learning_rates(schedule, steps))
         share = self.longest / steps
-        for fade, table in self.fades:
-            table[:steps] = torch.tensor([fade(round(step * share)) for step in range(1, steps + 1)])
+        for every, weight, table in self.factors:
+            places = ((step, round(step * share)) for step in range(1, steps + 1))
+            table[:steps] = torch.tensor([0.0 if step % every else weight(place - place % every) for step, place in places])
         known: dict[tuple[int, int], Tensor] = {}
         for number, (pool, seed) in enumerate(zip(self.pools, self.seeds, strict=True)):
             if (id(pool), seed) not in known:
@@ -183,10 +184,9 @@ class Stack:
         model.taps = _Taps(layers, lambda layer: self.features[layer][:, number])
         model.terms_at = lambda iteration: list(model.terms.values())
         for term in model.terms.values():
-            if term.fade is not None:
-                table = torch.zeros(self.longest, device=self.device)
-                self.fades.append((term.fade, table))
-                term.fade = lambda *_, table=table: table.index_select(0, self.index)[0]
+            table = torch.zeros(self.longest, device=self.device)
+            self.factors.append((term.every, term.weight, table))
+            term.weight = lambda *_, table=table: table.index_select(0, self.index)[0]
         if model.terms:
             model.active = list(model.terms.values())
             self.pools[number].observe(model.teachers, model.views)

@@ -80,7 +80,8 @@ def _check_any_loss(findings: Findings, opt: Mapping[str, Any], model: type[Dist
     if own_pixel or "train" not in opt:
         return
     try:
-        fades = [fade_of(opt, mapping(block)) for block in _terms(opt, model).values()]
+        blocks = [mapping(block) for block in _terms(opt, model).values()]
+        fades = [fade_of(opt, block) for block in blocks if block.get("every", 1) == 1]
     except ValueError:  # said where the terms are checked
         return
     if reason := nothing_to_train_by(train, fades):

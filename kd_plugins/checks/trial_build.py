@@ -20,7 +20,7 @@ from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.models.terms import merge_terms
 from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 
-_BESIDE = ("type", "between", "view", "trust", "fade")  # of a term's block, no arguments of its loss
+_BESIDE = ("type", "between", "view", "trust", "fade", "every")  # of a term's block, no arguments of its loss
 _LOADS_WEIGHTS = ("PerceptualLoss",)
 _FREE = {"type": "TeacherExtractor"}  # in place of one that reads weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -118,7 +119,7 @@ class DistillationModel(RestorationModel):
         set_default_pixel_loss(self.opt, self.default_pixel)
         instead = {term.name: term.truth_instead for term in self.terms.values()}
         self.supervised = SupervisedLosses(self.opt, instead, self.device)
-        if reason := nothing_to_train_by(self.opt["train"], [term.fade for term in self.terms.values()]):
+        if reason := nothing_to_train_by(self.opt["train"], [term.fade for term in self.terms.values() if term.every == 1]):
             raise ValueError(f"train: {reason}")
         self.adversary = build_adversary(self, student)
         self.build_state()
@@ -175,8 +176,8 @@ class DistillationModel(RestorationModel):
             with uncompiled():
                 try_student(self.get_bare_model(self.net_g), self.lq[:1])
         self.active = self.terms_at(self.iteration)
-        if self.active and self.opt["dist"]:  # what processes average has a gradient in all of a step, or in nothing of it
-            self.active = list(self.terms.values())
+        if self.active and self.opt["dist"] and not self.supervised.reads_output:
+            self.active = list(self.terms.values())  # what processes average has a gradient in all of a step, or in nothing of it
         crops = [zoom_in(self.gt, self.lq)] if self.gt is not None and "zoomed" in self.views else []
         with self.taps:
             images = self.net_g(torch.cat([self.lq, *crops]) if crops else self.lq)
@@ -230,7 +231,12 @@ class DistillationModel(RestorationModel):
 
     def terms_at(self, iteration: int) -> list[Term]:
         """The terms that have a weight at an iteration."""
-        return [term for term in self.terms.values() if term.counts(iteration)]
+        return [term for term in self.terms.values() if term.weight(iteration)]
+
+    @property
+    def period(self) -> int:
+        """After how many steps terms that are left out of some (`every`) come round."""
+        return math.lcm(*(term.every for term in self.terms.values()))
 
     def get_current_log(self) -> Mapping[str, float]:
         """The losses of the last step, and the share of pixels at which each term with `trust` was trusted.

@@ -37,12 +37,12 @@ def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | Non
 
     Args:
         train_opt: the `train` block.
-        fades: one for each term; None for a constant weight.
+        fades: one for each term that counts at every step; None for a constant weight.
     """
     if any(train_opt.get(key) for key in _READERS) or None in fades:
         return ""
     if not fades:
-        return "no pixel_opt and no term in distill, expected one at least to train by"
+        return "no pixel_opt and no term in distill, expected one at least to train by at each step"
     iteration = first_without([fade for fade in fades if fade is not None], train_opt.get("total_iter", math.inf))
     said = f"no pixel_opt, and at iteration {iteration} every term is faded to 0, expected one at least to train by"
     return "" if iteration is None else said
@@ -86,6 +86,7 @@ class SupervisedLosses:
         self.sharpened = {key for key in _IMAGE_LOSSES if opt.get(SHARPENED[key])}
         self.pixel = build_loss(pixel).to(device) if pixel else None
         self.perceptual = build_loss(perceptual).to(device) if perceptual else None
+        self.reads_output = bool(pixel or perceptual)
 
     def refuse(self, source: str) -> None:
         """Say that data has no clean images, if anything reads them.

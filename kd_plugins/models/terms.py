@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from basicsr.archs.vgg_arch import NAMES, insert_bn
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from kd_plugins.arguments import Block, Named, build, signature_block
+from kd_plugins.arguments import AtLeast, Block, Named, build, signature_block
 from kd_plugins.arguments.block_specs import Spec, house_of
 from kd_plugins.extractors.sharing import sharing_extractors
 from kd_plugins.features import Pair
@@ -47,6 +47,7 @@ class Term:
         pairs: the layers of each group.
         trust: where the term counts; None for everywhere.
         fade: the factor on its weight through the run; None for 1.
+        every: it counts at each step of that many, as many times as much (`weight`).
         asks: what of `CONTEXT` the loss's forward asks for.
         reads_conversion: whether the loss looks at the student's feature at the teacher's scale; one that does not says so by an
             attribute of that name.
@@ -66,6 +67,7 @@ class Term:
     pairs: Mapping[str, Sequence[Pair]] = field(default_factory=dict)
     trust: Trust | None = None
     fade: Fade | None = None
+    every: int = 1
     share: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -91,9 +93,11 @@ class Term:
             if use := getattr(module, "use_teacher", None):
                 use(net)
 
-    def counts(self, iteration: int) -> bool:
-        """Whether the term has a weight at an iteration; one that has none is not computed."""
-        return self.fade is None or self.fade(iteration) != 0
+    def weight(self, iteration: int) -> float:
+        """The factor on the term at an iteration; one of factor 0 is not computed."""
+        if iteration % self.every:
+            return 0.0
+        return self.every * (1.0 if self.fade is None else self.fade(iteration))
 
     def __call__(self, step: Step) -> Tensor:
         """The term's value in a step, a scalar."""
@@ -104,7 +108,7 @@ class Term:
             stages = [(group, stage, pair) for group in self.between for stage, pair in enumerate(self.pairs[group])]
             value = torch.stack([self._of_stage(step, mask, *stage) for stage in stages]).sum()
         self.share = getattr(self.loss, "share", None) if mask is None else mask.mean()
-        return value if self.fade is None else value * self.fade(step.iteration)
+        return value * self.weight(step.iteration)
 
     def _of_images(self, step: Step) -> Tensor:
         context = {"lq": step.seen(self.view)[0], "gt": step.gt, "negatives": step.negatives}
@@ -215,6 +219,7 @@ TERM = replace(
         "view": Literal["degraded", "clean", "transformed", "zoomed"],
         "trust": signature_block(Trust),
         "fade": FADE,
+        "every": Annotated[int, AtLeast(1)],
     },
 )
 
@@ -225,7 +230,7 @@ def build_terms(
     """Build the terms of a `distill` block.
 
     Args:
-        opt: {name: {type, between, view, trust, fade, ...arguments of the loss}}; `name: ~` takes a default term out.
+        opt: {name: {type, between, view, trust, fade, every, ...arguments of the loss}}; `name: ~` takes a default term out.
         groups: the pairs of layers, by group of the `features` block.
         device: where losses with parameters or buffers go.
         total_iter: the last iteration; None where it is not known, and nothing can fade by shares of the run.
@@ -252,6 +257,6 @@ def _build_term(
     try:
         trust = None if value.get("trust") is None else Trust(**value["trust"])
         fade = None if value.get("fade") is None else read_fade(value["fade"], total_iter)
-        return Term(name, loss, between, view, pairs, trust, fade)
+        return Term(name, loss, between, view, pairs, trust, fade, value.get("every", 1))
     except ValueError as error:
         raise ValueError(f"{':'.join(path)}: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,7 +23,7 @@ from kd_plugins.training.fade import is_share
 from kd_plugins.training.loop import Loop
 
 _POINTS, _LENGTHS = ("T_max", "milestones", "restarts"), ("periods",)  # of schedules: iterations, and how many of them
-_TIMED = 3  # steps at each place, the first of which warms up
+_TIMED, _ROUND = 3, 10  # steps at each place, the first of which warms up; the most that a round of terms (`every`) is timed for
 _LEAST = 10  # fewer steps are no training
 _SHARE = 0.9  # of a time: images of the validation differ in size, steps in speed
 
@@ -154,12 +155,13 @@ def _places(data: TrainingData, total: int) -> Iterator[tuple[int, int]]:
 
 def _step_seconds(loop: Loop, iteration: int) -> float:
     loop.current_iter, times = iteration, []
+    warm_up = min(loop.period, _ROUND)
     with closing(loop.data.batches(iteration, (0, 0))) as batches:
-        for _ in range(_TIMED):
+        for _ in range(max(_TIMED, 2 * warm_up)):
             begun = time.perf_counter()
             loop.step(next(batches)[1])
             times.append(_since(begun))
-    return sum(times[1:]) / (_TIMED - 1)
+    return statistics.mean(times[warm_up:])
 
 
 def _validation_seconds(model: Any, loaders: Sequence[Any]) -> tuple[float, float]:

@@ -54,6 +54,7 @@ class Loop:
         self.data, self.val_loaders = data, val_loaders
         self.epoch, self.current_iter, self.saved_at, self.begun_at = epoch, current_iter, current_iter, current_iter
         self.updater, saver = getattr(model, "updater", None), getattr(model, "saver", None)  # BasicSR's own models have no parts
+        self.period: int = getattr(model, "period", 1)  # steps until each term has been computed
         self.progress = saver.progress if saver else {}  # what a state keeps of this loop
         self.logger, self.message_logger = get_root_logger(), MessageLogger(opt, current_iter + 1, tb_logger)
         self.message_logger.max_iters += 1  # it counts one step too few that are left: at the last, -1
@@ -134,14 +135,15 @@ class Loop:
             position: the epoch, and how many of its samples are used up after this batch.
 
         Raises:
-            OptionError: the first step of the run, or of a stage, found options that do not go together: a crop too small for a
+            OptionError: the first steps of the run, or of a stage, found options that do not go together: a crop too small for a
                 loss, say.
             BadSteps, BadData: see `run`.
         """
         if STOPPED in data:
             raise BadData(data[STOPPED])
         self._note_skipped(data)
-        is_first = self.current_iter == self.begun_at or self.data.begins_at(self.current_iter)
+        starts = (self.begun_at, *(stage.first for stage in self.data.stages))
+        is_first = any(0 <= self.current_iter - start < self.period for start in starts)
         restore = self._remember()
         self.current_iter += 1
         if self.updater:

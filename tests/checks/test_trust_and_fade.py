@@ -24,6 +24,7 @@ GOOD = text_of("psd_derain")
         ("{img: {fade: {from: -1}}}", "img:fade:from: -1, expected a number of at least 0"),
         ("{img: {fade: {end: .inf}}}", "img:fade:end: inf, expected a number of at least 0"),
         ("{img: {fade: {shape: sine}}}", "img:fade:shape: 'sine', expected one of cosine, linear"),
+        ("{img: {every: 0}}", "img:every: 0, expected a whole number of at least 1"),
         ("{img: {fade: {end: 1}}}", "img:fade: end: 1 is the first iteration, expected a later one, or 1.0 for the end of the run"),
         ("{img: {fade: {end: 2.5}}}", "img:fade: end: 2.5, expected an iteration"),
         ("{img: {fade: {from: 0}}}", "img:fade: from 0 to 0.0 is no change, expected two different numbers"),
@@ -63,6 +64,14 @@ def test_a_run_that_would_come_to_a_step_without_any_loss(check):
     check(GOOD, fades.replace("START", "100"), code=0)
     wrong = "train:distill={spec: {fade: {end: 0.2, start: 0.3}}, img: {fade: {end: 100}}}"
     assert len(check(GOOD, "train:pixel_opt=~", wrong)) == 1
+
+
+def test_a_run_whose_terms_all_leave_steps_out(check):
+    some = "train:distill={spec: {every: 2}, img: {every: NUMBER}}"
+    (line,) = check(GOOD, "train:pixel_opt=~", some.replace("NUMBER", "3"))
+    assert "train: no pixel_opt and no term in distill, expected one at least to train by at each step" in line
+    check(GOOD, "train:pixel_opt=~", some.replace("NUMBER", "1"), code=0)
+    check(GOOD, some.replace("NUMBER", "3"), code=0)
 
 
 def test_what_reads_clean_images_where_there_are_none(check):

@@ -214,6 +214,19 @@ def test_what_has_faded_costs_nothing(dckd_options, build, monkeypatch):
     ]
 
 
+def test_a_step_that_terms_leave_out_costs_nothing(dckd_options, build, monkeypatch):
+    dckd_options["train"]["distill"] = {"dcl": {"every": 2}, "ce": {"every": 4}, "logits": {"every": 2}}
+    model = build(dckd_options)
+    ran = calls_of(model, monkeypatch)
+    logged = []
+    for iteration in (1, 2, 3, 4):
+        model.optimize_parameters(iteration)
+        logged.append((ran(), set(model.get_current_log()) - {"l_pix"}))
+    both = {"teacher", "history"}
+    assert logged == [(set(), set()), (both, {"l_dcl", "l_logits"}), (set(), set()), (both, {"l_dcl", "l_ce", "l_logits"})]
+    assert model.period == 4
+
+
 def test_a_view_that_nobody_asks_for_any_more_is_not_shown(options, build):
     options["train"]["distill"] = {"et": {"fade": {"end": 2}}}
     model = build(options)

@@ -191,8 +191,20 @@ def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):
         step = a_step(seen)
         step.iteration = iteration
         values.append(float(term(step)))
-        assert term.counts(iteration) == (iteration > 4)
+        assert term.weight(iteration) == values[-1]
     assert values == [0, 0, 0, 0, 0.5, 1, 1.5, 2, 2, 2]
+
+
+def test_a_term_of_every_third_step_counts_three_times_there(seen):
+    fade = {"from": 0, "to": 2, "start": 0.5, "end": 1.0, "shape": "linear"}
+    faded, constant = (
+        build_terms({"t": {"type": "Plain", "every": 3, **more}}, GROUPS, CPU, total_iter=8)["t"] for more in ({"fade": fade}, {})
+    )
+    assert [constant.weight(iteration) for iteration in range(1, 10)] == [0, 0, 3] * 3
+    assert [faded.weight(iteration) for iteration in range(1, 10)] == [0, 0, 0, 0, 0, 3, 0, 0, 6]
+    step = a_step(seen)
+    step.iteration = 6
+    assert faded(step) == constant(step) == 3
 
 
 @pytest.mark.parametrize(
@@ -207,6 +219,7 @@ def test_a_fade_is_a_factor_and_a_term_of_factor_zero_does_not_count(seen):
         ({"trust": {}, "view": "zoomed"}, "trust: view: zoomed has no clean image to measure by, expected another view"),
         ({"fade": {"from": 0}}, "fade: from 0 to 0.0 is no change"),
         ({"fade": 0.5}, "fade: 0.5, expected a mapping"),
+        *(({"every": value}, f"every: {value!r}, expected a whole number of at least 1") for value in (0, -1, 1.5, True, "2")),
         ({"type": "GatedWaveletLoss", "view": "zoomed"}, "the loss needs 'gt'; here it can have lq, encodings"),
         ({"type": "GatedWaveletLoss", "between": "encoder"}, "the loss needs 'gt'; here it can have raw, stride"),
     ],

@@ -69,6 +69,7 @@ def methods(options, tokenizer_file, with_validation, photo_folder):
         "DCKD": make("DCKDModel", {"consistency": consistency, "ce": {"loss_weight": 0.1}}, features=None, dckd=settings),
         "baselines": make("DistillationModel", BASELINES),
         "without_conversion": make("DistillationModel", WITHOUT_CONVERSION),
+        "every": make("SKDModel", {"gk": {"learnable": True, "every": 2}, "cl": {"every": 3}}),
         "nothing": make("DistillationModel", teacher=None),
         "PSD": make("PSDModel", {"img": {"trust": {"window": 3}, "fade": {"end": 2}}}, features=None),
         "gan": make("DistillationModel", features=None, network_d=DISCRIMINATOR),
