@@ -17,10 +17,10 @@ from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import build_degradation
 from kd_plugins.extractors import EXTRACTOR
 from kd_plugins.mappings import blocks_in, mapping
-from kd_plugins.models.terms import merge_terms
+from kd_plugins.models.terms import TERM, merge_terms
 from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 
-_BESIDE = ("type", "between", "view", "trust", "fade", "every")  # of a term's block, no arguments of its loss
+_BESIDE = ("type", *TERM.beside)  # of a term's block, no arguments of its loss
 _LOADS_WEIGHTS = ("PerceptualLoss",)
 _FREE = {"type": "TeacherExtractor"}  # in place of one that reads weights
 
