@@ -56,22 +56,29 @@ def test_a_fade_that_begins_after_the_run_gets_a_warning(check):
     assert len(check(GOOD, "train:distill={img: {fade: {start: 399, end: 500}}}", code=0)) == 1
 
 
-def test_a_run_that_would_come_to_a_step_without_any_loss(check):
-    fades = "train:distill={spec: {fade: {end: 100}}, img: {fade: {from: 0, to: 1, start: START}}}"
-    (line,) = check(GOOD, "train:pixel_opt=~", fades.replace("START", "100"))
-    assert "train: no pixel_opt, and at iteration 100 every term is faded to 0, expected one at least to train by" in line
-    check(GOOD, "train:pixel_opt=~", fades.replace("START", "99"), code=0)
-    check(GOOD, fades.replace("START", "100"), code=0)
+@pytest.mark.parametrize(
+    ("terms", "bad", "good", "said"),
+    [
+        (
+            "{spec: {fade: {end: 100}}, img: {fade: {from: 0, to: 1, start: N}}}",
+            "100",
+            "99",
+            ", and at iteration 100 every term is faded to 0,",
+        ),
+        ("{spec: {every: 2}, img: {every: N}}", "3", "1", " and no term in distill,"),
+    ],
+)
+def test_a_run_that_would_come_to_a_step_without_any_loss(check, terms, bad, good, said):
+    block = f"train:distill={terms}"
+    (line,) = check(GOOD, "train:pixel_opt=~", block.replace("N", bad))
+    assert f"train: no pixel_opt{said} expected one at least to train by" in line
+    check(GOOD, "train:pixel_opt=~", block.replace("N", good), code=0)
+    check(GOOD, block.replace("N", bad), code=0)
+
+
+def test_of_a_wrong_fade_that_alone_is_said(check):
     wrong = "train:distill={spec: {fade: {end: 0.2, start: 0.3}}, img: {fade: {end: 100}}}"
     assert len(check(GOOD, "train:pixel_opt=~", wrong)) == 1
-
-
-def test_a_run_whose_terms_all_leave_steps_out(check):
-    some = "train:distill={spec: {every: 2}, img: {every: NUMBER}}"
-    (line,) = check(GOOD, "train:pixel_opt=~", some.replace("NUMBER", "3"))
-    assert "train: no pixel_opt and no term in distill, expected one at least to train by at each step" in line
-    check(GOOD, "train:pixel_opt=~", some.replace("NUMBER", "1"), code=0)
-    check(GOOD, some.replace("NUMBER", "3"), code=0)
 
 
 def test_what_reads_clean_images_where_there_are_none(check):

@@ -174,39 +174,26 @@ def test_without_clean_images_it_is_refused_with_what_to_write(psd, build):
 # ------------------------------------------------------------------------------------------------ fades in a step
 
 
-def calls_of(model, monkeypatch):
-    """How often the teacher, the conversion and the history model have run, as a function."""
-    counts = dict.fromkeys(("teacher", "scm", "history"), 0)
-
-    def counted(name):
-        return lambda *_: counts.update({name: counts[name] + 1})
-
-    model.teachers["degraded"].register_forward_pre_hook(counted("teacher"))
-    if model.scm is not None:
-        model.scm.register_forward_pre_hook(counted("scm"))
-    if getattr(model, "history", None):
-        model.history.net.register_forward_pre_hook(counted("history"))
-
-    def since():
-        found = {name for name, count in counts.items() if count}
-        counts.update(dict.fromkeys(counts, 0))
-        return found
-
-    return since
+def four_steps(model):
+    """What of teacher, conversion and history model ran in each of four steps, and the terms that were logged."""
+    ran, found = set(), []
+    parts = {"teacher": model.teachers["degraded"], "scm": model.scm, "history": model.history.net}
+    for name, part in parts.items():
+        if part is not None:
+            part.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
+    for iteration in (1, 2, 3, 4):
+        ran.clear()
+        model.optimize_parameters(iteration)
+        found.append((set(ran), set(model.get_current_log()) - {"l_pix"}))
+    return found
 
 
-def test_what_has_faded_costs_nothing(dckd_options, build, monkeypatch):
+def test_what_has_faded_costs_nothing(dckd_options, build):
     gone = {"fade": {"end": 3}}
     dckd_options["features"] = {"encoder": "auto"}
     fit = {"type": "FitNetFeatureLoss", "between": "encoder", "fade": {"end": 2}}
     dckd_options["train"]["distill"] = {"dcl": gone, "ce": {"fade": {"end": 4}}, "logits": {"fade": {"end": 4}}, "fit": fit}
-    model = build(dckd_options)
-    ran = calls_of(model, monkeypatch)
-    logged = []
-    for iteration in (1, 2, 3, 4):
-        model.optimize_parameters(iteration)
-        logged.append((ran(), set(model.get_current_log()) - {"l_pix"}))
-    assert logged == [
+    assert four_steps(build(dckd_options)) == [
         ({"teacher", "scm", "history"}, {"l_dcl", "l_ce", "l_logits", "l_fit"}),
         ({"teacher", "history"}, {"l_dcl", "l_ce", "l_logits"}),
         ({"teacher"}, {"l_ce", "l_logits"}),
@@ -214,16 +201,16 @@ def test_what_has_faded_costs_nothing(dckd_options, build, monkeypatch):
     ]
 
 
-def test_a_step_that_terms_leave_out_costs_nothing(dckd_options, build, monkeypatch):
+def test_a_step_that_terms_leave_out_costs_nothing(dckd_options, build):
     dckd_options["train"]["distill"] = {"dcl": {"every": 2}, "ce": {"every": 4}, "logits": {"every": 2}}
     model = build(dckd_options)
-    ran = calls_of(model, monkeypatch)
-    logged = []
-    for iteration in (1, 2, 3, 4):
-        model.optimize_parameters(iteration)
-        logged.append((ran(), set(model.get_current_log()) - {"l_pix"}))
     both = {"teacher", "history"}
-    assert logged == [(set(), set()), (both, {"l_dcl", "l_logits"}), (set(), set()), (both, {"l_dcl", "l_ce", "l_logits"})]
+    assert four_steps(model) == [
+        (set(), set()),
+        (both, {"l_dcl", "l_logits"}),
+        (set(), set()),
+        (both, {"l_dcl", "l_ce", "l_logits"}),
+    ]
     assert model.period == 4
 
 

@@ -1,6 +1,8 @@
 """The length of a training: how a course keeps its shape, and how a time becomes a number of steps."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,3 +109,12 @@ def test_steps_of_every_stage_and_a_validation_are_measured(with_validation, wri
     pace = length.measure(opt, build_run)
     assert pace == Pace(1 + 2, 1 + 2 / 2)  # two images, validated every second step
     assert torch.equal(before, torch.get_rng_state()) and opt["datasets"]["train"]["stages"]
+
+
+@pytest.mark.parametrize(("period", "seconds", "mean"), [(1, [9, 2, 4], 3), (2, [9, 9, 1, 5], 3), (3, [9, 9, 9, 1, 1, 7], 3)])
+def test_steps_are_timed_in_whole_rounds_after_one_that_warms_up(monkeypatch, period, seconds, mean):
+    clock, costs = [0.0], iter(seconds)
+    monkeypatch.setattr(length.time, "perf_counter", lambda: clock[0])
+    batches = SimpleNamespace(batches=lambda *_: (((0, 0), {}) for _ in itertools.count()))
+    loop = SimpleNamespace(period=period, data=batches, step=lambda _: clock.__setitem__(0, clock[0] + next(costs)))
+    assert length._step_seconds(loop, 0) == mean
