@@ -5,13 +5,14 @@ For DCKD the floor also has the history model's forward and the tokenizer's two 
     python tools/benchmark_step.py                                # options/slkd_derain.yml, one thread and two
     python tools/benchmark_step.py -opt options/skd_derain.yml --variants "" compile=true "amp=bf16 channels_last=false"
     python tools/benchmark_step.py --against GITREV               # this tree beside an older one
-    python tools/benchmark_step.py --published --seconds 420      # Restormer 26.1 M to 3.8 M on a GPU, 128², batch 8, bf16
+    python tools/benchmark_step.py --published --seconds 300      # Restormer 26.1 M to 3.8 M on a GPU, 128², batch 8, bf16
 
 Each variant (KEY=VALUE entries of the option file) of each tree is a process of its own. They stay, and take rounds in turn: a busy
 machine is busy for all of them. Medians over the rounds are printed as Markdown; CPU ms is the processor's time of all threads.
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -63,10 +65,7 @@ def main() -> None:
             args.opt = [f"options/{method}_derain.yml" for method in ("slkd", "skd", "dckd")]
             args.variants, args.threads = ["amp=bf16", "amp=bf16 compile=true"], [os.cpu_count() or 1]
             args.force_yml = [*published(Path(folder)), *args.force_yml]
-        steps = []
-        for file in args.opt:
-            for threads in args.threads:
-                steps += measure(str(Path(file).resolve()), args, threads, sides, deadline)
+        steps = [row for threads in args.threads for row in measure(args, threads, sides, deadline)]
     print(f"\nWhole steps:\n\n{HEAD.replace('part', 'threads')}\n" + "\n".join(steps), flush=True)
 
 
@@ -101,41 +100,40 @@ def published(folder: Path) -> list[str]:
 # -------------------------------------------------------------------------------------------------- the parent process
 
 
-def measure(file: str, args: argparse.Namespace, threads: int, sides: dict[str, Path], deadline: float) -> list[str]:
-    """Start a process for each tree and variant, let them take rounds in turn, print the table, and return its whole steps."""
-    script = str(Path(__file__).resolve())
-    servers: dict[str, subprocess.Popen[str]] = {}
-    for side, tree in sides.items():
+def measure(args: argparse.Namespace, threads: int, sides: dict[str, Path], deadline: float) -> list[str]:
+    """Start a process for each file, tree and variant, let them take rounds in turn, print a table, return its whole steps."""
+    servers = {}
+    for file, (side, tree) in itertools.product(args.opt, sides.items()):
         for variant in args.variants[: 1 if side == args.against else None]:
-            entries = [*args.force_yml, *shlex.split(variant)]
-            command = [
-                sys.executable,
-                script,
-                "--serve",
-                str(threads),
-                "-opt",
-                file,
-                *(["--terms"] if args.terms else []),
-                *(["--force_yml", *entries] if entries else []),
-            ]
-            environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
             name = ": ".join(part for part in (side, variant or "as it is") if part)
-            servers[name] = subprocess.Popen(
-                command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            servers[f"{Path(file).stem}, {name}"] = start(file, tree, variant, threads, args)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
-    try:
-        for turn in range(args.rounds + 1):
-            for name, server in servers.items():
-                if time.monotonic() < deadline and server.poll() is None and (answer := ask(server)):
-                    rounds[name] += [answer] if turn else []  # the first round warms up
-    finally:
-        for server in servers.values():
-            server.kill()
-            server.wait()
-    print(f"\n{Path(file).name}, {threads} thread{'s' * (threads > 1)}")
-    method = Path(file).stem.partition("_")[0].upper()
-    return report({f"{method}, {name}": found for name, found in rounds.items() if found}, threads)
+    with ThreadPoolExecutor(len(servers)) as waiting:
+        warming = {name: waiting.submit(ask, server) for name, server in servers.items()}  # the first round, of all at once
+        try:
+            left = deadline - time.monotonic()
+            for late in wait(warming.values(), 0.8 * left if left < float("inf") else None).not_done:
+                name = next(name for name, future in warming.items() if future is late)
+                servers[name].kill()
+                print(f"{name}: not ready in time")
+            for _ in range(args.rounds):
+                for name, server in servers.items():
+                    if time.monotonic() < deadline and server.poll() is None and (answer := ask(server)):
+                        rounds[name].append(answer)
+        finally:
+            for server in servers.values():
+                server.kill()
+                server.wait()
+    return report({name: found for name, found in rounds.items() if found}, threads)
+
+
+def start(file: str, tree: Path, variant: str, threads: int, args: argparse.Namespace) -> "subprocess.Popen[str]":
+    """Start the process of a variant."""
+    entries = [*args.force_yml, *shlex.split(variant)]
+    extra = [*(["--terms"] if args.terms else []), *(["--force_yml", *entries] if entries else [])]
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve", str(threads), "-opt", str(Path(file).resolve()), *extra]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def ask(server: "subprocess.Popen[str]") -> dict[str, Any] | None:

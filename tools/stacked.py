@@ -138,6 +138,8 @@ class Stack:
         self.factors: list[tuple[int, Any, Tensor]] = []
         self.order = torch.zeros(steps, len(self.models), batch, dtype=torch.long, device=device)
         self.logs: list[list[str]] = []
+        self.images: Sequence[Tensor] = ()
+        self.features: dict[str, Sequence[Tensor]] = {}
         self.log = torch.zeros(0)
         beside = [p for model in self.models for label, own in model.updater.trained.items() if label != "net_g" for p in own]
         self.optimizer, self.rate = build_adam(first.opt["train"], [self.flat, *beside], device)
@@ -180,8 +182,8 @@ class Stack:
     def _bind(self, number: int, model: Any) -> None:
         """Let a model's losses read its part of the stack."""
         model.net_own, layers = model.net_g, list(model.taps.layers)
-        model.net_g = lambda lq: self.images[:, number]
-        model.taps = _Taps(layers, lambda layer: self.features[layer][:, number])
+        model.net_g = lambda lq: self.images[number]
+        model.taps = _Taps(layers, lambda layer: self.features[layer][number])
         model.terms_at = lambda iteration: list(model.terms.values())
         for term in model.terms.values():
             table = torch.zeros(self.longest, device=self.device)
@@ -197,7 +199,8 @@ class Stack:
         pairs = [(pool.lq.index_select(0, p), pool.gt.index_select(0, p)) for pool, p in zip(self.pools, self.picked, strict=True)]
         lq, gt = (torch.stack(each, 1).float() for each in zip(*pairs, strict=True))
         self.optimizer.zero_grad(set_to_none=True)
-        self.images, self.features = self.net(self.flat, lq)
+        images, features = self.net(self.flat, lq)
+        self.images, self.features = images.unbind(1), {name: feature.unbind(1) for name, feature in features.items()}
         found: list[dict[str, Tensor]] = []
         for number, model in enumerate(self.models):
             model.feed_data({"lq": lq[:, number], "gt": gt[:, number]})

@@ -17,7 +17,7 @@ from kd_plugins.models import building, distillation_model
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROWS = ("no teacher", "hint first", "hint first, every 2", "PSD, L1")
+ROWS = ("no teacher", "hint first", "hint first, every 2", "SLKD", "PSD, L1")
 
 
 @pytest.fixture
