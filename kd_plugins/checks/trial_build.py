@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from basicsr.archs.vgg_arch import NAMES, insert_bn
 from torch import nn
 
 from kd_plugins.arguments import Path
@@ -17,11 +18,11 @@ from kd_plugins.checks.paths import image_datasets
 from kd_plugins.data import build_degradation
 from kd_plugins.extractors import EXTRACTOR
 from kd_plugins.mappings import blocks_in, mapping
+from kd_plugins.messages import choose, show
 from kd_plugins.models.terms import TERM, merge_terms
 from kd_plugins.training.optimizers import OPTIMIZERS, SCHEDULERS, build_optimizer, build_schedulers
 
 _BESIDE = ("type", *TERM.beside)  # of a term's block, no arguments of its loss
-_LOADS_WEIGHTS = ("PerceptualLoss",)
 _FREE = {"type": "TeacherExtractor"}  # in place of one that reads weights
 
 
@@ -42,7 +43,7 @@ def try_building(findings: Findings, opt: Mapping[str, Any], model: Any, is_trai
     train = mapping(opt.get("train"))
     for name, block in blocks_in(merge_terms(model.default_terms, mapping(train.get("distill")))):
         _attempt_loss(findings, ("train", "distill", name), block)
-    for key in ("pixel_opt", "gan_opt"):
+    for key in ("pixel_opt", "perceptual_opt", "gan_opt"):
         _attempt_loss(findings, ("train", key), mapping(train.get(key)))
     scheduler = mapping(train.get("scheduler"))
     weights = [nn.Parameter(torch.zeros(1))]
@@ -56,7 +57,10 @@ def try_building(findings: Findings, opt: Mapping[str, Any], model: Any, is_trai
 def _attempt_loss(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
     name = block.get("type")
     loss = LOSS.entries.get(name) if isinstance(name, str) else None
-    if loss is None or house_of(loss) not in (OURS, UPSTREAM) or name in _LOADS_WEIGHTS:
+    if loss is None or house_of(loss) not in (OURS, UPSTREAM):
+        return
+    if name == "PerceptualLoss":  # it would load weights
+        _check_vgg_layers(findings, path, block)
         return
     arguments = {str(key): value for key, value in block.items() if key not in _BESIDE}
     extractor = {"type": getattr(loss, "default_extractor", None), **mapping(arguments.get("extractor"))}
@@ -65,6 +69,16 @@ def _attempt_loss(findings: Findings, path: Path, block: Mapping[Any, Any]) -> N
     if replaced:
         arguments["extractor"] = _FREE
     _attempt(findings, path, lambda: loss(**arguments), passes="extractor: " if replaced else None)
+
+
+def _check_vgg_layers(findings: Findings, path: Path, block: Mapping[Any, Any]) -> None:
+    kind = str(block.get("vgg_type", "vgg19"))
+    names = NAMES.get(kind.removesuffix("_bn"), [])
+    names = insert_bn(names) if kind.endswith("_bn") else names
+    for layer, weight in mapping(block.get("layer_weights")).items():
+        place = (*path, "layer_weights", str(layer))
+        if names and layer not in names and not findings.has_error(place):
+            findings.error(place, f"{show(weight)}, {kind} has no such layer; {choose(layer, names)}")
 
 
 def _attempt(findings: Findings, path: Path, build: Callable[..., Any], *arguments: Any, passes: str | None = None) -> None:

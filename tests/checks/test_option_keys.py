@@ -102,6 +102,14 @@ from option_texts import GOOD
         ),
         ("train:perceptual_opt={type: PerceptualLoss, layer_weights: {conv1_1: 1}, vgg_type: vgg18}", "nearest: vgg19"),
         (
+            "train:perceptual_opt={type: PerceptualLoss, layer_weights: {conv1_1: 1, conv5_4: 1}, vgg_type: vgg16}",
+            "train:perceptual_opt:layer_weights:conv5_4: 1, vgg16 has no such layer; nearest: conv5_3",
+        ),
+        (
+            "train:distill:look={type: PerceptualLoss, layer_weights: {bn1_1: 0.5}}",
+            "train:distill:look:layer_weights:bn1_1: 0.5, vgg19 has no such layer; nearest: ",
+        ),
+        (
             "train:perceptual_opt={type: PerceptualLoss, layer_weights: {conv1_1: 1}, criterion: l2}",
             "'l2', expected one of l1, fro",
         ),
