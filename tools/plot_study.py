@@ -1,6 +1,7 @@
 """The table and the plot of a study: PSNR over steps, row by row.
 
 python tools/plot_study.py FOLDER/scores.csv [MORE.csv] --teachers derain=36.65 denoise=32.04 [--rows ROW ...] [--svg FILE]
+python tools/plot_study.py FOLDER/scores.csv --leads [--rows ROW ...]                # one table, a column for each task
 
 A task is taken from the first file that has it.
 
@@ -24,6 +25,7 @@ TITLES = {
     "denoise": "denoising, sigma 25 (Kodak 1-12, RGB)",
     "deblur": "deblurring (Kodak 1-12, RGB)",
     "x4": "super-resolution x4 (Set5, Y)",
+    "x4_bsrn": "x4 under BSRN (Set5, Y)",
 }
 
 
@@ -44,20 +46,49 @@ def seed_deviation(rows: Scores, iteration: int) -> float:
     return math.sqrt(sum(statistics.variance(v) * (len(v) - 1) for v in spreads) / freedom) if freedom else math.nan
 
 
+def lead(rows: Scores, row: str, baseline: str, stop: int) -> str:
+    """The mean lead over the baseline's same seeds, or nothing where there is none."""
+    values, base = rows[row].get(stop, {}), rows.get(baseline, {}).get(stop, {})
+    leads = [values[seed] - base[seed] for seed in values.keys() & base] if row != baseline and stop else []
+    return f"{statistics.mean(leads):+.2f}" if leads else ""
+
+
+def mean(scores: Mapping[int, Mapping[str, float]], stop: int) -> str:
+    """The mean over the seeds."""
+    return f"{statistics.mean(scores[stop].values()):.2f}" if stop in scores else ""
+
+
+def deviations(rows: Scores, stops: Sequence[int]) -> list[str]:
+    """Between seeds."""
+    return [f"{value:.2f}" if not math.isnan(value := seed_deviation(rows, stop)) else "" for stop in stops]
+
+
 def table(rows: Scores, baseline: str) -> str:
     """Mean, and the lead over the baseline's same seeds, at each number of steps."""
     stops = sorted({stop for scores in rows.values() for stop in scores})
     lines = []
     for row, scores in rows.items():
-        cells = [row, str(max(len(values) for values in scores.values()))]
-        for stop in stops:
-            values, base = scores.get(stop, {}), rows.get(baseline, {}).get(stop, {})
-            leads = [values[seed] - base[seed] for seed in values.keys() & base] if row != baseline and stop else []
-            lead = f" ({statistics.mean(leads):+.2f})" if leads else ""
-            cells.append(f"{statistics.mean(values.values()):.2f}{lead}" if values else "")
-        lines.append(cells)
-    deviations = [f"{value:.2f}" if not math.isnan(value := seed_deviation(rows, stop)) else "" for stop in stops]
-    return markdown(["row", "seeds", *(f"{stop:,}" for stop in stops)], [*lines, ["deviation between seeds", "", *deviations]])
+        cells = [
+            f"{mean(scores, stop)} ({ahead})" if (ahead := lead(rows, row, baseline, stop)) else mean(scores, stop)
+            for stop in stops
+        ]
+        lines.append([row, str(max(len(values) for values in scores.values())), *cells])
+    last = ["deviation between seeds", "", *deviations(rows, stops)]
+    return markdown(["row", "seeds", *(f"{stop:,}" for stop in stops)], [*lines, last])
+
+
+def leads(tasks: Mapping[str, Scores], baseline: str) -> str:
+    """A column for each task: leads at each number of steps, those of one seed with a star, under the baseline's own scores."""
+    names = list(dict.fromkeys([baseline, *(row for rows in tasks.values() for row in rows)]))
+    lines = {name: [name] for name in [*names, "deviation between seeds"]}
+    for rows in tasks.values():
+        stops = sorted({stop for scores in rows.values() for stop in scores if stop})
+        for name in names:
+            scores = rows.get(name, {})
+            parts = [mean(scores, stop) if name == baseline else lead(rows, name, baseline, stop) for stop in stops if scores]
+            lines[name].append(" / ".join(parts) + "*" * (1 in map(len, scores.values())))
+        lines["deviation between seeds"].append(" / ".join(deviations(rows, stops)))
+    return markdown(["row", *(TITLES.get(task, task) for task in tasks)], list(lines.values()))
 
 
 def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path) -> None:
@@ -99,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--teachers", nargs="*", default=[], metavar="TASK=DB")
     parser.add_argument("--rows", nargs="+")
     parser.add_argument("--tasks", nargs="+")
+    parser.add_argument("--leads", action="store_true", help="one table for all tasks")
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args(argv)
     tasks: dict[str, Scores] = {}
@@ -106,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         tasks = {**read(file), **tasks}
     tasks = {task: tasks[task] for task in args.tasks or tasks}
     tasks = {task: {row: scores for row, scores in rows.items() if row in (args.rows or rows)} for task, rows in tasks.items()}
-    for task, rows in tasks.items():
+    if args.leads:
+        print(leads(tasks, "no teacher"))
+    for task, rows in tasks.items() if not args.leads else ():
         print(f"{task}\n\n{table(rows, 'no teacher')}\n")
     if args.svg:
         plot(tasks, {name: float(value) for name, _, value in (entry.partition("=") for entry in args.teachers)}, args.svg)
