@@ -24,7 +24,7 @@ from kd_plugins.data.crop_stages import crop_stages, stage_at
 from kd_plugins.data.loading import readable_loader
 from kd_plugins.data.training_data import TrainingData
 from kd_plugins.models import DistillationModel
-from kd_plugins.models.dry_run import try_later_stages
+from kd_plugins.models.dry_run import try_later_steps
 from kd_plugins.options import OptionError, option_errors
 from kd_plugins.process import prepare_process
 from kd_plugins.run_options import keep_option_file, kept_file, parse_options
@@ -153,7 +153,7 @@ def build_run(opt: dict[str, Any], resume_state: dict[str, Any] | None = None) -
     model = build_registered_model(opt)
     try_parts(opt["train"], [stage.block["batch_size_per_gpu"] for stage in stages], getattr(model, "terms", {}))
     if isinstance(model, DistillationModel):
-        try_later_stages(model, data)
+        try_later_steps(model, data)
         model.validator.try_metrics(opt["datasets"][phase] for phase in scored_phases(opt) if opt.get("val"))
     saver = getattr(model, "saver", None)  # BasicSR's own models have none
     progress: dict[str, int] = saver.progress if saver else {}

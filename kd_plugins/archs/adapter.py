@@ -76,13 +76,14 @@ class Adapter:
         self._size = (0, 0)
 
     @classmethod
-    def on(cls, net: nn.Module) -> Adapter:
-        """The one on a network; a new one where it has none."""
+    def on(cls, net: nn.Module, attach: bool = True) -> Adapter:
+        """The one on a network; where it has none, a new one, which changes nothing, and which it has from now on if `attach`."""
         owners = [getattr(hook, "__self__", None) for hook in net._forward_pre_hooks.values()]
         found = next((owner for owner in owners if isinstance(owner, cls)), None)
         if found is None:
             found = cls()
-            found.attach(net)
+            if attach:
+                found.attach(net)
         return found
 
     def attach(self, net: nn.Module) -> None:

@@ -25,7 +25,7 @@ from kd_plugins.features.layer_pairs import GROUPS
 from kd_plugins.mappings import blocks_in, mapping
 from kd_plugins.messages import choose, show
 from kd_plugins.models.distillation_model import no_negatives
-from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_trust
+from kd_plugins.models.terms import OUTPUT, VIEWS, asked, compared, merge_terms, needed, no_sides, no_trust
 from kd_plugins.students.from_teacher import read_request
 from kd_plugins.teachers.checkpoint import find_checkpoint, network_in
 from kd_plugins.teachers.network import main_block
@@ -163,12 +163,14 @@ def _check_schedule(findings: Findings, train: Mapping[Any, Any]) -> None:
 
 
 def _check_pixel_loss(findings: Findings, block: Mapping[Any, Any]) -> None:
-    forward = getattr(LOSS.entries.get(str(block.get("type"))), "forward", None)
-    if forward is not None and (missing := needed(partial(forward, None))):  # None: in place of `self`
-        findings.error(
-            ("train", "pixel_opt", "type"),
-            f"{show(block['type'])}, which needs {missing[0]!r} as well, expected a term of `distill`",
-        )
+    forward, path = getattr(LOSS.entries.get(str(block.get("type"))), "forward", None), ("train", "pixel_opt", "type")
+    if forward is None:
+        return
+    bound = partial(forward, None)  # None: in place of `self`
+    if reason := no_sides(bound):
+        findings.error(path, f"{show(block['type'])}, {reason}")
+    elif missing := needed(bound):
+        findings.error(path, f"{show(block['type'])}, which needs {missing[0]!r} as well, expected a term of `distill`")
 
 
 def _check_student(findings: Findings, opt: Mapping[str, Any]) -> None:
@@ -231,10 +233,13 @@ def _check_term(
         return ()
     if block.get("trust") is not None and (reason := no_trust(view)):
         findings.error((*path, "trust"), reason.removeprefix("trust: "))
+    every, total = block.get("every"), mapping(opt.get("train")).get("total_iter")
+    if isinstance(every, int) and isinstance(total, (int, float)) and every > total:
+        findings.warning((*path, "every"), f"{every}, and the run ends at {show(total)}: the term never counts")
     if block.get("trust") is not None and view == "clean":
         findings.warning((*path, "trust"), "the teacher sees the clean image in this view, and is trusted almost everywhere")
     try:
-        fade, total = fade_of(opt, block), mapping(opt.get("train")).get("total_iter")
+        fade = fade_of(opt, block)
         if fade is not None and fade.start >= cast(float, total):
             said = (
                 f"it begins at iteration {fade.start:g}, and the run ends at {total}: the weight stays {fade.first:g} times its own"

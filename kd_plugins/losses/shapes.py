@@ -11,20 +11,22 @@ from torch.autograd.function import once_differentiable
 from kd_plugins import distributed
 
 
-def require_same_shape(loss: object, student: Tensor, teacher: Tensor) -> None:
+def require_same_shape(loss: object, student: Tensor, teacher: Tensor, gt: Tensor | None = None) -> None:
     """Refuse tensors that would only be compared by broadcasting one of them.
 
     Args:
         loss: the loss, named in the message.
         student: (N, C, H, W).
         teacher: (N, C, H, W).
+        gt: (N, C, H, W), the clean image, of a loss that looks at it.
 
     Raises:
         ValueError: the shapes differ.
     """
-    if student.shape != teacher.shape:
+    if len({x.shape for x in (student, teacher, gt) if x is not None}) > 1:
+        clean = "" if gt is None else f", the clean image {tuple(gt.shape)}"
         raise ValueError(
-            f"{type(loss).__name__}: the student's tensor is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}; "
+            f"{type(loss).__name__}: the student's tensor is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}{clean}; "
             "expected the same shape"
         )
 

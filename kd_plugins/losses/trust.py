@@ -45,8 +45,7 @@ class Trust:
         Raises:
             ValueError: the shapes differ.
         """
-        for image in (student, gt):
-            require_same_shape(self, image, teacher)
+        require_same_shape(self, student, teacher, gt)
         gt = gt.to(torch.promote_types(gt.dtype, torch.float32))
         lead = ((student - gt).abs() - (teacher - gt).abs()).mean(1, keepdim=True)
         if self.window > 1:

@@ -79,8 +79,7 @@ class GatedWaveletLoss(nn.Module):
         Raises:
             ValueError: the shapes differ, or the images are too small for the levels.
         """
-        require_same_shape(self, student, teacher)
-        require_same_shape(self, student, gt)
+        require_same_shape(self, student, teacher, gt)
         if min(student.shape[-2:]) < 2**self.levels:
             raise ValueError(
                 f"{type(self).__name__}: images of {student.shape[-1]}x{student.shape[-2]}, expected {2**self.levels} pixels at "

@@ -230,8 +230,8 @@ class DistillationModel(RestorationModel):
         return any("negatives" in term.asks for term in self.terms.values())
 
     def terms_at(self, iteration: int) -> list[Term]:
-        """The terms that have a weight at an iteration."""
-        return [term for term in self.terms.values() if term.weight(iteration)]
+        """The terms that have a weight at an iteration; at 0, before the first, all of them."""
+        return [term for term in self.terms.values() if not iteration or term.weight(iteration)]
 
     @property
     def period(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,40 +79,43 @@ def try_student(net: nn.Module, x: Tensor) -> None:
         raise ValueError(f"network_g: {describe_output(net, image)}; choose one: `output: 0`, or a key")
 
 
-def try_later_stages(model: DistillationModel, data: TrainingData) -> None:
-    """Find out before a run what a later stage would end with: crops that a network or a loss does not take.
+def try_later_steps(model: DistillationModel, data: TrainingData) -> None:
+    """Find out before a run what a later step would end with: crops, or a term that does not count at first (`fade`, `every`).
 
-    The losses of a batch of each crop are computed, one sample of the data enlarged to it; nothing is learnt.
+    All losses of a batch of each crop are computed, one sample of the data enlarged to it; nothing is learnt.
 
     Args:
         model: of the run.
         data: as the run begins with it.
 
     Raises:
-        ValueError: there is such a stage.
+        ValueError: there is such a step.
     """
     now, *later = data.remaining()
     crops = {stage.crop: stage for stage in later if stage.crop not in (0, now.crop)} if now.crop else {}
-    sample = data.sample() if crops else None
+    if len(model.terms_at(int(now.first) + 1)) < len(model.terms):
+        crops = {now.crop: now, **crops}
+    sample, batches = data.sample() if crops else None, model.batches
     for crop, stage in crops.items() if sample is not None else ():
-        count = min(part_size(model.opt["train"], stage.block["batch_size_per_gpu"]), 2)
+        count = part_size(model.opt["train"], stage.block["batch_size_per_gpu"])
         restore = keep_buffers([*model.networks().values(), *(term.loss for term in model.terms.values())])
+        model.batches = copy.copy(batches)  # whose pool of pairs the trial fills
         try:
             with kept_randomness(), torch.no_grad(), uncompiled(), model.precision.autocast(model.device):
                 model.feed_data(default_collate([sample] * count))
-                for name in ("lq", "gt", "gt_usm"):
+                for name in ("lq", "gt", "gt_usm") if stage is not now else ():
                     if (image := getattr(model, name)) is not None:
                         setattr(model, name, F.interpolate(image, size=[side * crop // now.crop for side in image.shape[-2:]]))
-                model.iteration = int(stage.first) + 1
                 model.compute_losses()
         except (*WRONG_ARGUMENTS, ValueError) as error:
             if lacks_memory(error):
                 raise
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"datasets:train: the stage with crops of {crop}: {said}") from error
+            where = "a later step" if stage is now else f"datasets:train: the stage with crops of {crop}"
+            raise ValueError(f"{where}: {said}") from error
         finally:
             restore()
-            model.iteration = 0
+            model.batches = batches
     hit_rate(cache for teacher in model.teachers.values() for cache in teacher.caches())  # of what a run logs these are none
 
 

@@ -163,4 +163,9 @@ def _batches(opt: Mapping[str, Any], count: int) -> Iterator[dict[str, Tensor]]:
     size = block.get("batch_size_per_gpu", 1)
     for start in range(0, min(count * size, len(order)), size):
         items = [dataset[index] for index in order[start : start + size]]
+        if "lq" not in items[0]:
+            raise ValueError(
+                f"init: importance and refit need degraded images, which {block['type']} does not have (a step makes them); "
+                "expected init: {from: teacher, channels: magnitude, refit: false}"
+            )
         yield {key: torch.stack([item[key] for item in items]) for key in ("lq", "gt") if key in items[0]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -30,6 +31,7 @@ CONTEXT = {"output": ("lq", "gt", "negatives", "encodings"), "features": ("raw",
 unlike of, (J, N, C, H, W); `encodings`, all these images in the space of its `extractor`, computed once for all losses that name
 the same one (`Encodings`); `raw`, the student's feature before the conversion to the teacher's scale; `stride`, image pixels per
 feature pixel."""
+_NO_IMAGE = ("weight", "target_is_real")  # what BasicSR's WeightedTVLoss and its GAN losses take in place of a second image
 
 
 @dataclass
@@ -100,25 +102,36 @@ class Term:
         return self.every * (1.0 if self.fade is None else self.fade(iteration))
 
     def __call__(self, step: Step) -> Tensor:
-        """The term's value in a step, a scalar."""
-        mask = step.mask(self.view, self.trust)
-        if OUTPUT in self.between:
-            value = self._of_images(step)
-        else:
-            stages = [(group, stage, pair) for group in self.between for stage, pair in enumerate(self.pairs[group])]
-            value = torch.stack([self._of_stage(step, mask, *stage) for stage in stages]).sum()
+        """The term's value in a step, a scalar.
+
+        Raises:
+            ValueError: the loss does not take what it is given, or makes no number of it; the message begins with the term's keys.
+        """
+        try:
+            mask = self._mask(step)
+            if OUTPUT in self.between:
+                value = self._of_images(step)
+            else:
+                stages = [(group, stage, pair) for group in self.between for stage, pair in enumerate(self.pairs[group])]
+                value = torch.stack([self._of_stage(step, mask, *stage) for stage in stages]).sum()
+        except ValueError as error:
+            raise ValueError(f"train:distill:{self.name}: {error}") from error
         self.share = getattr(self.loss, "share", None) if mask is None else mask.mean()
         return value * self.weight(step.iteration)
 
+    def _mask(self, step: Step) -> Tensor | None:
+        student, teacher = step.seen(self.view)[1], step.targets[self.view].image
+        if (OUTPUT in self.between or self.trust) and student.shape != teacher.shape:  # L1 would stretch one to the other
+            raise ValueError(
+                f"the student's image is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}, expected the same: their "
+                "scales, or their outputs' channels, differ"
+            )
+        return step.mask(self.view, self.trust)
+
     def _of_images(self, step: Step) -> Tensor:
         context = {"lq": step.seen(self.view)[0], "gt": step.gt, "negatives": step.negatives}
-        student, teacher = step.images(self.view, self.trust)
-        if student.shape != teacher.shape:  # L1 would stretch one to the other
-            raise ValueError(
-                f"train:distill:{self.name}: the student's image is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}, "
-                "expected the same: their scales, or their outputs' channels, differ"
-            )
-        return self._compare(student, teacher, **context, encodings=step.encodings(self.view, self.trust))
+        encodings = step.encodings(self.view, self.trust)
+        return self._compare(*step.images(self.view, self.trust), **context, encodings=encodings)
 
     def _of_stage(self, step: Step, mask: Tensor | None, group: str, stage: int, pair: Pair) -> Tensor:
         teacher, raw = step.targets[self.view].features[pair.teacher], step.raw[pair.student]
@@ -136,7 +149,12 @@ class Term:
         return self._compare(feature, teacher, raw=raw, stride=stride)
 
     def _compare(self, student: Tensor, teacher: Tensor, **context: Any) -> Tensor:
-        return self.loss(student, teacher, **{name: value for name, value in context.items() if name in self.asks})
+        found = self.loss(student, teacher, **{name: value for name, value in context.items() if name in self.asks})
+        parts = [part for part in (found if isinstance(found, tuple) else (found,)) if part is not None]  # BasicSR's PerceptualLoss
+        if not parts or not all(isinstance(part, Tensor) and part.dim() == 0 for part in parts):
+            shown = tuple(found.shape) if isinstance(found, Tensor) else found
+            raise ValueError(f"{type(self.loss).__name__} returns {shown!r}, expected one number")
+        return sum(parts[1:], parts[0])
 
 
 def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> set[str]:
@@ -146,6 +164,8 @@ def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> s
         ValueError: it asks for what a term between these two does not have.
     """
     parameters = list(inspect.signature(forward).parameters)[2:]
+    if reason := no_sides(forward):
+        raise ValueError(reason)
     offered = CONTEXT["output" if OUTPUT in between else "features"]
     if view == "zoomed":
         offered = tuple(name for name in offered if name not in ("negatives", "gt"))  # they are of the degraded images
@@ -154,6 +174,12 @@ def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> s
     if view in IMAGE_VIEWS and OUTPUT not in between:
         raise ValueError(f"view: {view}: between: {', '.join(between)}, expected output: of this view images alone are compared")
     return set(parameters) & set(offered)
+
+
+def no_sides(forward: Callable[..., Any]) -> str:
+    """Why a loss, by its `forward`, cannot compare two images; nothing where it can."""
+    second = next(islice(inspect.signature(forward).parameters, 1, None), "")
+    return f"the loss takes {second!r} in place of a second image, expected one that compares two" if second in _NO_IMAGE else ""
 
 
 def no_trust(view: str) -> str:

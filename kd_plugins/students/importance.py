@@ -25,7 +25,7 @@ def first_order(net: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> dict
         For each parameter by name, a tensor of its shape, not negative.
 
     Raises:
-        ValueError: no batches.
+        ValueError: no batches, or clean images of another shape than the network's.
     """
     parameters = {name: p.detach().clone().requires_grad_() for name, p in net.named_parameters()}
     device = next(iter(parameters.values())).device
@@ -35,6 +35,11 @@ def first_order(net: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> dict
         with evaluating(net), torch.enable_grad():
             image = torch.func.functional_call(net, parameters, (batch["lq"].to(device),))
             if "gt" in batch:
+                if image.shape != batch["gt"].shape:  # a difference would stretch one to the other
+                    raise ValueError(
+                        f"importance: the teacher's images are {tuple(image.shape)}, the clean images {tuple(batch['gt'].shape)}, "
+                        "expected the same: its scale, or its output's channels, are not the data's"
+                    )
                 loss = (image - batch["gt"].to(device)).abs().mean()
             else:
                 signs = torch.randint(0, 2, image.shape, generator=generator) * 2.0 - 1

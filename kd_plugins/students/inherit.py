@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from kd_plugins.archs.adapter import Adapter
 from kd_plugins.arguments import checked
 from kd_plugins.features.layer_outputs import evaluating, example_images
 from kd_plugins.features.taps import refuse_untappable
@@ -59,8 +60,8 @@ def inherit(
 
     Raises:
         ValueError: the class is not the teacher's, the student is wider or deeper somewhere, or it differs in what cannot be cut
-            out of the teacher (image channels, number of levels, kind of norm), or the network does to channels what is
-            not understood (module and operation are named). The student is then as it was.
+            out of the teacher (image channels, number of levels, kind of norm, range of values), or the network does to channels
+            what is not understood (module and operation are named). The student is then as it was.
     """
     if channels == "importance" and importance is None:
         raise ValueError("inherit: channels='importance' without `importance`, expected that of each of the teacher's parameters")
@@ -70,6 +71,10 @@ def inherit(
         )
     for net in (student, teacher):
         refuse_untappable(net)
+    for key in ("value_range", "mean"):
+        mine, theirs = (getattr(Adapter.on(net, attach=False), key) for net in (student, teacher))
+        if mine != theirs:
+            raise ValueError(f"inherit: {key}: the student's is {mine}, the teacher's {theirs}: its weights are for such values")
     weights = {name: tensor for name, tensor in teacher.named_parameters()}
     worth = {id(p): (importance or {}).get(name) for name, p in weights.items()}
     blocks = kept_blocks(student, teacher)

@@ -58,8 +58,10 @@ def at_length(opt: Mapping[str, Any], iterations: int) -> dict[tuple[str, ...], 
     changed |= {("train", "scheduler", key): resized(schedule[key]) for key in _LENGTHS if key in schedule}
     for name, block in blocks_in(train.get("distill")):
         fade = mapping(block.get("fade"))
-        ends = [key for key in ("start", "end") if fade.get(key) and not is_share(fade[key])]
-        changed |= {("train", "distill", name, "fade", key): moved(fade[key]) for key in ends}
+        for key in ("start", "end"):
+            if (value := fade.get(key)) and not is_share(value):  # shares: whole numbers of a short run could meet
+                own = value / train["total_iter"]
+                changed["train", "distill", name, "fade", key] = own if own <= 1 else moved(value)
     if data.get(STAGES):
         changed["datasets", "train", STAGES] = list(_moved_stages(data[STAGES], factor))
     if data.get("iters"):

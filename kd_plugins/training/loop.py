@@ -135,15 +135,14 @@ class Loop:
             position: the epoch, and how many of its samples are used up after this batch.
 
         Raises:
-            OptionError: the first steps of the run, or of a stage, found options that do not go together: a crop too small for a
+            OptionError: the first step of the run, or of a stage, found options that do not go together: a crop too small for a
                 loss, say.
             BadSteps, BadData: see `run`.
         """
         if STOPPED in data:
             raise BadData(data[STOPPED])
         self._note_skipped(data)
-        starts = (self.begun_at, *(stage.first for stage in self.data.stages))
-        is_first = any(0 <= self.current_iter - start < self.period for start in starts)
+        is_first = self.current_iter in (self.begun_at, *(stage.first for stage in self.data.stages))
         restore = self._remember()
         self.current_iter += 1
         if self.updater:

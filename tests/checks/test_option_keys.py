@@ -90,6 +90,8 @@ from option_texts import GOOD
         ),
         ("train:ldl_opt={type: L1Loss}", "'L1Loss'}, SLKDModel has no such"),
         ("train:pixel_opt={type: ContrastiveImageLoss}", "'ContrastiveImageLoss', which needs 'lq' as well, expected a term of"),
+        ("train:pixel_opt={type: WeightedTVLoss}", "train:pixel_opt:type: 'WeightedTVLoss', the loss takes 'weight' in place of"),
+        ("train:distill:x={type: WeightedTVLoss}", "train:distill:x: the loss takes 'weight' in place of a second image"),
         ("train:perceptual_opt={type: PerceptualLoss}", "train:perceptual_opt:layer_weights: missing, PerceptualLoss needs it"),
         ("train:pixel_opt:reduction=none", "train:pixel_opt:reduction: 'none', expected one of mean, sum"),
         (

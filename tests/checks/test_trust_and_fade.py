@@ -50,6 +50,11 @@ def test_a_fade_is_checked_against_the_length_that_the_command_line_says(check):
     assert "from iteration 300 to 200" in check(GOOD, late, "train:total_iter=400")[0]
 
 
+def test_a_term_of_fewer_steps_than_the_run_has_gets_a_warning(check):
+    (line, _) = check(GOOD, "train:distill={img: {every: 401}}", code=0)[::-1]
+    assert "train:distill:img:every: 401, and the run ends at 400: the term never counts (a warning)" in line
+
+
 def test_a_fade_that_begins_after_the_run_gets_a_warning(check):
     (line, _) = check(GOOD, "train:distill={img: {fade: {start: 400, end: 500}}}", code=0)[::-1]
     assert "img:fade: it begins at iteration 400, and the run ends at 400: the weight stays 1 times its own (a warning)" in line

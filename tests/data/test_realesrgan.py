@@ -92,6 +92,13 @@ def test_losses_compare_with_the_sharpened_image_where_the_options_say_so(real_e
     assert sharp["l_pix"] != plain["l_pix"] and sharp["l_logits"] == plain["l_logits"]
 
 
+def test_a_start_that_needs_degraded_images_is_refused(real_esrgan, build):
+    real_esrgan["network_g"] = {key: value for key, value in real_esrgan["teacher"].items() if key != "checkpoint"}
+    real_esrgan["init"] = "teacher"
+    with pytest.raises(ValueError, match="init: importance and refit need degraded images, which RealESRGANDataset does not have"):
+        build(real_esrgan)
+
+
 def test_tasks_and_missing_options_are_refused(real_esrgan, batch):
     with pytest.raises(ValueError, match="would mix the tasks"):
         RealESRGANBatches(real_esrgan, torch.device("cpu"))({**batch, "task": ["a", "b"]})

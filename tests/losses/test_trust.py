@@ -1,6 +1,7 @@
 """Trust: masks against loops in float64, and what a loss sees through one."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -63,7 +64,9 @@ def test_where_both_are_equal_a_hard_mask_does_not_trust_and_a_soft_one_does_by_
 def test_images_of_other_shapes_are_refused():
     student, teacher, gt = images()
     for wrong in ((student[..., 1:], teacher, gt), (student, teacher[:, :1], gt), (student, teacher, gt[:1])):
-        with pytest.raises(ValueError, match="Trust: .* expected the same shape"):
+        shapes = [re.escape(str(tuple(image.shape))) for image in wrong]
+        said = "Trust: the student's tensor is {}, the teacher's {}, the clean image {}; expected the same shape"
+        with pytest.raises(ValueError, match=said.format(*shapes)):
             Trust().mask(*wrong)
 
 

@@ -33,6 +33,13 @@ class Plain(Strided):
         return super().forward(student, teacher)
 
 
+class Returns(nn.Module):
+    """Returns what it is told."""
+
+    def forward(self, student, teacher):
+        return self.found
+
+
 class WithRaw(nn.Module):
     def forward(self, student, teacher, raw):
         return raw.sum() + 0 * student.sum()
@@ -45,7 +52,7 @@ class WithInput(nn.Module):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    for cls in (Strided, Plain):
+    for cls in (Strided, Plain, Returns):
         monkeypatch.setitem(LOSS_REGISTRY._obj_map, cls.__name__, cls)
 
 
@@ -98,6 +105,16 @@ def test_an_unknown_between_lists_the_known(between):
     message = f"train:distill:nc:between: {between!r}, expected "
     with pytest.raises(ValueError, match=re.escape(message) + "(output, or some of encoder, decoder|text or a list)"):
         build(nc={"type": "BrisqueFeatureLoss", "between": between})
+
+
+@pytest.mark.parametrize(
+    ("block", "second"),
+    [({"type": "WeightedTVLoss"}, "weight"), ({"type": "GANLoss", "gan_type": "vanilla"}, "target_is_real")],
+    ids=str,
+)
+def test_a_loss_that_compares_no_two_images_is_refused(block, second):
+    with pytest.raises(ValueError, match=f"train:distill:tv: the loss takes '{second}' in place of a second image"):
+        build(tv=block)
 
 
 @pytest.mark.parametrize("value", [0.5, "SpatialKLLoss", {"loss_weight": 1.0}, [], {}], ids=repr)
@@ -228,3 +245,15 @@ def test_a_term_of_every_third_step_counts_three_times_there(seen):
 def test_what_makes_no_sense_is_refused_by_the_terms_name(block, said):
     with pytest.raises(ValueError, match=f"train:distill:a: ?.*{re.escape(said)}"):
         build(a={"type": "L1Loss", **block})
+
+
+def test_the_parts_of_a_loss_are_summed_and_what_is_no_number_is_refused_by_the_terms_name(seen):
+    term = build(look={"type": "Returns"})["look"]
+    one = torch.ones(())
+    for found, value in ((one, 1), ((one, None), 1), ((one, 2 * one), 3)):  # BasicSR's PerceptualLoss: perceptual and style loss
+        term.loss.found = found
+        assert term(a_step(seen)) == value
+    for found in (torch.ones(2), (None, None), 1.0, [one]):
+        term.loss.found = found
+        with pytest.raises(ValueError, match="train:distill:look: Returns returns .*, expected one number"):
+            term(a_step(seen))

@@ -94,3 +94,12 @@ def test_a_loss_may_ask_for_the_clean_image_and_tell_the_share_that_it_compared(
     both = terms_of(spec={"type": "GatedWaveletLoss", "trust": {}})["spec"]
     both(step)
     assert both.share == step.mask("degraded", both.trust).mean()
+
+
+@pytest.mark.parametrize("between", ["output", "encoder"])
+def test_a_teacher_of_another_scale_is_refused_by_the_terms_name(seen, between):
+    step, _ = half_trusted(seen)
+    step.output = torch.rand(2, 3, 64, 64)
+    term = build_terms({"fit": {"type": "MSELoss", "between": between, "trust": {}}}, {"encoder": pairs("latent")}, CPU)["fit"]
+    with pytest.raises(ValueError, match=r"train:distill:fit: the student's image is \(2, 3, 64, 64\), the teacher's \(2, 3, 32"):
+        term(step)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kd_plugins.archs import Restormer
+from kd_plugins.archs.adapter import Adapter
 from kd_plugins.archs.nafnet_arch import NAFNet
 from kd_plugins.students import first_order, inherit
 from kd_plugins.students.depth import even_blocks
@@ -254,6 +255,21 @@ def test_channels_that_the_image_depends_on_most_are_kept(kind):
     assert found["importance"] < found["magnitude"] / 10
 
 
-def test_importance_without_a_batch_is_refused():
+def test_importance_without_a_batch_or_by_images_of_another_shape_is_refused():
+    teacher = build("NAFNet")
     with pytest.raises(ValueError, match="no batches"):
-        first_order(build("NAFNet"), [])
+        first_order(teacher, [])
+    x = torch.rand(1, 3, 16, 16)
+    for gt in (x[:, :1], x[..., 8:]):  # gray images would be stretched
+        with pytest.raises(ValueError, match="importance: the teacher's images are .*, the clean images .*, expected the same"):
+            first_order(teacher, [{"lq": x, "gt": gt}])
+
+
+@pytest.mark.parametrize(("key", "value"), [("value_range", 255), ("mean", 0.5)])
+def test_weights_for_other_values_are_refused(key, value):
+    teacher, student = build("NAFNet"), small("NAFNet")
+    Adapter(**{key: value}).attach(teacher)
+    with pytest.raises(ValueError, match=f"inherit: {key}: the student's is .*, the teacher's .*{value}"):
+        inherit(student, teacher)
+    Adapter(**{key: value}).attach(student)
+    inherit(student, teacher)

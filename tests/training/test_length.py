@@ -10,6 +10,7 @@ import yaml
 
 from kd_plugins.cli import main
 from kd_plugins.training import length
+from kd_plugins.training.fade import read_fade
 from kd_plugins.training.length import Pace, at_length, resize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,7 +23,13 @@ def test_what_is_told_in_iterations_moves_with_the_length_and_shares_stay():
             "warmup_iter": 100,
             "net_d_init_iters": 200,
             "scheduler": {"milestones": [500, 900], "periods": [333, 333, 334], "restarts": [0, 500]},
-            "distill": {"a": {"fade": {"start": 0, "end": 500}}, "b": {"fade": {"end": 0.5}}, "gone": None},
+            "distill": {
+                "a": {"fade": {"start": 0, "end": 500}},
+                "b": {"fade": {"end": 0.5}},
+                "short": {"fade": {"start": 1, "end": 9}},
+                "longer": {"fade": {"end": 2000}},
+                "gone": None,
+            },
         },
         "datasets": {"train": {"stages": [{"until": 400, "gt_size": 8}, {"until": 401}, {"gt_size": 9}], "iters": [300, 700]}},
     }
@@ -30,7 +37,9 @@ def test_what_is_told_in_iterations_moves_with_the_length_and_shares_stay():
     assert opt["train"]["total_iter"] == 10 and opt["train"]["warmup_iter"] == 1
     assert opt["train"]["net_d_init_iters"] == 2
     assert opt["train"]["scheduler"] == {"milestones": [5, 9], "periods": [3, 4, 3], "restarts": [0, 5]}
-    assert opt["train"]["distill"] == {"a": {"fade": {"start": 0, "end": 5}}, "b": {"fade": {"end": 0.5}}, "gone": None}
+    fades = {name: block and read_fade(block["fade"], 10) for name, block in opt["train"]["distill"].items()}
+    spans = {name: (fade.start, fade.end) for name, fade in fades.items() if fade}
+    assert spans == {"a": (0, 5), "b": (0, 5), "short": (0.01, 0.09), "longer": (0, 20)} and fades["gone"] is None
     assert opt["datasets"]["train"]["stages"] == [{"until": 4, "gt_size": 8}, {"until": 5}, {"gt_size": 9}]
     assert opt["datasets"]["train"]["iters"] == [3, 7]
     assert at_length({"train": {"total_iter": 4, "warmup_iter": -1}}, 8) == {("train", "total_iter"): 8}
