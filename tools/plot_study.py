@@ -50,7 +50,7 @@ def lead(rows: Scores, row: str, baseline: str, stop: int) -> str:
     """The mean lead over the baseline's same seeds, or nothing where there is none."""
     values, base = rows[row].get(stop, {}), rows.get(baseline, {}).get(stop, {})
     leads = [values[seed] - base[seed] for seed in values.keys() & base] if row != baseline and stop else []
-    return f"{statistics.mean(leads):+.2f}" if leads else ""
+    return f"{statistics.mean(leads):+.2f}".replace("-0.00", "+0.00") if leads else ""
 
 
 def mean(scores: Mapping[int, Mapping[str, float]], stop: int) -> str:
