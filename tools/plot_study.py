@@ -78,7 +78,7 @@ def table(rows: Scores, baseline: str) -> str:
 
 
 def leads(tasks: Mapping[str, Scores], baseline: str) -> str:
-    """A column for each task: leads at each number of steps, those of one seed with a star, under the baseline's own scores."""
+    """A column for each task: leads at each number of steps (a star: of one seed), and the baseline's own scores."""
     names = list(dict.fromkeys([baseline, *(row for rows in tasks.values() for row in rows)]))
     lines = {name: [name] for name in [*names, "deviation between seeds"]}
     for rows in tasks.values():
@@ -86,7 +86,7 @@ def leads(tasks: Mapping[str, Scores], baseline: str) -> str:
         for name in names:
             scores = rows.get(name, {})
             parts = [mean(scores, stop) if name == baseline else lead(rows, name, baseline, stop) for stop in stops if scores]
-            lines[name].append(" / ".join(parts) + "*" * (1 in map(len, scores.values())))
+            lines[name].append(" / ".join(parts) + "*" * (len(scores.get(stops[-1], ())) == 1))
         lines["deviation between seeds"].append(" / ".join(deviations(rows, stops)))
     return markdown(["row", *(TITLES.get(task, task) for task in tasks)], list(lines.values()))
 
