@@ -44,8 +44,9 @@ def refit(student: nn.Module, teacher: nn.Module, sources: Mapping[str, Source],
     The target of a layer is what the teacher's answers at the same images and positions, of the channels that the student has; its
     input is the student's own, behind the layers that were fitted before, so that what those get wrong is allowed for. Ridge
     regression, group by group. A layer that answers like the teacher's already stays as it is, bit for bit. Those that ran and
-    could not be fitted are logged: transposed convolutions, layers that run several times or share their weights, and layers that
-    do not do what their class does.
+    could not be fitted are logged: transposed convolutions, layers that run several times or share their weights, layers that mix
+    positions, each channel for itself (a narrower network has fewer answers of them), and layers that do not do what their class
+    does.
 
     Args:
         student: the network to fit, run in eval mode.
@@ -71,7 +72,7 @@ def refit(student: nn.Module, teacher: nn.Module, sources: Mapping[str, Source],
         with _hooked(((name, fit.layer) for name, fit in fits.items()), lambda name, args, answer: fits[name].meet(args, answer)):
             student(images)
     if left := [name for name in layers if calls[name] and not (name in fits and fits[name].done)]:
-        why = "transposed, run several times, or of a class of their own"
+        why = "transposed, run several times, across positions, or of a class of their own"
         get_root_logger().info(f"init:refit: not fitted but as inherited: {', '.join(left)} ({why}).")
 
 
@@ -79,18 +80,18 @@ class _Fit:
     """One layer and its target."""
 
     def __init__(self, layer: _ConvNd | nn.Linear, rows: Tensor) -> None:
-        self.layer, self.rows, self.done = layer, rows, False
+        self.layer, self.rows, self.done, self.count = layer, rows, False, 0
         self.places = self.target = torch.empty(0)
 
     def aim(self, answer: Tensor, generator: torch.Generator) -> None:
         """Keep the output of the teacher's layer at some positions, as the target."""
-        count = answer.numel() // answer.shape[self._channels]
-        self.places = torch.randperm(count, generator=generator)[:SAMPLES].to(answer.device)
+        self.count = self._positions(answer)
+        self.places = torch.randperm(self.count, generator=generator)[:SAMPLES].to(answer.device)
         self.target = self._at(answer)[:, self.rows.to(answer.device)]
 
     def meet(self, args: tuple[Any, ...], answer: Tensor) -> Tensor | None:
         """Fit the layer on its inputs. Returns its new output, or None where it stays as it is."""
-        if not len(self.places) or not args:
+        if not len(self.places) or not args or self._positions(answer) != self.count:
             return None
         mine, target = self._at(answer), self.target.to(answer)
         if _near(mine, target):
@@ -113,6 +114,9 @@ class _Fit:
     @property
     def _channels(self) -> int:
         return -1 if isinstance(self.layer, nn.Linear) else 1
+
+    def _positions(self, answer: Tensor) -> int:
+        return answer.numel() // answer.shape[self._channels]
 
     def _at(self, answer: Tensor) -> Tensor:
         """(positions, channels)."""
