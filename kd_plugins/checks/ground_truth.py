@@ -81,7 +81,7 @@ def _check_any_loss(findings: Findings, opt: Mapping[str, Any], model: type[Dist
         return
     try:
         blocks = [mapping(block) for block in _terms(opt, model).values()]
-        fades = [fade_of(opt, block) for block in blocks if block.get("every", 1) == 1]
+        fades = [fade_of(opt, block) for block in blocks if block.get("every", 1) == 1 and block.get("loss_weight", 1) != 0]
     except ValueError:  # said where the terms are checked
         return
     if reason := nothing_to_train_by(train, fades):

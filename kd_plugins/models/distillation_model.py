@@ -119,7 +119,8 @@ class DistillationModel(RestorationModel):
         set_default_pixel_loss(self.opt, self.default_pixel)
         instead = {term.name: term.truth_instead for term in self.terms.values()}
         self.supervised = SupervisedLosses(self.opt, instead, self.device)
-        if reason := nothing_to_train_by(self.opt["train"], [term.fade for term in self.terms.values() if term.every == 1]):
+        constant = [term for term in self.terms.values() if term.every == 1 and getattr(term.loss, "loss_weight", 1) != 0]
+        if reason := nothing_to_train_by(self.opt["train"], [term.fade for term in constant]):
             raise ValueError(f"train: {reason}")
         self.adversary = build_adversary(self, student)
         self.build_state()

@@ -103,8 +103,15 @@ def read_init(init: Any) -> Init | None:
 
 def starts_from_weights(opt: Mapping[str, Any]) -> bool:
     """Whether a student starts from any weights, its teacher's or its own."""
+    return opt.get("init", "random") != "random" or bool(_own_weights(opt))
+
+
+def _own_weights(opt: Mapping[str, Any]) -> str:
+    """The key that names weights of the student's own, if one does."""
+    if opt["path"].get("pretrain_network_g"):
+        return "path:pretrain_network_g"
     block = opt["network_g"].get("network") or opt["network_g"]  # of a SourcedNetwork
-    return opt.get("init", "random") != "random" or bool(opt["path"].get("pretrain_network_g") or block.get("checkpoint"))
+    return "network_g:checkpoint" if block.get("checkpoint") else ""
 
 
 def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -126,8 +133,8 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
         return {}
     if teacher is None:
         raise ValueError("init: teacher, but the option file has no `teacher` block")
-    if opt["path"].get("pretrain_network_g"):
-        get_root_logger().info("The student starts from path:pretrain_network_g, not from the teacher.")
+    if own := _own_weights(opt):
+        get_root_logger().info(f"The student starts from {own}, not from the teacher.")
         return {}
     refits = init.refit and not opt["path"].get("resume_state")  # a resumed student gets its own weights
     batches, importance = [], None

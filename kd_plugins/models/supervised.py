@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kd_plugins.data import is_unlabelled
 from kd_plugins.data.realesrgan import SHARPENED
+from kd_plugins.mappings import mapping
 from kd_plugins.options import OptionError
 from kd_plugins.training.fade import Fade, first_without
 
@@ -37,12 +38,13 @@ def nothing_to_train_by(train_opt: Mapping[str, Any], fades: Sequence[Fade | Non
 
     Args:
         train_opt: the `train` block.
-        fades: one for each term that counts at every step; None for a constant weight.
+        fades: one for each term that has a weight and counts at every step; None for a constant weight.
     """
-    if any(train_opt.get(key) for key in _READERS) or None in fades:
+    given = (train_opt.get(key) for key in _READERS)
+    if None in fades or any(mapping(block).get("loss_weight", 1) for block in given if block):
         return ""
     if not fades:
-        return "no pixel_opt and no term in distill, expected one at least to train by at each step"
+        return "no pixel_opt and no term in distill, expected one at least to train by at each step, of a loss_weight that is not 0"
     iteration = first_without([fade for fade in fades if fade is not None], train_opt.get("total_iter", math.inf))
     said = f"no pixel_opt, and at iteration {iteration} every term is faded to 0, expected one at least to train by"
     return "" if iteration is None else said

@@ -71,12 +71,14 @@ def test_a_fade_that_begins_after_the_run_gets_a_warning(check):
             ", and at iteration 100 every term is faded to 0,",
         ),
         ("{spec: {every: 2}, img: {every: N}}", "3", "1", " and no term in distill,"),
+        ("{spec: ~, img: {loss_weight: N}}", "0", "0.1", " and no term in distill,"),
     ],
 )
 def test_a_run_that_would_come_to_a_step_without_any_loss(check, terms, bad, good, said):
     block = f"train:distill={terms}"
     (line,) = check(GOOD, "train:pixel_opt=~", block.replace("N", bad))
     assert f"train: no pixel_opt{said} expected one at least to train by" in line
+    assert len(check(GOOD, "train:pixel_opt:loss_weight=0", block.replace("N", bad))) == 1
     check(GOOD, "train:pixel_opt=~", block.replace("N", good), code=0)
     check(GOOD, block.replace("N", bad), code=0)
 

@@ -100,6 +100,14 @@ def test_inherited_start_is_closer_to_the_teacher_than_a_random_one(options, bui
     assert losses["teacher"] < losses["random"]
 
 
+def test_a_student_with_weights_of_its_own_starts_from_them(options, build, log, tmp_path):
+    block = options["network_g"]
+    own = build_network(dict(block)).state_dict()
+    save_file(own, tmp_path / "own.safetensors")
+    model = build({**options, "network_g": {**block, "checkpoint": str(tmp_path / "own.safetensors")}, "init": "teacher"})
+    assert "starts from network_g:checkpoint, not from the teacher" in log() and not changed(model.net_g, own)
+
+
 def test_channels_may_be_those_that_matter_on_the_training_data(options, build):
     weights = {
         channels: build({**options, "init": {"from": "teacher", "channels": channels, "batches": 1}}).net_g.state_dict()

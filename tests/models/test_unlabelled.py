@@ -100,6 +100,10 @@ def test_nothing_to_train_by_is_refused(options, build):
     options.update(model_type="DistillationModel")
     with pytest.raises(ValueError, match="no pixel_opt and no term in distill"):
         build(options)
+    weightless = {"loss_weight": 0, "type": "L1Loss"}
+    options["train"].update(pixel_opt=weightless, distill={"logits": weightless})
+    with pytest.raises(ValueError, match="no pixel_opt and no term in distill"):
+        build(options)
 
 
 def test_a_wrong_weights_file_is_still_an_error_of_its_own(unlabelled, build, tmp_path):
