@@ -25,11 +25,11 @@ def sharing_extractors() -> Iterator[None]:
 
 
 def shared_extractor(opt: Mapping[str, Any]) -> nn.Module:
-    """As `build_extractor`, for a frozen extractor without state; one for equal blocks where `sharing_extractors` says so."""
+    """As `build_extractor`, for a frozen extractor of images; one for equal blocks where `sharing_extractors` says so."""
     pool = _pool.get()
     if pool is None:
-        return build_extractor(opt)
+        return build_extractor(opt, of_features=False)
     key = repr(sorted(opt.items()))
     if key not in pool:
-        pool[key] = build_extractor(opt)
+        pool[key] = build_extractor(opt, of_features=False)
     return pool[key]

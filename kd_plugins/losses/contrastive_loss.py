@@ -49,7 +49,7 @@ class ContrastiveImageLoss(nn.Module):
         eps: added to the denominator.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or an extractor of features.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ContrastiveImageLoss(nn.Module):
         if count is not None and "others" not in chosen:
             raise ValueError(f"{type(self).__name__}: count: {count}, expected `others` among the negatives ({', '.join(chosen)})")
         self.loss_weight = loss_weight
-        self.extractor = build_extractor(extractor or {"type": "TeacherExtractor"})
+        self.extractor = build_extractor(extractor or {"type": "TeacherExtractor"}, of_features=False)
         self.negatives = chosen
         self.count = count
         self.weights = None if weights is None else tuple(weights)

@@ -35,12 +35,12 @@ class ExtractorLoss(nn.Module):
         window: side of the window in feature pixels, None for whole features.
 
     Raises:
-        ValueError: the window is smaller than 8.
+        ValueError: the window is smaller than 8, or an extractor of images.
     """
 
     def __init__(self, extractor: ExtractorBlock, loss_weight: float = 1.0, window: Window = 16) -> None:
         super().__init__()
-        self.extractor = build_extractor(extractor)
+        self.extractor = build_extractor(extractor, of_features=True)
         self.loss_weight = loss_weight
         self.looks_through = window
 

@@ -2,6 +2,7 @@ import pytest
 from torch import nn
 
 from kd_plugins.extractors import EXTRACTOR_REGISTRY, BrisqueExtractor, PiqeExtractor, build_extractor
+from kd_plugins.losses import ContrastiveImageLoss, ContrastRatioLoss, ExtractorLoss
 
 
 def test_builds_by_name_with_arguments():
@@ -29,6 +30,19 @@ def test_unknown_argument_is_named():
 def test_brisque_refuses_arguments_out_of_range(opt):
     with pytest.raises(ValueError, match=next(iter(opt))):
         build_extractor({"type": "BrisqueExtractor", **opt})
+
+
+@pytest.mark.parametrize(
+    ("loss", "extractor", "said"),
+    [
+        (ExtractorLoss, "TeacherExtractor", "describes images, expected one that describes features: BrisqueExtractor"),
+        (ContrastiveImageLoss, "PiqeExtractor", "describes features, expected one that describes images: Tok"),
+        (ContrastRatioLoss, "PiqeExtractor", "describes features, expected one that describes images: Tok"),
+    ],
+)
+def test_a_loss_of_images_takes_no_extractor_of_features_and_the_other_way_round(loss, extractor, said):
+    with pytest.raises(ValueError, match=f"extractor: {extractor} {said}"):
+        loss(extractor={"type": extractor})
 
 
 def test_a_users_own_extractor_needs_no_change_here():

@@ -215,8 +215,8 @@ def test_wrong_arguments_are_named(tokenizer, images):
         ContrastRatioLoss(variant="oficial", extractor=tokenizer)
     with pytest.raises(ValueError, match="eps: 0"):
         ContrastRatioLoss(eps=0, extractor=tokenizer)
-    with pytest.raises(ValueError, match="PiqeExtractor has no codebook, expected TokenizerExtractor"):
-        CodeDistributionLoss(extractor={"type": "PiqeExtractor"})
+    with pytest.raises(ValueError, match="TeacherExtractor has no codebook, expected TokenizerExtractor"):
+        CodeDistributionLoss(extractor={"type": "TeacherExtractor"})
     loss = ContrastRatioLoss(extractor=tokenizer)
     with pytest.raises(ValueError, match=r"negatives: they are \(3, 2, 3, 32, 16\), expected one or more like .*\(2, 3, 32, 48\)"):
         loss(student, teacher, negatives[..., :16])
