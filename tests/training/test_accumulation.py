@@ -71,7 +71,7 @@ def test_parts_that_are_not_equal_are_refused(count):
 
 
 def test_parts_of_a_later_stage_that_are_too_small_for_a_loss_are_found_before_the_run():
-    terms = {"cl": SimpleNamespace(loss=ContrastiveImageLoss(extractor={"type": "PiqeExtractor"}))}
+    terms = {"cl": SimpleNamespace(loss=ContrastiveImageLoss())}
     try_parts({"accumulate": 2}, [8, 4], terms)
     with pytest.raises(ValueError, match="train:distill:cl: ContrastiveImageLoss: .*, but a batch of 1 has 0 others"):
         try_parts({"accumulate": 2}, [8, 2], terms)
