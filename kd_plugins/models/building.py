@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kd_plugins.features import FeatureTaps, Pair, ScaleConversion, find_pairs, fit_sizes
 from kd_plugins.features.layer_outputs import evaluating, example_channels
 from kd_plugins.models.dry_run import compare_networks
-from kd_plugins.models.student_init import explicit_student
+from kd_plugins.models.student_init import Copied, explicit_student
 from kd_plugins.models.terms import OUTPUT, VIEWS, Term, compared
 from kd_plugins.teachers import WRONG_ARGUMENTS, Teacher, build_teacher, padded_block, student_block
 from kd_plugins.training.precision import Precision
@@ -131,7 +131,7 @@ def tap_networks(pairs: Pairs, student: nn.Module, teachers: Iterable[Teacher]) 
 
 @torch.no_grad()
 def build_conversion(
-    pairs: Pairs, terms: Iterable[Term], kept: Mapping[str, Tensor], mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    pairs: Pairs, terms: Iterable[Term], copied: Copied, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 ) -> ScaleConversion | None:
     """Build the conversion to the teacher's scale of the groups that terms read it of; None where there is no such group.
 
@@ -140,7 +140,7 @@ def build_conversion(
     Args:
         pairs: the pairs of layers.
         terms: of the run.
-        kept: the teacher channels that the student's layers were copied from, by layer (see `start_student`).
+        copied: which channels of the teacher's layers the student started with.
         mine: what the student's layers return for an example, by layer.
         theirs: what the teacher's layers return for it.
 
@@ -164,8 +164,8 @@ def build_conversion(
     )
     for group, own in converted.items():
         for stage, pair in enumerate(own):
-            if pair.student == pair.teacher and pair.student in kept:
-                scm.start_as_selection(group, stage, kept[pair.student])
+            if (channels := copied.get((pair.student, pair.teacher))) is not None:
+                scm.start_as_selection(group, stage, channels)
     return scm
 
 

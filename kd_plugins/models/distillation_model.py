@@ -20,7 +20,7 @@ from kd_plugins.models.dry_run import example_input, try_student
 from kd_plugins.models.memory_layout import choose_layout
 from kd_plugins.models.sanity_check import sanity_check
 from kd_plugins.models.step import Step
-from kd_plugins.models.student_init import start_student, starts_from_weights
+from kd_plugins.models.student_init import Copied, start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
 from kd_plugins.models.terms import Term, build_terms, merge_terms
 from kd_plugins.teachers import Observation, Teacher, ViewTransform, observe, zoom_in
@@ -110,10 +110,10 @@ class DistillationModel(RestorationModel):
         student, teacher = self.get_bare_model(self.net_g), self.teachers.get("degraded")
         if self.default_terms and not teacher:
             raise ValueError(f"{self.opt['model_type']}: no `teacher` block in the option file, expected {{checkpoint: FILE}}")
-        kept = start_student(student, teacher and teacher.net, self.opt)
+        copied = start_student(student, teacher and teacher.net, self.opt)
         if teacher:
             sanity_check(self.opt, teacher, student if starts_from_weights(self.opt) else None, self.device)
-        self._build_terms(student, kept)
+        self._build_terms(student, copied)
         self.net_g.train()
         self.build_ema()
         set_default_pixel_loss(self.opt, self.default_pixel)
@@ -132,7 +132,7 @@ class DistillationModel(RestorationModel):
         """The blocks of the terms by name: the class's own, changed and added to by the option file."""
         return merge_terms(self.default_terms, self.opt["train"].get("distill") or {})
 
-    def _build_terms(self, student: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    def _build_terms(self, student: nn.Module, copied: Copied) -> None:
         blocks = self.term_blocks()
         self.pairs = building.build_pairs(blocks, self.opt.get("features"), student, self.teachers)
         self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter"))
@@ -152,7 +152,7 @@ class DistillationModel(RestorationModel):
             with evaluating(student), self.taps:
                 student(x)
             theirs = next(iter(self.teachers.values())).try_out(x).features
-            self.scm = building.build_conversion(self.pairs, self.terms.values(), kept, self.taps.collect(), theirs)
+            self.scm = building.build_conversion(self.pairs, self.terms.values(), copied, self.taps.collect(), theirs)
             if self.scm is not None:  # without DistributedDataParallel, which would see one pass for each stage
                 distributed.broadcast_parameters(self.scm.to(self.device).parameters())
 

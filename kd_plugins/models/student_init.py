@@ -18,6 +18,7 @@ from kd_plugins.arguments import AtLeast, build, checked, require, signature_blo
 from kd_plugins.data import TaskDataset
 from kd_plugins.randomness import kept_randomness, seed_generators
 from kd_plugins.students import Channels, first_order, inherit
+from kd_plugins.students.depth import kept_blocks, name_in_teacher
 from kd_plugins.students.from_teacher import student_of
 from kd_plugins.students.kept_student import kept_student
 from kd_plugins.terminal import status
@@ -41,6 +42,8 @@ class Init:
     batches: Annotated[int, AtLeast(1)] = 16
 
 
+Copied = Mapping[tuple[str, str], Tensor]
+"""For a student's layer and the teacher's layer that it is a copy of: the teacher's channels that it has, see `inherit`."""
 INIT = replace(signature_block(Init), name="init", words=("teacher", "random"))
 
 
@@ -114,7 +117,7 @@ def _own_weights(opt: Mapping[str, Any]) -> str:
     return "network_g:checkpoint" if block.get("checkpoint") else ""
 
 
-def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[str, Any]) -> dict[str, Tensor]:
+def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[str, Any]) -> Copied:
     """Fill a student with its teacher's weights, if `init` says so.
 
     Args:
@@ -123,7 +126,7 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
         opt: the options of the run: `init`, `path`, and for `channels: importance` and `refit` the training data.
 
     Returns:
-        See `inherit`; nothing where the student starts from something else.
+        Which channels the student's layers have of the teacher's; nothing where the student starts from something else.
 
     Raises:
         ValueError: see `read_init` and `inherit`.
@@ -149,7 +152,8 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
     distributed.broadcast_parameters(student.parameters())  # sums that differ in their last digit could keep other channels
     how = f"channels: {init.channels}{', refit' if refits else ''}"
     get_root_logger().info(f"The student starts from the teacher's weights ({how}).")
-    return kept
+    blocks = kept_blocks(student, teacher)
+    return {(name, name_in_teacher(name, blocks)): channels for name, channels in kept.items()}
 
 
 def _one_size(images: list[Tensor]) -> Tensor:

@@ -44,6 +44,13 @@ def kept_blocks(student: nn.Module, teacher: nn.Module, name: str = "") -> Kept:
     return kept
 
 
+def name_in_teacher(name: str, kept: Kept) -> str:
+    """What the teacher calls the module that a student's module is a copy of."""
+    parts = name.split(".")
+    containers = (".".join(parts[:level]) for level in range(len(parts)))
+    return ".".join(str(kept[at][int(part)]) if at in kept else part for at, part in zip(containers, parts, strict=True))
+
+
 @contextmanager
 def without_others(teacher: nn.Module, kept: Kept) -> Iterator[None]:
     """Within this context the teacher lacks the blocks that are not kept; the others are renumbered."""

@@ -56,6 +56,19 @@ def test_a_step_moves_student_and_conversion_and_nothing_of_the_teacher(options,
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
 
 
+def test_the_conversion_starts_as_the_selection_of_the_layer_that_a_stage_was_copied_from(options, build, tmp_path):
+    block = {"type": "Restormer", "dim": 8, "num_blocks": [2, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 1, 1]}
+    torch.save({"params": build_network(dict(block)).state_dict()}, tmp_path / "teacher.pth")
+    options.update(init="teacher", model_type="DistillationModel", teacher={**block, "checkpoint": str(tmp_path / "teacher.pth")})
+    options["network_g"] = {**block, "dim": 4, "num_blocks": [1, 1, 1, 1]}  # its first block is the teacher's second
+    pairs = [["encoder_level1.0", f"encoder_level1.{number}"] for number in (1, 0)]
+    options["features"] = {"encoder": pairs}
+    options["train"]["distill"] = {"hint": {"type": "FitNetFeatureLoss", "between": "encoder"}}
+    copied, other = build(options).scm.project["encoder"]
+    assert sorted(copied.weight.flatten().tolist()) == [0.0] * 28 + [1.0] * 4 and not copied.bias.any()
+    assert other.weight.unique().numel() == 32
+
+
 def test_slkd_logs_its_four_terms_and_shows_both_views_in_one_teacher_pass(options, build):
     model = build(options)
     passes = []
