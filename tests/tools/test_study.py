@@ -79,7 +79,8 @@ def test_a_stack_comes_to_what_single_runs_come_to(tools, study, tmp_path, monke
     assert f"{stacked[('derain', 'no teacher', 4)]:.2f}" in text and "hint first" in text
     base, row = ({task: [stacked[task, row, stop] for stop in (2, 4)] for task in tables} for row in ("no teacher", "hint first"))
     ahead = {task: " / ".join(f"{v - b:+.2f}" for v, b in zip(row[task], base[task], strict=True)) for task in tables}
-    assert f"| hint first | {'* | '.join(ahead.values())}* |".replace("-0.00", "+0.00") in tools["plot_study"].leads(tables, "no teacher")
+    line = f"| hint first | {'* | '.join(ahead.values())}* |".replace("-0.00", "+0.00")
+    assert line in tools["plot_study"].leads(tables, "no teacher")
 
 
 @pytest.mark.parametrize(("luma", "border"), [(False, 0), (True, 0), (True, 4)])
