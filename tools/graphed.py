@@ -197,6 +197,7 @@ class Run:
         self.picked = picked = self.order.index_select(0, self.index)[0]
         model.feed_data({"lq": pool.lq.index_select(0, picked).float(), "gt": pool.gt.index_select(0, picked).float()})
         self.optimizer.zero_grad(set_to_none=True)
+        model.shares.clear()  # which a training does: ten thousand small tensors between large ones cost gigabytes
         with model.precision.autocast(self.device):
             losses = model.compute_losses()
         total = torch.stack([value.float() for value in losses.values()]).sum()

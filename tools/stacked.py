@@ -204,6 +204,7 @@ class Stack:
         found: list[dict[str, Tensor]] = []
         for number, model in enumerate(self.models):
             model.feed_data({"lq": lq[:, number], "gt": gt[:, number]})
+            model.shares.clear()
             losses = model.compute_losses()
             shares = {f"trust/{term.name}": term.share for term in model.terms.values() if term.share is not None}
             found.append({**losses, **shares})
