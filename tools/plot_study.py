@@ -87,7 +87,8 @@ def leads(tasks: Mapping[str, Scores], baseline: str) -> str:
             scores = rows.get(name, {})
             parts = [mean(scores, stop) if name == baseline else lead(rows, name, baseline, stop) for stop in stops if scores]
             lines[name].append(" / ".join(parts) + "*" * (len(scores.get(stops[-1], ())) == 1))
-        lines["deviation between seeds"].append(" / ".join(deviations(rows, stops)))
+        spread = deviations(rows, stops)
+        lines["deviation between seeds"].append(" / ".join(spread) if any(spread) else "")
     return markdown(["row", *(TITLES.get(task, task) for task in tasks)], list(lines.values()))
 
 
