@@ -89,7 +89,7 @@ def leads(tasks: Mapping[str, Scores], baseline: str) -> str:
             lines[name].append(" / ".join(parts) + "*" * (len(scores.get(stops[-1], ())) == 1))
         spread = deviations(rows, stops)
         lines["deviation between seeds"].append(" / ".join(spread) if any(spread) else "")
-    return markdown(["row", *(TITLES.get(task, task) for task in tasks)], list(lines.values()))
+    return markdown(["row", *(TITLES.get(task, task).partition(" (")[0] for task in tasks)], list(lines.values()))
 
 
 def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path) -> None:
