@@ -179,7 +179,7 @@ def test_an_ablation_goes_on_and_keeps_its_columns(tool, files, tmp_path, steps,
     assert (tmp_path / "out/runs.csv").read_text().splitlines()[0] == "start,variant,seed,metric,value,seconds"
 
 
-def test_another_number_of_steps_scales_the_schedule_and_what_fades_by_iterations(monkeypatch):
+def test_another_number_of_steps_scales_the_schedule_and_fades_become_shares(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     steps = runpy.run_path(str(TOOLS / "compare.py"))["steps"]
     fades = {"a": {"start": 0, "end": 40}, "b": {"start": 0.5, "end": 1.0}, "c": {"from": 0, "to": 1, "start": 5e1}}
@@ -188,6 +188,6 @@ def test_another_number_of_steps_scales_the_schedule_and_what_fades_by_iteration
     assert steps({"train": train}, 200) == [
         "train:total_iter=200",
         "train:scheduler:milestones=[20, 100]",
-        "train:distill:a:fade:end=80",
-        "train:distill:c:fade:start=100",
+        "train:distill:a:fade:end=0.4",
+        "train:distill:c:fade:start=0.5",
     ]
