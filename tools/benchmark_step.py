@@ -109,13 +109,12 @@ def measure(args: argparse.Namespace, threads: int, sides: dict[str, Path], dead
             servers[f"{Path(file).stem}, {name}"] = start(file, tree, variant, threads, args)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
     with ThreadPoolExecutor(len(servers)) as waiting:
-        warming = {name: waiting.submit(ask, server) for name, server in servers.items()}  # the first round, of all at once
+        warming = {waiting.submit(ask, server): name for name, server in servers.items()}  # the first round, of all at once
         try:
             left = deadline - time.monotonic()
-            for late in wait(warming.values(), 0.8 * left if left < float("inf") else None).not_done:
-                name = next(name for name, future in warming.items() if future is late)
-                servers[name].kill()
-                print(f"{name}: not ready in time")
+            for late in wait(warming, 0.8 * left if left < float("inf") else None).not_done:
+                servers[warming[late]].kill()
+                print(f"{warming[late]}: not ready in time")
             for _ in range(args.rounds):
                 for name, server in servers.items():
                     if time.monotonic() < deadline and server.poll() is None and (answer := ask(server)):
