@@ -54,7 +54,7 @@ def test_its_terms_reach_the_student(file, vgg_file):
     raw = {group: torch.randn(2, 4, 16, 16, requires_grad=True) for group in ("encoder", "decoder")}
     features = {group: feature.repeat(1, 2, 1, 1) for group, feature in raw.items()}
     seen = Observation(torch.rand(2, 3, 16, 16), {group: torch.randn(2, 8, 16, 16) for group in raw})
-    zoomed = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16, requires_grad=True)
+    zoomed = {view: (torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16, requires_grad=True)) for view in ("zoomed", "zoomed_out")}
     step = Step(output, torch.rand(2, 3, 16, 16), raw, lambda group, *_: features[group], dict.fromkeys(VIEWS, seen), zoomed=zoomed)
     for term in terms.values():
         leaves = [step.seen(term.view)[1]] if term.between == ("output",) else [raw[group] for group in term.between]

@@ -129,7 +129,7 @@ def further_blocks(folder: Path) -> list[dict[str, Any]]:
     terms: list[dict[str, Any]] = [
         *({"type": kind, "between": ["encoder"], "view": "clean", "loss_weight": 0.1} for kind in feature_losses),
         *({"type": kind, "between": "output", "view": "transformed", "loss_weight": 0.1} for kind in output_losses),
-        {"type": "L1Loss", "between": "output", "view": "zoomed"},
+        *({"type": "L1Loss", "between": "output", "view": view} for view in ("zoomed", "zoomed_out")),
         *({"type": "CrossNetAttentionLoss", "between": ["encoder", "decoder"], "trust": trust} for trust in trusts),
         *({"type": "MSELoss", "between": "output", "trust": {}, "fade": fade} for fade in fades),
         {"type": "ExtractorLoss", "extractor": {"type": "PiqeExtractor"}},

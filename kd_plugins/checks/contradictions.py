@@ -202,10 +202,9 @@ def _check_terms(findings: Findings, opt: Mapping[str, Any], model: Any) -> None
     outputs = [key for teacher in TEACHERS for key in without_layers(mapping(opt.get(teacher)))]
     for name, block in blocks_in(terms):
         between = _check_term(findings, opt, name, block, groups, model)
-        if block.get("view") == "clean" and opt.get("scale", 1) != 1 and not findings.has_error(("scale",)):
+        if not findings.has_error(("scale",)) and (said := _no_view(opt, block.get("view"))):
             where = ("view",) if "view" in mapping(own.get(name)) else ()
-            said = f"the clean image is no input of a teacher at scale {opt['scale']}, expected view: degraded, or `{name}: ~`"
-            findings.error(("train", "distill", name, *where), said)
+            findings.error(("train", "distill", name, *where), f"{said}, or `{name}: ~`")
         if outputs and between:
             findings.error(
                 ("train", "distill", name, "between"),
@@ -217,6 +216,18 @@ def _check_terms(findings: Findings, opt: Mapping[str, Any], model: Any) -> None
                 ("features", str(group)),
                 f"'auto' is known for {' and '.join(GROUPS)}, expected [[student layer, teacher layer], ...]",
             )
+
+
+def _no_view(opt: Mapping[str, Any], view: Any) -> str:
+    """Why there is no such view at the scale of a run; nothing where there is."""
+    scale, side = opt.get("scale", 1), mapping(mapping(opt.get("datasets")).get("train")).get("gt_size")
+    if view == "clean" and scale != 1:
+        return f"the clean image is no input of a teacher at scale {scale}, expected view: degraded"
+    if view == "zoomed_out" and scale == 1:
+        return "at scale 1 there is nothing to zoom out of, expected view: zoomed"
+    if view == "zoomed_out" and isinstance(side, int) and side % scale**2:
+        return f"crops of gt_size: {side} are inputs of {side // scale}, expected a multiple of {scale**2}, the scale twice"
+    return ""
 
 
 def _check_term(

@@ -23,7 +23,7 @@ from kd_plugins.models.step import Step
 from kd_plugins.models.student_init import Copied, start_student, starts_from_weights
 from kd_plugins.models.supervised import SupervisedLosses, nothing_to_train_by, set_default_pixel_loss
 from kd_plugins.models.terms import Term, build_terms, merge_terms
-from kd_plugins.teachers import Observation, Teacher, ViewTransform, observe, zoom_in
+from kd_plugins.teachers import Observation, Teacher, ViewTransform, observe, zoom_in, zoom_out
 from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.teachers.program_files import Program
 from kd_plugins.training.adversary import Adversary
@@ -136,7 +136,8 @@ class DistillationModel(RestorationModel):
         blocks = self.term_blocks()
         self.pairs = building.build_pairs(blocks, self.opt.get("features"), student, self.teachers)
         self.terms = build_terms(blocks, self.pairs, self.device, self.opt["train"].get("total_iter"))
-        self.active, self.zoomed = list(self.terms.values()), []  # the terms of the step; the zoomed view and its image
+        self.active = list(self.terms.values())  # the terms of the step
+        self.zoomed: dict[str, tuple[Tensor, Tensor]] = {}  # by view: what the student sees beside the batch, and its image of it
         self.shares: list[dict[str, Tensor]] = []  # of each part of the step's batch
         if self.wants_negatives and not self.makes_negatives:
             asking = next(name for name, term in self.terms.items() if "negatives" in term.asks)
@@ -179,11 +180,10 @@ class DistillationModel(RestorationModel):
         self.active = self.terms_at(self.iteration)
         if self.active and self.opt["dist"] and not self.supervised.reads_output:
             self.active = list(self.terms.values())  # what processes average has a gradient in all of a step, or in nothing of it
-        crops = [zoom_in(self.gt, self.lq)] if self.gt is not None and "zoomed" in self.views else []
         with self.taps:
-            images = self.net_g(torch.cat([self.lq, *crops]) if crops else self.lq)
-        self.output, *zoomed = images.chunk(1 + len(crops))
-        self.zoomed = [*crops, *zoomed]
+            self.output = self.net_g(self.lq)
+        student = self.get_bare_model(self.net_g)  # a second pass is nothing that DistributedDataParallel may see
+        self.zoomed = {view: (x, student(x)) for view, x in self._zoom().items()}
         losses = self.supervised(self.output, self.gt, self.gt_usm)
         if self.adversary is not None:
             losses.update(self.adversary.student_loss(real_images(self), self.output))
@@ -195,10 +195,7 @@ class DistillationModel(RestorationModel):
 
     def _observe(self) -> Step:
         """What student and teacher make of the batch, for the terms to compare."""
-        targets = self.show()
-        raw = self.taps.collect()
-        if self.zoomed:  # it has no features; elsewhere a slice would only cost a gradient of its own, in another layout
-            raw = {name: feature[: len(self.lq)] for name, feature in raw.items()}
+        targets, raw = self.show(), self.taps.collect()
         negatives = self.make_negatives() if any("negatives" in term.asks for term in self.active) else None
         return Step(self.output, self.lq, raw, self.scm, targets, negatives, self.zoomed, self.active, self.gt, self.iteration)
 
@@ -207,15 +204,15 @@ class DistillationModel(RestorationModel):
         """The views that the terms of the step ask for."""
         return list(dict.fromkeys(term.view for term in self.active))
 
+    def _zoom(self) -> dict[str, Tensor]:
+        make = {"zoomed": lambda: zoom_in(self.gt, self.lq), "zoomed_out": lambda: zoom_out(self.lq, self.output)}
+        return {view: make[view]() for view in self.views if view in make}
+
     def show(self) -> dict[str, Observation]:
-        """Show the teacher, in one batch, every view that a term asks for: what it made of each."""
-        make = {
-            "degraded": lambda: self.lq,
-            "clean": lambda: self.gt,
-            "transformed": lambda: self.transform.apply(self.lq),
-            "zoomed": lambda: self.zoomed[0],
-        }
-        targets = observe(self.teachers, {view: make[view]() for view in self.views}, self.tasks)
+        """Show the teacher every view that a term asks for, those of one size in one batch: what it made of each."""
+        make = {"degraded": lambda: self.lq, "clean": lambda: self.gt, "transformed": lambda: self.transform.apply(self.lq)}
+        shown = {view: self.zoomed[view][0] if view in self.zoomed else make[view]() for view in self.views}
+        targets = observe(self.teachers, shown, self.tasks)
         if "transformed" in targets:
             seen = targets["transformed"]
             targets["transformed"] = Observation(self.transform.undo(seen.image), seen.features)

@@ -29,7 +29,7 @@ class Step:
             reads that.
         targets: the teacher's observation of each view; that of 'transformed' with the transform undone on its image.
         negatives: images to be unlike of, (J, N, C, H, W), if a term asks for them.
-        zoomed: the crop that the student sees in the 'zoomed' view, and its image of it, if a term asks for that view.
+        zoomed: by view, what the student sees beside the degraded input, and its image of it.
         terms: the terms of the step: what they read decides what is encoded.
         gt: the clean image, (N, C, H, W), if the batch has one.
         iteration: the step's number, from 1.
@@ -41,7 +41,7 @@ class Step:
     convert: Callable[[str, int, Tensor, torch.Size], Tensor] | None
     targets: Mapping[str, Observation]
     negatives: Tensor | None = None
-    zoomed: Sequence[Tensor] = ()
+    zoomed: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     terms: Sequence[Term] = ()
     gt: Tensor | None = None
     iteration: int = 0
@@ -57,17 +57,22 @@ class Step:
             self._converted[group, stage] = self.convert(group, stage, self.raw[layer], size)
         return self._converted[group, stage]
 
-    def seen(self, view: str) -> Sequence[Tensor]:
+    def seen(self, view: str) -> tuple[Tensor, Tensor]:
         """What the student sees where the teacher sees a view, and its image of it."""
-        return self.zoomed if view == "zoomed" else (self.lq, self.output)
+        return self.zoomed.get(view, (self.lq, self.output))
+
+    def truth(self, view: str) -> Tensor | None:
+        """What the images of a view should be, if that is known."""
+        return self.lq if view == "zoomed_out" else self.gt
 
     def mask(self, view: str, trust: Trust | None) -> Tensor | None:
         """How far the teacher of a view is trusted at each pixel, (N, 1, H, W); None for everywhere."""
         if trust is None:
             return None
         if (view, trust) not in self._masks:
-            assert self.gt is not None  # else the batch has been refused
-            self._masks[view, trust] = trust.mask(self.output, self.targets[view].image, self.gt)
+            truth = self.truth(view)
+            assert truth is not None  # else the batch has been refused
+            self._masks[view, trust] = trust.mask(self.seen(view)[1], self.targets[view].image, truth)
         return self._masks[view, trust]
 
     def images(self, view: str, trust: Trust | None) -> tuple[Tensor, Tensor]:
@@ -81,6 +86,6 @@ class Step:
         """The images of a view, and the negatives, in the spaces of the terms with that view and trust, if any."""
         if (view, trust) not in self._encodings:
             same = [term for term in self.terms if (term.view, term.trust) == (view, trust) and "encodings" in term.asks]
-            images = (*self.images(view, trust), None if view == "zoomed" else self.negatives)
+            images = (*self.images(view, trust), None if view in self.zoomed else self.negatives)
             self._encodings[view, trust] = Encodings(*images, [term.loss for term in same]) if same else None
         return self._encodings[view, trust]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from basicsr.archs.vgg_arch import NAMES, insert_bn
@@ -22,8 +22,9 @@ from kd_plugins.losses.trust import Trust, where_trusted
 from kd_plugins.models.step import Step
 from kd_plugins.training.fade import FADE, Fade, read_fade
 
-VIEWS = ("degraded", "clean", "transformed", "zoomed")
-IMAGE_VIEWS = ("transformed", "zoomed")  # of these the restored image alone is compared
+View = Literal["degraded", "clean", "transformed", "zoomed", "zoomed_out"]
+VIEWS: tuple[str, ...] = get_args(View)
+IMAGE_VIEWS = ("transformed", "zoomed", "zoomed_out")  # of these the restored image alone is compared
 TRUTH_VIEWS = ("clean", "zoomed")  # made of the ground truth
 OUTPUT = "output"
 CONTEXT = {"output": ("lq", "gt", "negatives", "encodings"), "features": ("raw", "stride")}
@@ -44,8 +45,9 @@ class Term:
             (`CONTEXT`).
         between: ('output',) (the restored images), or groups of the `features` block: ('encoder',), ('encoder', 'decoder'), ...
         view: what the teacher sees: 'degraded' (as the student does), 'clean', or 'transformed', the degraded image in another
-            guise, which is undone on what the teacher makes of it; or 'zoomed', a crop of the clean image that both see as an
-            input. Of the last two the restored image alone can be compared.
+            guise, which is undone on what the teacher makes of it; or what both see as a further input: 'zoomed', a crop of the
+            clean image, or 'zoomed_out', the degraded image made smaller. Of the last three the restored image alone can be
+            compared.
         pairs: the layers of each group.
         trust: where the term counts; None for everywhere.
         fade: the factor on its weight through the run; None for 1.
@@ -129,7 +131,7 @@ class Term:
         return step.mask(self.view, self.trust)
 
     def _of_images(self, step: Step) -> Tensor:
-        context = {"lq": step.seen(self.view)[0], "gt": step.gt, "negatives": step.negatives}
+        context = {"lq": step.seen(self.view)[0], "gt": step.truth(self.view), "negatives": step.negatives}
         encodings = step.encodings(self.view, self.trust)
         return self._compare(*step.images(self.view, self.trust), **context, encodings=encodings)
 
@@ -167,8 +169,8 @@ def asked(forward: Callable[..., Any], between: tuple[str, ...], view: str) -> s
     if reason := no_sides(forward):
         raise ValueError(reason)
     offered = CONTEXT["output" if OUTPUT in between else "features"]
-    if view == "zoomed":
-        offered = tuple(name for name in offered if name not in ("negatives", "gt"))  # they are of the degraded images
+    lacking = {"zoomed": ("negatives", "gt"), "zoomed_out": ("negatives",)}.get(view, ())  # they are of the degraded images
+    offered = tuple(name for name in offered if name not in lacking)
     if missing := [name for name in needed(forward) if name not in offered]:
         raise ValueError(f"between: {', '.join(between)}: the loss needs {missing[0]!r}; here it can have {', '.join(offered)}")
     if view in IMAGE_VIEWS and OUTPUT not in between:
@@ -191,6 +193,8 @@ def truth_instead(name: str, view: str, trusts: bool, forward: Callable[..., Any
     """See `Term.truth_instead`; `forward` is bound, or None for a loss that is not known."""
     if view in TRUTH_VIEWS:
         return f"view: degraded, or `{name}: ~`"
+    if view == "zoomed_out":  # whose truth is the input
+        return ""
     if forward is not None and "gt" in needed(forward):
         return f"`{name}: ~`"
     return "no `trust`: where a teacher is right is measured by the clean image" if trusts else ""
@@ -242,7 +246,7 @@ TERM = replace(
     LOSS,
     beside={
         "between": str | list[str],
-        "view": Literal["degraded", "clean", "transformed", "zoomed"],
+        "view": View,
         "trust": signature_block(Trust),
         "fade": FADE,
         "every": Annotated[int, AtLeast(1)],

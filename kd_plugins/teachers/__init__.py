@@ -4,7 +4,7 @@ from kd_plugins.teachers.network import WRONG_ARGUMENTS, build_registered, build
 from kd_plugins.teachers.network_keys import SOURCE_REGISTRY
 from kd_plugins.teachers.task_teachers import TaskTeachers, build_teacher
 from kd_plugins.teachers.teacher import Observation, Teacher, observe
-from kd_plugins.teachers.views import ViewTransform, zoom_in
+from kd_plugins.teachers.views import ViewTransform, zoom_in, zoom_out
 
 __all__ = [
     "SOURCE_REGISTRY",
@@ -21,4 +21,5 @@ __all__ = [
     "padded_block",
     "student_block",
     "zoom_in",
+    "zoom_out",
 ]

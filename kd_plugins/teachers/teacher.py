@@ -120,7 +120,7 @@ class Teacher(nn.Module):
 def observe(
     teachers: Mapping[str, Teacher], views: Mapping[str, Tensor], tasks: Sequence[str] | None = None
 ) -> dict[str, Observation]:
-    """Show each teacher its views; a teacher that has several sees them as ONE batch.
+    """Show each teacher its views; a teacher that has several of one size sees them as ONE batch.
 
     Args:
         teachers: the teacher of each view, e.g. {'degraded': A, 'clean': B}; A and B may be the same object.
@@ -131,14 +131,16 @@ def observe(
         What the teacher made of each view.
 
     Raises:
-        ValueError: views of several sizes: super-resolution has no clean view.
+        ValueError: a clean view of another size: super-resolution has none.
     """
-    if len({image.shape[1:] for image in views.values()}) > 1:
-        sizes = ", ".join(f"{view} {tuple(image.shape)}" for view, image in views.items())
-        raise ValueError(f"teacher: its views are {sizes}, expected one size: at a scale above 1 there is no clean view")
+    sizes = {view: tuple(image.shape) for view, image in views.items()}
+    if len({size[1:] for view, size in sizes.items() if view in ("degraded", "clean")}) > 1:
+        said = f"{sizes['degraded']}, clean {sizes['clean']}"
+        raise ValueError(f"teacher: its views are degraded {said}, expected one size: at a scale above 1 there is no clean view")
     observations: dict[str, Observation] = {}
-    for teacher in {id(teachers[view]): teachers[view] for view in views}.values():
-        names = [view for view in views if teachers[view] is teacher]
+    for key in dict.fromkeys((id(teachers[view]), sizes[view][1:]) for view in views):
+        names = [view for view in views if (id(teachers[view]), sizes[view][1:]) == key]
+        teacher = teachers[names[0]]
         images = torch.cat([views[name] for name in names]) if len(names) > 1 else views[names[0]]
         seen = teacher.observe(images, None if tasks is None else [*tasks] * len(names))
         start = 0

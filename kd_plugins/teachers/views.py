@@ -1,8 +1,9 @@
-"""Views of a batch: transformed ones, with the inverse transform (label consistency), and crops of the clean image."""
+"""Views of a batch: transformed, with the inverse transform (label consistency), and zoomed in and out."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kd_plugins.arguments import Share, checked
@@ -93,3 +94,27 @@ def zoom_in(gt: Tensor, lq: Tensor) -> Tensor:
     places = gt.shape[-2] // height, gt.shape[-1] // width
     row, column = (int(torch.randint(count, (1,))) for count in places)
     return gt[..., row * height : (row + 1) * height, column * width : (column + 1) * width]
+
+
+def zoom_out(lq: Tensor, restored: Tensor) -> Tensor:
+    """The inputs made as much smaller as a network enlarges them: the zoomed-out view of DUKD (Zhang et al., arXiv 2309.14162).
+
+    What a network should make of them is the inputs themselves. Bicubic and antialiased, as the authors' MATLAB-like resize, but
+    for the borders.
+
+    Args:
+        lq: the inputs, (N, C, H, W).
+        restored: images of them, (N, C, scale * H, scale * W).
+
+    Returns:
+        (N, C, H / scale, W / scale).
+
+    Raises:
+        ValueError: the network enlarges nothing, or by what does not divide the inputs.
+    """
+    (height, width), scale = lq.shape[-2:], restored.shape[-1] // lq.shape[-1]
+    if scale == 1:
+        raise ValueError("view: zoomed_out: the network's scale is 1, expected one that enlarges, or view: zoomed")
+    if height % scale or width % scale:
+        raise ValueError(f"view: zoomed_out: inputs of {height}x{width}, expected sides that {scale}, the scale, divides")
+    return F.interpolate(lq, size=(height // scale, width // scale), mode="bicubic", antialias=True)

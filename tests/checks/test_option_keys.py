@@ -126,7 +126,7 @@ from option_texts import GOOD
         ("train:distill:kl=SpatialKLLoss", "train:distill:kl: 'SpatialKLLoss', expected {type: a registered loss, ...}"),
         (
             "train:distill:x={type: L1Loss, view: clear}",
-            "train:distill:x:view: 'clear', expected one of degraded, clean, transformed, zoomed",
+            "train:distill:x:view: 'clear', expected one of degraded, clean, transformed, zoomed, zoomed_out",
         ),
         ("features={1: [[latent, latent]]}", "train:distill:nc:between: 'encoder', expected output, or groups of `features`"),
         ("train:distill:x={type: L1Loss, between: latent}", "train:distill:x:between: 'latent', expected output, or groups"),

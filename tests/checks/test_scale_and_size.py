@@ -22,3 +22,13 @@ def test_a_clean_view_is_refused_where_input_and_output_differ_in_size(check):
     said = "train:distill:et: the clean image is no input of a teacher at scale 2"
     assert any(said in line for line in check(GOOD, *entries))
     assert not any(said in line for line in check(GOOD, *entries, "train:distill:et=~", code=0))
+
+
+def test_a_view_is_zoomed_out_by_a_scale_that_the_crops_allow(check):
+    zoomed = ("model_type=DistillationModel", "train:distill={x: {type: L1Loss, view: zoomed_out}}", "features=~")
+    said = "train:distill:x:view: at scale 1 there is nothing to zoom out of, expected view: zoomed, or `x: ~`"
+    assert any(said in line for line in check(GOOD, *zoomed))
+    entries = ("scale=2", "datasets:val=~", "datasets:train:degradation={type: downsample, scale: 2}")
+    said = "crops of gt_size: 18 are inputs of 9, expected a multiple of 4, the scale twice, or `x: ~`"
+    assert any(said in line for line in check(GOOD, *zoomed, *entries, "datasets:train:gt_size=18"))
+    assert not any("zoom" in line for line in check(GOOD, *zoomed, *entries, "datasets:train:gt_size=16", code=0))

@@ -1,12 +1,15 @@
-"""DUKD's zoomed-in view: student and teacher both see a crop of the clean image."""
+"""DUKD's zoomed views: student and teacher both see a crop of the clean image, or the input made smaller."""
 
 import pytest
 import torch
+from basicsr.utils.matlab_functions import imresize
 
 from kd_plugins.options import OptionError
-from kd_plugins.teachers import zoom_in
+from kd_plugins.teachers import zoom_in, zoom_out
 
 ZOOMED = {"type": "L1Loss", "between": "output", "view": "zoomed", "loss_weight": 1.0}
+OUT = {**ZOOMED, "view": "zoomed_out"}
+each_zoom = pytest.mark.parametrize("view", ["zoomed", "zoomed_out"])
 
 
 @pytest.fixture
@@ -43,20 +46,38 @@ def test_without_enlargement_it_is_the_clean_image():
     assert torch.equal(zoom_in(gt, torch.rand(2, 3, 8, 8)), gt)
 
 
-def test_both_networks_see_the_crop_and_the_student_is_passed_once(enlarging, build):
+def test_zoomed_out_it_is_the_input_by_matlabs_resize_but_for_the_borders():
+    torch.manual_seed(0)
+    lq = torch.rand(2, 3, 24, 48)
+    small = zoom_out(lq, torch.rand(2, 3, 96, 192))
+    assert small.shape == (2, 3, 6, 12)
+    theirs = torch.stack([imresize(image, 1 / 4) for image in lq])
+    torch.testing.assert_close(small[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "said"), [(8, "scale is 1, expected one that"), (24, "8x8, expected sides that 3, the scale")])
+def test_what_cannot_be_zoomed_out_is_refused(side, said):
+    with pytest.raises(ValueError, match=f"view: zoomed_out: .*{said}"):
+        zoom_out(torch.rand(1, 3, 8, 8), torch.rand(1, 3, side, side))
+
+
+@each_zoom
+def test_both_networks_see_what_is_zoomed(enlarging, build, view):
+    enlarging["train"]["distill"] = {"zoomed": {**ZOOMED, "view": view}, "logits": {"type": "L1Loss"}}
     model = build(enlarging)
-    batches = []
-    model.net_g.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
     losses = model.compute_losses()
-    assert batches == [4]
-    crop, image = model.zoomed
-    torch.testing.assert_close(losses["l_zoomed"], (image - model.teachers["degraded"](crop).image).abs().mean())
-    torch.testing.assert_close(image, model.net_g(crop))
+    seen, image = model.zoomed[view]
+    assert seen.shape == (model.lq.shape if view == "zoomed" else zoom_out(model.lq, model.output).shape)
+    torch.testing.assert_close(losses["l_zoomed"], (image - model.teachers["degraded"](seen).image).abs().mean())
+    torch.testing.assert_close(image, model.net_g(seen))
     torch.testing.assert_close(model.output, model.net_g(model.lq))
+    torch.testing.assert_close(losses["l_logits"], (model.output - model.teachers["degraded"](model.lq).image).abs().mean())
     torch.testing.assert_close(losses["l_pix"], (model.output - model.gt).abs().mean())
 
 
-def test_its_gradient_reaches_the_students_first_layer(enlarging, build):
+@each_zoom
+def test_its_gradient_reaches_the_students_first_layer(enlarging, build, view):
+    enlarging["train"]["distill"] = {"zoomed": {**ZOOMED, "view": view}}
     model = build(enlarging)
     model.compute_losses()["l_zoomed"].backward()
     gradient = next(model.net_g.parameters()).grad
@@ -75,13 +96,15 @@ def test_features_of_other_terms_are_those_of_the_degraded_images(options, build
     assert both["l_zoomed"] > 0
 
 
-def test_without_it_features_are_the_networks_own(options, build):
-    """A slice of them all would cost a gradient of its own, in another memory layout."""
-    model = build(options)
-    with model.taps:
-        model.output = model.net_g(model.lq)
-    raw = model._observe().raw
-    assert raw and not any("Slice" in feature.grad_fn.name() for feature in raw.values())
+def test_what_is_zoomed_out_is_trusted_by_the_input(enlarging, build):
+    enlarging["train"]["distill"] = {"zoomed": {**OUT, "trust": {"window": 1}}}
+    model = build(enlarging)
+    value = model.compute_losses()["l_zoomed"]
+    seen, image = model.zoomed["zoomed_out"]
+    theirs = model.teachers["degraded"](seen).image
+    right = (theirs - model.lq).abs().mean(1, keepdim=True) < (image - model.lq).abs().mean(1, keepdim=True)
+    torch.testing.assert_close(value, ((image - theirs).abs() * right).mean())
+    torch.testing.assert_close(model.terms["zoomed"].share, right.float().mean())
 
 
 def test_a_loss_that_encodes_images_encodes_those_of_the_crop(enlarging, build, tokenizer_file):
@@ -89,8 +112,7 @@ def test_a_loss_that_encodes_images_encodes_those_of_the_crop(enlarging, build, 
     enlarging["train"]["distill"] = {"codes": {**ZOOMED, "type": "CodeDistributionLoss", "extractor": extractor}}
     model = build(enlarging)
     value = model.compute_losses()["l_codes"]
-    crop, image = model.zoomed
-    model.output, model.lq, model.zoomed = image, crop, []
+    model.lq, model.output = model.zoomed["zoomed"]
     model.terms["codes"].view = "degraded"
     torch.testing.assert_close(value, model.terms["codes"](model._observe()))
 
@@ -109,7 +131,15 @@ def test_what_it_does_not_have_is_refused(dckd_options, build, term, said):
         build(dckd_options)
 
 
-def test_it_needs_clean_images(enlarging, build):
+def test_zoomed_out_needs_none(enlarging, build):
+    enlarging["train"].update(pixel_opt=None, distill={"zoomed": {**OUT, "trust": {}}})
+    enlarging["datasets"]["train"]["unlabelled"] = True
+    model = build(enlarging)
+    model.feed_data({"lq": model.lq})
+    assert model.compute_losses()["l_zoomed"] > 0
+
+
+def test_a_crop_needs_clean_images(enlarging, build):
     model = build(enlarging)
     model.feed_data({"lq": model.lq})
     with pytest.raises(OptionError, match=r"the batch \(no `gt`\) has no clean images, .*train:distill:zoomed"):

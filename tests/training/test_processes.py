@@ -38,6 +38,7 @@ BASELINES = {
     "channel_kl": term("ChannelWiseKLLoss", "encoder", tau=0.2),
     "csd": term("ContrastiveImageLoss", "output", count=1, window=16, loss_weight=0.01),
     "at": term("AttentionTransferFeatureLoss", "decoder"),  # beside fitnet: a group with, a group without conversion
+    "zoomed": {"type": "L1Loss", "view": "zoomed"},  # a second pass of the student
 }
 WITHOUT_CONVERSION = {
     "at": term("AttentionTransferFeatureLoss", ["encoder", "decoder"]),
