@@ -17,7 +17,7 @@ FILES = sorted(FOLDER.glob("*.yml")) if FOLDER.is_dir() else []
 DERAIN = "no_distillation logits_l1 logits_l2 logits_charbonnier fitnet at fakd channel_kl csd consistency"
 OURS = {  # by the file that they are like
     "slkd_derain": [FOLDER / f"{name}_derain.yml" for name in DERAIN.split()],
-    "dckd_sr_x4": [FOLDER / f"{name}_sr_x4.yml" for name in ("no_distillation", "logits_l1", "dukd")],
+    "dckd_sr_x4": [FOLDER / f"{name}_sr_x4.yml" for name in ("no_distillation", "logits_l1", "dukd", "augkd")],
 }
 ALIKE = [(file, reference) for reference, files in OURS.items() for file in files]
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -73,7 +73,7 @@ def test_it_is_a_run_under_equal_conditions(file, like):
     assert options.pop("model_type") == "DistillationModel"
     options["train"].pop("distill", None)
     options["train"].pop("transforms", None)
-    if file.stem == "dukd_sr_x4":  # its authors' weight
+    if file.stem in ("dukd_sr_x4", "augkd_sr_x4"):  # their authors' weight
         assert options["train"]["pixel_opt"].pop("loss_weight") == 5 * reference["train"]["pixel_opt"].pop("loss_weight")
     features = {"encoder": "auto", "decoder": "auto"} if like == "slkd_derain" else None  # SLKD chooses its own stages
     assert options.pop("features", None) == features
