@@ -205,8 +205,11 @@ class DistillationModel(RestorationModel):
         return list(dict.fromkeys(term.view for term in self.active))
 
     def _zoom(self) -> dict[str, Tensor]:
-        make = {"zoomed": lambda: zoom_in(self.gt, self.lq), "zoomed_out": lambda: zoom_out(self.lq, self.output)}
-        return {view: make[view]() for view in self.views if view in make}
+        zoomed = {"zoomed_out": zoom_out(self.lq, self.output)} if "zoomed_out" in self.views else {}
+        if "zoomed" in self.views:
+            assert self.gt is not None  # else the batch has been refused
+            zoomed["zoomed"] = zoom_in(self.gt, self.lq)
+        return zoomed
 
     def show(self) -> dict[str, Observation]:
         """Show the teacher every view that a term asks for, those of one size in one batch: what it made of each."""

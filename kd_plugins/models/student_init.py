@@ -43,7 +43,7 @@ class Init:
 
 
 Copied = Mapping[tuple[str, str], Tensor]
-"""For a student's layer and the teacher's layer that it is a copy of: the teacher's channels that it has, see `inherit`."""
+"""For a student's layer and a teacher's layer whose channels it has: which ones, see `inherit`."""
 INIT = replace(signature_block(Init), name="init", words=("teacher", "random"))
 
 
@@ -152,8 +152,20 @@ def start_student(student: nn.Module, teacher: nn.Module | None, opt: Mapping[st
     distributed.broadcast_parameters(student.parameters())  # sums that differ in their last digit could keep other channels
     how = f"channels: {init.channels}{', refit' if refits else ''}"
     get_root_logger().info(f"The student starts from the teacher's weights ({how}).")
+    return _with_blocks_left_out(kept, student, teacher)
+
+
+def _with_blocks_left_out(kept: Mapping[str, Tensor], student: nn.Module, teacher: nn.Module) -> Copied:
+    """By the teacher's names; where all blocks of a run have the same channels (a residual stream), so have those left out."""
     blocks = kept_blocks(student, teacher)
-    return {(name, name_in_teacher(name, blocks)): channels for name, channels in kept.items()}
+    copied = {(name, name_in_teacher(name, blocks)): channels for name, channels in kept.items()}
+    for container, numbers in blocks.items():
+        own = {name: kept[name] for index in range(len(numbers)) if (name := f"{container}.{index}") in kept}
+        if len(own) > 1 and len({tuple(channels.tolist()) for channels in own.values()}) == 1:
+            within = name_in_teacher(container, blocks)
+            theirs = [f"{within}.{number}" for number, _ in enumerate(teacher.get_submodule(within).children())]
+            copied |= {(name, each): channels for name, channels in own.items() for each in theirs}
+    return copied
 
 
 def _one_size(images: list[Tensor]) -> Tensor:
