@@ -16,7 +16,7 @@ from kd_plugins.compiling import uncompiled
 from kd_plugins.features.layer_outputs import evaluating
 from kd_plugins.models import building
 from kd_plugins.models.adversarial import build_adversary, real_images, train_both
-from kd_plugins.models.dry_run import example_input, try_student
+from kd_plugins.models.dry_run import example_input, try_student, try_zoomed_out
 from kd_plugins.models.memory_layout import choose_layout
 from kd_plugins.models.sanity_check import sanity_check
 from kd_plugins.models.step import Step
@@ -90,6 +90,8 @@ class DistillationModel(RestorationModel):
         self.adversary: Adversary | None = None
         if self.is_train:
             self.init_training_settings()
+            if "zoomed_out" in self.views:
+                try_zoomed_out(student, self.teachers["degraded"], x)
 
     @classmethod
     def check_option_blocks(cls, opt: Mapping[str, Any]) -> None:

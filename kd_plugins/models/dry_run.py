@@ -22,7 +22,7 @@ from kd_plugins.metrics.complexity import Complexity, measure_complexity
 from kd_plugins.metrics.latency import RESTORED, time_networks
 from kd_plugins.randomness import kept_randomness
 from kd_plugins.tables import render_table
-from kd_plugins.teachers import WRONG_ARGUMENTS
+from kd_plugins.teachers import WRONG_ARGUMENTS, Teacher, zoom_out
 from kd_plugins.teachers.cache import hit_rate
 from kd_plugins.terminal import status
 from kd_plugins.training.accumulation import part_size
@@ -77,6 +77,21 @@ def try_student(net: nn.Module, x: Tensor) -> None:
         raise ValueError(f"network_g: {describe_refusal(net, x, error)}") from error
     if not isinstance(image, Tensor):
         raise ValueError(f"network_g: {describe_output(net, image)}; choose one: `output: 0`, or a key")
+
+
+def try_zoomed_out(student: nn.Module, teacher: Teacher, x: Tensor) -> None:
+    """Hold both networks to an image as small as the zoomed-out view of what they are trained on.
+
+    Raises:
+        ValueError: one of them does not take it, or there is none.
+    """
+    with evaluating(student):
+        small = zoom_out(x, student(x))
+    try:
+        try_student(student, small)
+        teacher.try_out(small)
+    except ValueError as error:
+        raise ValueError(f"view: zoomed_out: {error}; a larger `gt_size` makes it larger") from error
 
 
 def try_later_steps(model: DistillationModel, data: TrainingData) -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from basicsr.archs.srresnet_arch import MSRResNet
 from basicsr.utils.matlab_functions import imresize
+from basicsr.utils.registry import ARCH_REGISTRY
 
 from kd_plugins.options import OptionError
 from kd_plugins.teachers import zoom_in, zoom_out
@@ -15,8 +17,6 @@ each_zoom = pytest.mark.parametrize("view", ["zoomed", "zoomed_out"])
 @pytest.fixture
 def enlarging(options, tmp_path):
     """x2: of a student and a teacher of two residual blocks."""
-    from basicsr.archs.srresnet_arch import MSRResNet
-
     torch.manual_seed(1)
     torch.save({"params": MSRResNet(3, 3, 8, 2, 2).state_dict()}, tmp_path / "teacher.pth")
     block = {"type": "MSRResNet", "num_block": 2, "upscale": 2}
@@ -129,6 +129,24 @@ def test_what_it_does_not_have_is_refused(dckd_options, build, term, said):
     dckd_options["train"]["distill"] = {"x": {**ZOOMED, **term}}
     with pytest.raises(ValueError, match=f"train:distill:x: .*{said}"):
         build(dckd_options)
+
+
+def test_a_network_that_does_not_take_it_is_refused_before_the_run(enlarging, build, tmp_path):
+    class Pooling(MSRResNet):
+        def forward(self, x):
+            torch.nn.functional.max_pool2d(x, 7)
+            return super().forward(x)
+
+    ARCH_REGISTRY._obj_map["Pooling"] = Pooling
+    try:
+        enlarging.update(network_g={**enlarging["network_g"], "type": "Pooling"}, init="random")
+        enlarging["datasets"]["train"]["gt_size"] = 24
+        enlarging["train"]["distill"] = {"zoomed": OUT}
+        said = r"view: zoomed_out: network_g: Pooling does not take .*\(1, 3, 6, 6\).*`gt_size` makes it larger"
+        with pytest.raises(ValueError, match=said):
+            build(enlarging)
+    finally:
+        del ARCH_REGISTRY._obj_map["Pooling"]
 
 
 def test_zoomed_out_needs_none(enlarging, build):
