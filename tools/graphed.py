@@ -76,8 +76,21 @@ class Pool:
         return order[: steps * batch].view(steps, batch)
 
 
-def look_up(model: Any, pool: Pool, picked: Tensor) -> dict[str, Observation]:
-    """What a model's teacher makes of crops, by view, out of the pool."""
+def show_from(model: Any, pool: Pool, picked: Callable[[], Tensor], as_recorded: bool) -> None:
+    """Let a model look up what its teacher makes of crops; where a view is drawn anew in each step, it asks the teacher.
+
+    Raises:
+        ValueError: such a view in steps that are repeated as they were recorded.
+    """
+    drawn = [view for view in model.views if view not in ("degraded", "clean")]
+    if drawn and as_recorded:
+        raise ValueError(f"view: {drawn[0]} is drawn anew in each step, which a graph or a stack does not do")
+    if not drawn:
+        pool.observe(model.teachers, model.views)
+        model.show = lambda: _look_up(model, pool, picked())
+
+
+def _look_up(model: Any, pool: Pool, picked: Tensor) -> dict[str, Observation]:
 
     def look(view: str, layer: str) -> Tensor:
         return pool.seen[view, layer].index_select(0, picked).float()
@@ -175,8 +188,7 @@ class Run:
         model.terms_at = lambda iteration: list(model.terms.values())  # a weight of 0 is a number of the graph like another
         if model.terms:
             model.active = list(model.terms.values())
-            pool.observe(model.teachers, model.views)
-            model.show = lambda: look_up(model, pool, self.picked)
+            show_from(model, pool, lambda: self.picked, device.type == "cuda")
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         self.graph: Any = None
         self._start = [tensor.detach().clone() for tensor in self._state()]

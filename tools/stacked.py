@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from graphed import Pool, build_adam, capture, forget, learning_rates, look_up
+from graphed import Pool, build_adam, capture, forget, learning_rates, show_from
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
@@ -191,8 +191,7 @@ class Stack:
             term.weight = lambda *_, table=table: table.index_select(0, self.index)[0]
         if model.terms:
             model.active = list(model.terms.values())
-            self.pools[number].observe(model.teachers, model.views)
-            model.show = lambda: look_up(model, self.pools[number], self.picked[number])
+            show_from(model, self.pools[number], lambda: self.picked[number], as_recorded=True)
 
     def _step(self) -> None:
         self.picked = self.order.index_select(0, self.index)[0]

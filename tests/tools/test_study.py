@@ -83,6 +83,30 @@ def test_a_stack_comes_to_what_single_runs_come_to(tools, study, tmp_path, monke
     assert line in tools["plot_study"].leads(tables, "no teacher")
 
 
+def test_a_view_that_is_drawn_anew_is_the_teachers_own_in_each_step(tools, study, tmp_path):
+    plan = yaml.safe_load(Path(study[0]).read_text())
+    views = "{zoomed: {type: L1Loss, view: zoomed}, turned: {type: L1Loss, view: transformed}}"
+    plan["rows"] = {"DUKD": ["model_type=DistillationModel", f"train:distill={views}"]}
+    plan["long"] = {"derain": {"DUKD": [3]}}
+    Path(study[0]).write_text(yaml.safe_dump(plan))
+    common = ["--device", "cpu", "--workers", "0", "--pool", "6", "--seeds", "3"]
+    seen, compute = [], distillation_model.DistillationModel.compute_losses
+
+    def compared(model):
+        losses = compute(model)
+        theirs = model.teachers["degraded"](model.zoomed["zoomed"][0]).image
+        seen.append((losses["l_zoomed"], (model.zoomed["zoomed"][1] - theirs).abs().mean()))
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distillation_model.DistillationModel, "compute_losses", compared)
+        tools["study"].main([*study, *common, "--tasks", "derain"])
+    assert len(seen) == 4
+    torch.testing.assert_close(*zip(*seen, strict=True))
+    with pytest.raises(ValueError, match="view: zoomed is drawn anew in each step"):
+        tools["study"].main([*study, *common, "--stacked", "5", "--tasks"])
+
+
 @pytest.mark.parametrize(("luma", "border"), [(False, 0), (True, 0), (True, 4)])
 def test_the_scorer_is_basicsrs_metric(tools, luma, border):
     rng = np.random.RandomState(0)
