@@ -40,8 +40,10 @@ def read(file: Path) -> dict[str, Scores]:
 
 
 def seed_deviation(rows: Scores, iteration: int) -> float:
-    """The standard deviation between seeds, pooled over the rows that have several."""
-    spreads = [list(scores[iteration].values()) for scores in rows.values() if len(scores.get(iteration, ())) > 1]
+    """The standard deviation between seeds, pooled over the rows that have several and begin alike: not from a random start."""
+    spreads = [
+        [*scores[iteration].values()] for row, scores in rows.items() if len(scores.get(iteration, ())) > 1 and "random" not in row
+    ]
     freedom = sum(len(values) - 1 for values in spreads)
     return math.sqrt(sum(statistics.variance(v) * (len(v) - 1) for v in spreads) / freedom) if freedom else math.nan
 
