@@ -102,9 +102,11 @@ def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path)
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"svg.hashsalt": "study", "svg.fonttype": "none", "font.size": 9})
-    figure, axes = plt.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False, layout="constrained")
+    wide = min(len(tasks), 3)
+    high = math.ceil(len(tasks) / wide)
+    figure, axes = plt.subplots(high, wide, figsize=(5 * wide, 4 * high), squeeze=False, layout="constrained")
     names = list(dict.fromkeys(row for rows in tasks.values() for row in rows))
-    for axis, (task, rows) in zip(axes[0], tasks.items(), strict=True):
+    for axis, (task, rows) in zip(axes.flat, tasks.items(), strict=False):
         for row, scores in rows.items():
             stops = [stop for stop in scores if stop]
             means = [statistics.mean(scores[stop].values()) for stop in stops]
@@ -122,6 +124,8 @@ def plot(tasks: Mapping[str, Scores], teachers: Mapping[str, float], file: Path)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
+    for axis in axes.flat[len(tasks) :]:
+        axis.set_axis_off()
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
