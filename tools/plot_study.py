@@ -40,10 +40,9 @@ def read(file: Path) -> dict[str, Scores]:
 
 
 def seed_deviation(rows: Scores, iteration: int) -> float:
-    """The standard deviation between seeds, pooled over the rows that have several and begin alike: not from a random start."""
-    spreads = [
-        [*scores[iteration].values()] for row, scores in rows.items() if len(scores.get(iteration, ())) > 1 and "random" not in row
-    ]
+    """The standard deviation between seeds, pooled over the rows with several; random starts, which spread more, are left out."""
+    inherited = [scores.get(iteration, {}) for row, scores in rows.items() if "random start" not in row]
+    spreads = [[*values.values()] for values in inherited if len(values) > 1]
     freedom = sum(len(values) - 1 for values in spreads)
     return math.sqrt(sum(statistics.variance(v) * (len(v) - 1) for v in spreads) / freedom) if freedom else math.nan
 

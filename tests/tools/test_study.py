@@ -107,6 +107,14 @@ def test_a_view_that_is_drawn_anew_is_the_teachers_own_in_each_step(tools, study
         tools["study"].main([*study, *common, "--stacked", "5", "--tasks"])
 
 
+def test_a_random_start_is_no_measure_of_what_seeds_do_to_an_inherited_one(tools):
+    rows = {"no teacher": {500: {"0": 30.0, "1": 30.2}}, "logits": {500: {"0": 31.0}}}
+    far = {"no teacher, random start": {500: {"0": 20.0, "1": 25.0}}}
+    deviation = tools["plot_study"].seed_deviation
+    assert deviation({**rows, **far}, 500) == pytest.approx(0.2 / 2**0.5)
+    assert np.isnan(deviation(far, 500))
+
+
 @pytest.mark.parametrize(("luma", "border"), [(False, 0), (True, 0), (True, 4)])
 def test_the_scorer_is_basicsrs_metric(tools, luma, border):
     rng = np.random.RandomState(0)
